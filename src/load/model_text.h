@@ -1,0 +1,35 @@
+/* model_text.h - what the io side needs of a model: tokenizer, chat template, stop tokens, sampling defaults.
+ *
+ * From a Hugging Face folder (tokenizer.json, tokenizer_config.json, chat_template.jinja or its key,
+ * generation_config.json) or from a GGUF file's metadata. Immutable after open, read by any thread.
+ */
+#ifndef LOAD_MODEL_TEXT_H
+#define LOAD_MODEL_TEXT_H
+
+#include "text/chat.h"
+#include "text/tokenizer.h"
+
+enum { MODEL_EOS_MAX = 16 };
+
+/* generation_config.json; NAN / -1: not given. */
+struct generation_defaults {
+    double temperature, top_p, min_p, typical_p, repetition_penalty;
+    int64_t top_k, max_new_tokens;
+};
+
+struct model_text {
+    struct tokenizer *tok;        /* owned */
+    struct chat_template *chat;   /* owned; NULL: the model has none */
+    const char *chat_source;      /* owned text of the template, or NULL */
+    int32_t eos[MODEL_EOS_MAX];   /* ids that end a turn: eos_token, generation_config's list, end-of-turn names */
+    int n_eos;
+    struct generation_defaults defaults;
+};
+
+/* path: folder, .gguf, or NULL for the byte-level stand-in of the sim device.
+ * chat_template: a file's name or the text itself, NULL: the model's own. */
+int model_text_open(struct model_text **out, const char *path, const char *chat_template,
+                    struct sl_error *e);
+void model_text_close(struct model_text *t);
+
+#endif
