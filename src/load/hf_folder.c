@@ -15,27 +15,6 @@ enum { CONFIG_BYTES_MAX = 4 << 20, INDEX_BYTES_MAX = 128 << 20 };
 static const struct json_limits index_limits = {.max_depth = 16, .max_nodes = 4u << 20,
                                                 .max_keys = TENSORS_MAX};
 
-/* A document below the folder, or NULL in *out when there is no such file and it is not needed. */
-static int read_json(struct json_doc **out, int dir, const char *name, size_t max,
-                     const struct json_limits *limits, struct sl_error *e)
-{
-    struct buf text;
-    struct sl_error why = {0};
-    *out = NULL;
-    int code = source_slurp_at(dir, name, max, &text, &why);
-    if (code < 0) {
-        code = sl_fail(e, code, "%.220s", why.text);
-    } else if (json_parse(out, text.p, text.n, limits, &why) < 0) {
-        code = sl_fail(e, SL_EFORMAT, "%s: %.200s", name, why.text);
-    } else if (json_type(json_root(*out)) != JSON_OBJ) {
-        code = sl_fail(e, SL_EFORMAT, "%s is no JSON object", name);
-        json_free(*out);
-        *out = NULL;
-    }
-    buf_free(&text);
-    return code;
-}
-
 static int add_shard(struct checkpoint *c, int dir, const char *name, struct sl_error *e)
 {
     struct source s;
@@ -102,11 +81,11 @@ int hf_folder_read(struct checkpoint *c, int dir, struct sl_error *e)
 {
     struct sl_error why = {0};
     struct json_doc *index;
-    TRY(read_json(&c->config, dir, "config.json", CONFIG_BYTES_MAX, &json_limits_file, e));
-    int code = read_json(&c->generation, dir, "generation_config.json", CONFIG_BYTES_MAX,
+    TRY(source_json(&c->config, dir, "config.json", CONFIG_BYTES_MAX, &json_limits_file, e));
+    int code = source_json(&c->generation, dir, "generation_config.json", CONFIG_BYTES_MAX,
                          &json_limits_file, &why);
     if (code < 0 && code != SL_ENOTFOUND) return sl_fail(e, code, "%s", why.text);
-    code = read_json(&index, dir, "model.safetensors.index.json", INDEX_BYTES_MAX, &index_limits, &why);
+    code = source_json(&index, dir, "model.safetensors.index.json", INDEX_BYTES_MAX, &index_limits, &why);
     if (code == 0) {
         code = read_index(c, dir, index, e);
         json_free(index);

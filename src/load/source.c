@@ -103,3 +103,21 @@ int source_slurp_at(int dir, const char *name, size_t max, struct buf *out, stru
     source_close(&s);
     return code;
 }
+
+int source_json(struct json_doc **out, int dir, const char *name, size_t max,
+                const struct json_limits *limits, struct sl_error *e)
+{
+    struct buf text;
+    struct sl_error why = {0};
+    *out = NULL;
+    int code = source_slurp_at(dir, name, max, &text, e);
+    if (code == 0 && json_parse(out, text.p, text.n, limits, &why) < 0)
+        code = sl_fail(e, SL_EFORMAT, "%s: %.200s", name, why.text);
+    buf_free(&text);
+    if (code == 0 && json_type(json_root(*out)) != JSON_OBJ) {
+        json_free(*out);
+        *out = NULL;
+        code = sl_fail(e, SL_EFORMAT, "%s is no JSON object", name);
+    }
+    return code;
+}

@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/json.h"
 
 struct source {
     int fd;        /* owned */
@@ -32,5 +33,8 @@ int source_read(const struct source *s, uint64_t offset, size_t n, void *dst, st
 int source_slurp(const struct source *s, size_t max, struct buf *out, struct sl_error *e);
 /* source_open, source_slurp, source_close. */
 int source_slurp_at(int dir, const char *name, size_t max, struct buf *out, struct sl_error *e);
+/* A JSON object from a file of at most max bytes; *out is NULL on failure. SL_ENOTFOUND: no file. */
+int source_json(struct json_doc **out, int dir, const char *name, size_t max,
+                const struct json_limits *limits, struct sl_error *e);
 
 #endif
