@@ -14,7 +14,7 @@ static char *scratch; /* a fresh folder of the running test */
 static void make_scratch(void)
 {
     static char name[64];
-    strcpy(name, "/tmp/sluice_test_XXXXXX");
+    snprintf(name, sizeof name, "%s", "/tmp/sluice_test_XXXXXX");
     scratch = mkdtemp(name);
     CHECK(scratch != NULL);
 }
@@ -51,7 +51,8 @@ static size_t make_safetensors(uint8_t *out, const char *header, size_t n_data)
     return 8 + n + n_data;
 }
 
-static int open_bytes(const void *bytes, size_t n, bool is_gguf, struct checkpoint **c, struct sl_error *e)
+static int open_bytes(const void *bytes, size_t n, bool is_gguf, struct checkpoint **c,
+                      struct sl_error *e)
 {
     int fd = memfd_create("test", MFD_CLOEXEC);
     CHECK(fd >= 0 && write(fd, bytes, n) == (ssize_t)n);
@@ -70,7 +71,8 @@ TEST(folder)
     CHECK(!checkpoint_find(c, "model.layers.1.self_attn.o_proj.weigh") && !checkpoint_find(c, ""));
     uint16_t norm[64];
     t = checkpoint_find(c, "model.norm.weight");
-    CHECK(t && checkpoint_read(c, t, 0, sizeof norm, norm, &e) == 0 && bf16_to_f32(norm[0]) != 0.0f);
+    CHECK(t && checkpoint_read(c, t, 0, sizeof norm, norm, &e) == 0 &&
+          bf16_to_f32(norm[0]) != 0.0f);
     CHECK(str_is(json_str(json_get(checkpoint_config(c), "model_type")), "llama"));
     CHECK(json_int(json_get(checkpoint_generation(c), "eos_token_id")) == 2);
     checkpoint_close(c);
@@ -94,14 +96,14 @@ TEST(shared_folders_open)
 
 /* ------------------------------------------------------------------ GGUF against its source */
 
-/* Largest error of one element as a part of its run's largest value, by type: half a step of the grid
- * and what rounding the scales adds. */
+/* Largest error of one element as a part of its run's largest value, by type: half a step of the
+ * grid and what rounding the scales adds. */
 static double tolerance(enum dtype t)
 {
     static const double part[DT_COUNT] = {
-        [DT_F32] = 0,      [DT_F16] = 1e-3,  [DT_BF16] = 0,    [DT_Q4_0] = 0.08, [DT_Q4_1] = 0.08,
-        [DT_Q5_0] = 0.04,  [DT_Q5_1] = 0.04, [DT_Q8_0] = 0.01, [DT_Q2_K] = 0.4,  [DT_Q3_K] = 0.25,
-        [DT_Q4_K] = 0.1, [DT_Q5_K] = 0.05, [DT_Q6_K] = 0.03};
+        [DT_F32] = 0,     [DT_F16] = 1e-3,  [DT_BF16] = 0,    [DT_Q4_0] = 0.08, [DT_Q4_1] = 0.08,
+        [DT_Q5_0] = 0.04, [DT_Q5_1] = 0.04, [DT_Q8_0] = 0.01, [DT_Q2_K] = 0.4,  [DT_Q3_K] = 0.25,
+        [DT_Q4_K] = 0.1,  [DT_Q5_K] = 0.05, [DT_Q6_K] = 0.03};
     return part[t];
 }
 
@@ -126,7 +128,8 @@ static void compare(const char *gguf, const char *folder, unsigned *types)
     if (code < 0 || checkpoint_open(&b, folder, &e) < 0) return;
     CHECK(checkpoint_n_tensors(a) == checkpoint_n_tensors(b) && checkpoint_is_gguf(a));
     for (size_t i = 0; i < checkpoint_n_tensors(b); i++) {
-        const struct tensor *want = checkpoint_tensor(b, i), *got = checkpoint_find(a, want->name.p);
+        const struct tensor *want = checkpoint_tensor(b, i),
+                            *got = checkpoint_find(a, want->name.p);
         CHECK_MSG(got && got->n_dims == want->n_dims, "%s", want->name.p);
         if (!got) continue;
         *types |= 1u << got->type;
@@ -145,15 +148,20 @@ static void compare(const char *gguf, const char *folder, unsigned *types)
         CHECK_MSG(worst <= tolerance(got->type) * most, "%s %s: %g of %g", want->name.p,
                   dtype_info[got->type].name, worst, most);
     }
-    static const char *const keys[] = {"hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size",
-                                       "num_attention_heads", "num_key_value_heads", "head_dim",
-                                       "max_position_embeddings", "bos_token_id", "eos_token_id"};
+    static const char *const keys[] = {
+        "hidden_size", "intermediate_size",       "num_hidden_layers",
+        "vocab_size",  "num_attention_heads",     "num_key_value_heads",
+        "head_dim",    "max_position_embeddings", "bos_token_id",
+        "eos_token_id"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         CHECK_MSG(json_int(json_get(checkpoint_config(a), keys[i])) ==
-                      json_int(json_get(checkpoint_config(b), keys[i])), "%s", keys[i]);
-    static const char *const same[] = {"model_type", "tie_word_embeddings", "rms_norm_eps", "rope_parameters"};
+                      json_int(json_get(checkpoint_config(b), keys[i])),
+                  "%s", keys[i]);
+    static const char *const same[] = {"model_type", "tie_word_embeddings", "rms_norm_eps",
+                                       "rope_parameters"};
     for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
-        const json_node *x = json_get(checkpoint_config(a), same[i]), *y = json_get(checkpoint_config(b), same[i]);
+        const json_node *x = json_get(checkpoint_config(a), same[i]),
+                        *y = json_get(checkpoint_config(b), same[i]);
         CHECK_MSG(json_type(x) == json_type(y), "%s", same[i]);
         if (json_type(x) == JSON_STR) CHECK(str_eq(json_str(x), json_str(y)));
         if (json_type(x) == JSON_REAL) CHECK(json_num(x) == json_num(y));
@@ -191,7 +199,9 @@ TEST(safetensors_headers)
         {"{}", 0, NULL},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, NULL},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}   ", 4, NULL},
-        {"{\"__metadata__\":{\"format\":\"pt\"},\"a\":{\"dtype\":\"I64\",\"shape\":[1],\"data_offsets\":[0,8]}}", 8, NULL},
+        {"{\"__metadata__\":{\"format\":\"pt\"},\"a\":{\"dtype\":\"I64\",\"shape\":[1],\"data_"
+         "offsets\":[0,8]}}",
+         8, NULL},
         {"{\"a\":{\"dtype\":\"F16\",\"shape\":[0],\"data_offsets\":[0,0]}}", 0, NULL},
         {"[]", 0, "no object"},
         {"{\"a\":1}", 0, "no dtype"},
@@ -203,14 +213,18 @@ TEST(safetensors_headers)
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8, "outside"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,16]}}", 8, "outside"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", 8, "do not fit"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,0]}}", 0, "overflows"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]}}", 0, "do not fit"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,0]}}", 0,
+         "overflows"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]}}", 0,
+         "do not fit"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "a gap"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 8, "after the last"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
-         "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "overlaps"},
+         "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
+         8, "overlaps"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
-         "\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "duplicate"},
+         "\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
+         8, "duplicate"},
         {"{\"\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "name"},
         {"{\"a\":", 0, "invalid JSON"},
     };
@@ -221,7 +235,8 @@ TEST(safetensors_headers)
         size_t n = make_safetensors(raw, rows[i].header, rows[i].n_data);
         int code = open_bytes(raw, n, false, &c, &e);
         if (rows[i].error)
-            CHECK_MSG(code == SL_EFORMAT && strstr(e.text, rows[i].error), "%s: %s", rows[i].header, e.text);
+            CHECK_MSG(code == SL_EFORMAT && strstr(e.text, rows[i].error), "%s: %s", rows[i].header,
+                      e.text);
         else
             CHECK_MSG(code == 0, "%s: %s", rows[i].header, e.text);
         checkpoint_close(c);
@@ -242,8 +257,10 @@ TEST(foreign_types_are_named)
     uint8_t raw[1024];
     struct checkpoint *c;
     size_t n = make_safetensors(
-        raw, "{\"w\":{\"dtype\":\"F8_E4M3\",\"shape\":[4],\"data_offsets\":[0,4]},"
-             "\"conv\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1],\"data_offsets\":[4,8]}}", 8);
+        raw,
+        "{\"w\":{\"dtype\":\"F8_E4M3\",\"shape\":[4],\"data_offsets\":[0,4]},"
+        "\"conv\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1],\"data_offsets\":[4,8]}}",
+        8);
     CHECK(open_bytes(raw, n, false, &c, NULL) == 0 && checkpoint_n_tensors(c) == 0);
     CHECK(!checkpoint_find(c, "w") && strcmp(checkpoint_foreign(c, "w"), "dtype F8_E4M3") == 0);
     CHECK(strcmp(checkpoint_foreign(c, "conv"), "rank 5") == 0 && !checkpoint_foreign(c, "x"));
@@ -277,8 +294,10 @@ TEST(shards)
         const char *error;
     } rows[] = {
         {"{\"weight_map\":{\"one\":\"a.safetensors\",\"two\":\"b.safetensors\"}}", 0, ""},
-        {"{\"weight_map\":{\"two\":\"a.safetensors\",\"one\":\"b.safetensors\"}}", SL_EFORMAT, "is not in"},
-        {"{\"weight_map\":{\"one\":\"a.safetensors\",\"three\":\"b.safetensors\"}}", SL_EFORMAT, "is not in"},
+        {"{\"weight_map\":{\"two\":\"a.safetensors\",\"one\":\"b.safetensors\"}}", SL_EFORMAT,
+         "is not in"},
+        {"{\"weight_map\":{\"one\":\"a.safetensors\",\"three\":\"b.safetensors\"}}", SL_EFORMAT,
+         "is not in"},
         {"{\"weight_map\":{\"one\":\"../a.safetensors\"}}", SL_EFORMAT, "plain file name"},
         {"{\"weight_map\":{\"one\":\"/etc/passwd\"}}", SL_EFORMAT, "plain file name"},
         {"{\"weight_map\":{\"one\":\"..\"}}", SL_EFORMAT, "plain file name"},
@@ -292,7 +311,8 @@ TEST(shards)
         struct sl_error e = {0};
         size_t n;
         int code = open_with_index(rows[i].index, &e, &n);
-        CHECK_MSG(code == rows[i].code && strstr(e.text, rows[i].error), "%s: %s", rows[i].index, e.text);
+        CHECK_MSG(code == rows[i].code && strstr(e.text, rows[i].error), "%s: %s", rows[i].index,
+                  e.text);
         CHECK(code < 0 || n == 2);
     }
     remove_scratch();
@@ -305,19 +325,21 @@ TEST(links)
     struct sl_error e = {0};
     make_scratch();
     put_file("config.json", "{}", 2);
-    CHECK(checkpoint_open(&c, scratch, &e) == 0 && checkpoint_n_tensors(c) == 0); /* dummy weights */
+    CHECK(checkpoint_open(&c, scratch, &e) == 0 &&
+          checkpoint_n_tensors(c) == 0); /* dummy weights */
     checkpoint_close(c);
     put_file("blob", raw, make_safetensors(raw, one, 4));
     CHECK(symlink("blob", in_scratch("model.safetensors")) == 0);
     CHECK(checkpoint_open(&c, scratch, &e) == 0 && checkpoint_n_tensors(c) == 1);
     checkpoint_close(c);
-    static const char *const bad[] = {"/etc/passwd", "../x", "../../blobs/../x", "../../../blobs/x", "link2"};
+    static const char *const bad[] = {"/etc/passwd", "../x", "../../blobs/../x", "../../../blobs/x",
+                                      "link2"};
     CHECK(symlink("blob", in_scratch("link2")) == 0);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         unlink(in_scratch("model.safetensors"));
         CHECK(symlink(bad[i], in_scratch("model.safetensors")) == 0);
-        CHECK_MSG(checkpoint_open(&c, scratch, &e) == SL_EIO && strstr(e.text, "symbolic link"), "%s: %s",
-                  bad[i], e.text);
+        CHECK_MSG(checkpoint_open(&c, scratch, &e) == SL_EIO && strstr(e.text, "symbolic link"),
+                  "%s: %s", bad[i], e.text);
     }
     unlink(in_scratch("model.safetensors"));
     CHECK(mkfifo(in_scratch("model.safetensors"), 0600) == 0);
@@ -349,7 +371,8 @@ TEST(gguf_cut_anywhere)
 }
 
 /* Overwrite `n` bytes `skip` after the end of `text` in the file, and open. */
-static int open_patched(const char *text, size_t skip, const void *bytes, size_t n, struct sl_error *e)
+static int open_patched(const char *text, size_t skip, const void *bytes, size_t n,
+                        struct sl_error *e)
 {
     size_t size;
     uint8_t *p = slurp(TEST_DATA "/gguf/qwen3.gguf", &size);
@@ -405,7 +428,8 @@ TEST(gguf_fields)
         struct sl_error e = {0};
         int code = open_patched(rows[i].text, rows[i].skip, &rows[i].value, rows[i].n, &e);
         if (rows[i].error)
-            CHECK_MSG(code == SL_EFORMAT && strstr(e.text, rows[i].error), "row %zu: %s", i, e.text);
+            CHECK_MSG(code == SL_EFORMAT && strstr(e.text, rows[i].error), "row %zu: %s", i,
+                      e.text);
         else
             CHECK_MSG(code == 0, "row %zu: %s", i, e.text);
     }
