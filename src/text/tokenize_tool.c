@@ -7,6 +7,9 @@
 
 enum { ANSWER_MAX = 1 << 30 };
 
+static const struct json_limits line_limits = {
+    .max_depth = 8, .max_nodes = 1024, .max_keys = 64, .allow_nul = true};
+
 /* As ASCII, so that no reader takes U+0085 or U+2028 in a text for the end of a line. */
 static void put_ascii(struct buf *out, struct str s)
 {
@@ -70,7 +73,7 @@ int tokenize_jsonl(const struct tokenizer *t, FILE *in, FILE *out)
         struct sl_error e = {0};
         struct json_doc *doc;
         answer.n = 0;
-        int code = json_parse(&doc, line, (size_t)n, &json_limits_request, &e);
+        int code = json_parse(&doc, line, (size_t)n, &line_limits, &e);
         if (code == 0) code = answer_line(t, json_root(doc), &answer, &e);
         json_free(doc);
         if (code < 0) {
