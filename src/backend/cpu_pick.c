@@ -21,10 +21,15 @@ typedef int32_t v4i __attribute__((vector_size(16)));
 /* exp underflows f32 below -87.3; weights under that cannot be drawn with 32 random bits anyway. */
 static const float exp_floor = -87.0f;
 
-static v4f load4(const float *x, int32_t n_left, float fill)
+static inline v4f load4(const float *x, int32_t n_left, float fill)
 {
-    v4f v = {fill, fill, fill, fill};
-    memcpy(&v, x, n_left >= LANES ? sizeof v : (size_t)n_left * sizeof *x);
+    float edge[LANES];
+    if (__builtin_expect(n_left < LANES, 0)) {
+        for (int k = 0; k < LANES; k++) edge[k] = k < n_left ? x[k] : fill;
+        x = edge;
+    }
+    v4f v;
+    memcpy(&v, x, sizeof v);
     return v;
 }
 
@@ -80,7 +85,10 @@ double row_exp(const float *x, int32_t n, float max, float inv_t, float *w)
         v4f y = (load4(x + i, n - i, -INFINITY) - max) * inv_t;
         v4i is_live = y >= exp_floor;
         v4f v = select4(is_live, exp4(select4(is_live, y, (v4f){0})), (v4f){0});
-        memcpy(w + i, &v, n - i >= LANES ? sizeof v : (size_t)(n - i) * sizeof *w);
+        if (__builtin_expect(n - i < LANES, 0))
+            memcpy(w + i, &v, (size_t)(n - i) * sizeof *w);
+        else
+            memcpy(w + i, &v, sizeof v);
         for (int k = 0; k < LANES; k++) sum[k] += (double)v[k];
     }
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
