@@ -30,7 +30,9 @@ struct tensor {
                             row r of the Hugging Face tensor is row checkpoint_row(t, r) of the file */
 };
 
-/* path: a folder or a .gguf file. */
+/* path: a folder or a .gguf file. A folder without any safetensors file opens with no tensors (dummy
+ * weights need only config.json). Only F32, F16 and BF16 are loaded from safetensors: tensors of other
+ * types are checked like all, but left out of the table (see checkpoint_foreign). */
 int checkpoint_open(struct checkpoint **out, const char *path, struct sl_error *e);
 void checkpoint_close(struct checkpoint *c); /* NULL is fine */
 
@@ -45,6 +47,9 @@ uint64_t checkpoint_bytes(const struct checkpoint *c); /* all tensors */
 size_t checkpoint_n_tensors(const struct checkpoint *c);
 const struct tensor *checkpoint_tensor(const struct checkpoint *c, size_t i);
 const struct tensor *checkpoint_find(const struct checkpoint *c, const char *name); /* or NULL */
+/* Why checkpoint_find has no tensor of this name although the file has one: "dtype F8_E4M3", "rank 5",
+ * "no elements"; NULL when the file has none either. For the message about a missing weight. */
+const char *checkpoint_foreign(const struct checkpoint *c, const char *name);
 
 /* File row that holds row r of the Hugging Face layout. */
 int64_t checkpoint_row(const struct tensor *t, int64_t r);
