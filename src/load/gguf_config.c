@@ -7,6 +7,7 @@
  * rope_freqs.weight, divisors of the frequencies one by one; the config then says rope_type
  * "freq_factors" and the tensor is "model.rope_freqs".
  */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -60,10 +61,8 @@ static const struct stem blocks[] = {
 static const struct count_key {
     const char *gguf, *hf;
 } counts[] = {
-    {"embedding_length", "hidden_size"},
-    {"feed_forward_length", "intermediate_size"},
-    {"block_count", "num_hidden_layers"},
-    {"attention.head_count", "num_attention_heads"},
+    {"embedding_length", "hidden_size"},           {"feed_forward_length", "intermediate_size"},
+    {"block_count", "num_hidden_layers"},          {"attention.head_count", "num_attention_heads"},
     {"context_length", "max_position_embeddings"},
 };
 
@@ -165,6 +164,20 @@ static int read_heads(struct convert *v)
     return 0;
 }
 
+/* YaRN's own parameters. llama.cpp multiplies cosine and sine by attn_factor times YaRN's usual
+ * magnitude; Hugging Face's attention_factor is the whole product. */
+static void put_yarn(const struct convert *v, struct buf *b, double factor)
+{
+    int64_t original = meta_int(v, "rope.scaling.original_context_length");
+    double attn = meta_real(v, "rope.scaling.attn_factor", 1.0);
+    double fast = meta_real(v, "rope.scaling.yarn_beta_fast", -1.0);
+    double slow = meta_real(v, "rope.scaling.yarn_beta_slow", -1.0);
+    if (original > 0) put_int(b, "original_max_position_embeddings", original);
+    if (attn != 1.0) put_real(b, "attention_factor", attn * (0.1 * log(factor) + 1.0));
+    if (fast > 0.0) put_real(b, "beta_fast", fast);
+    if (slow > 0.0) put_real(b, "beta_slow", slow);
+}
+
 /* rope_parameters, in the form of transformers 5. */
 static int put_rope(const struct convert *v, struct buf *b)
 {
@@ -172,15 +185,14 @@ static int put_rope(const struct convert *v, struct buf *b)
     struct str type = gguf_str(v->g, arch_key(v, "rope.scaling.type", key));
     double theta = meta_real(v, "rope.freq_base", 10000.0);
     double factor = meta_real(v, "rope.scaling.factor", meta_real(v, "rope.scale_linear", 1.0));
-    double attn = meta_real(v, "rope.scaling.attn_factor", 1.0);
-    int64_t original = meta_int(v, "rope.scaling.original_context_length");
     int64_t rotary = meta_int(v, "rope.dimension_count");
     bool yarn = str_is(type, "yarn"), factors = find_tensor(v->g, "rope_freqs.weight") != NULL;
     bool linear = str_is(type, "linear") || (!type.n && factor != 1.0);
-    if (!yarn && !linear && type.n && !str_is(type, "none"))
-        return sl_fail(v->e, SL_EFORMAT, "GGUF: rope scaling \"%.*s\" is not supported",
-                       (int)(type.n < 40 ? type.n : 40), type.p);
-    if (!(factor > 0.0 && factor < 1e6) || !(theta > 0.0 && theta < 1e15) || attn != 1.0)
+    if ((!yarn && !linear && type.n && !str_is(type, "none")) || (factors && (yarn || linear)))
+        return sl_fail(v->e, SL_EUNSUPPORTED, "GGUF: rope scaling \"%.*s\"%s is not supported",
+                       (int)(type.n < 40 ? type.n : 40), type.n ? type.p : "",
+                       factors ? " with rope_freqs.weight" : "");
+    if (!(factor >= 1e-6 && factor < 1e6) || !(theta > 0.0 && theta < 1e15))
         return sl_fail(v->e, SL_EFORMAT, "GGUF metadata: rope values out of range");
     put_real(b, "rope_theta", theta);
     put_key(b, "rope_parameters");
@@ -189,7 +201,7 @@ static int put_rope(const struct convert *v, struct buf *b)
     put_text(b, "rope_type", yarn ? "yarn" : factors ? "freq_factors" : scaling);
     put_real(b, "rope_theta", theta);
     if (yarn || linear) put_real(b, "factor", factor);
-    if (yarn && original > 0) put_int(b, "original_max_position_embeddings", original);
+    if (yarn) put_yarn(v, b, factor);
     if (rotary > 0 && rotary < v->head_dim)
         put_real(b, "partial_rotary_factor", (double)rotary / (double)v->head_dim);
     buf_putc(b, '}');

@@ -180,6 +180,48 @@ TEST(gguf_of_every_type)
     compare(TEST_DATA "/gguf/qwen3.gguf", TEST_DATA "/models/qwen3", &types);
 }
 
+/* The fuzz corpus' seeds are whole tiny models: what their metadata becomes. */
+TEST(gguf_configs)
+{
+    static const struct {
+        const char *file, *config; /* part of the config's text */
+        const char *tensor;        /* one that must be there */
+        int rope_heads;
+    } rows[] = {
+        {"llama", "\"rope_type\":\"freq_factors\",\"rope_theta\":10000}", "model.rope_freqs", 0},
+        {"llama", "\"head_dim\":16,", "model.layers.0.self_attn.k_proj.weight", 1},
+        {"llama", "\"tie_word_embeddings\":true,\"attention_bias\":false", "model.norm.weight", 0},
+        {"mistral", "{\"model_type\":\"mistral\",\"architectures\":[\"MistralForCausalLM\"]",
+         "model.layers.0.self_attn.q_proj.weight", 2},
+        {"mistral", "\"sliding_window\":8,", "lm_head.weight", 0},
+        {"mistral",
+         "{\"rope_type\":\"linear\",\"rope_theta\":10000,\"factor\":2,"
+         "\"partial_rotary_factor\":0.5}",
+         "model.norm.weight", 0},
+        {"qwen2", "\"attention_bias\":true", "model.layers.0.self_attn.q_proj.bias", 0},
+        {"qwen2",
+         "\"rope_type\":\"yarn\",\"rope_theta\":10000,\"factor\":4,"
+         "\"original_max_position_embeddings\":16,\"beta_fast\":32}",
+         "model.norm.weight", 0},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char path[512];
+        struct checkpoint *c;
+        struct sl_error e = {0};
+        struct buf text = buf_make(1 << 16);
+        snprintf(path, sizeof path, "%s/../fuzz/corpus/gguf/%s", TEST_DATA, rows[i].file);
+        int code = checkpoint_open(&c, path, &e);
+        CHECK_MSG(code == 0, "%s: %s", path, e.text);
+        if (code < 0) continue;
+        json_put_node(&text, checkpoint_config(c));
+        CHECK_MSG(strstr(buf_cstr(&text), rows[i].config), "row %zu: %s", i, buf_cstr(&text));
+        const struct tensor *t = checkpoint_find(c, rows[i].tensor);
+        CHECK_MSG(t && t->rope_heads == rows[i].rope_heads, "row %zu", i);
+        buf_free(&text);
+        checkpoint_close(c);
+    }
+}
+
 TEST(permuted_rows)
 {
     struct tensor t = {.n_dims = 2, .dims = {16, 4}, .rope_heads = 2};
@@ -346,6 +388,29 @@ TEST(links)
     CHECK(checkpoint_open(&c, scratch, &e) == SL_EIO && strstr(e.text, "regular"));
     remove_scratch();
     CHECK(checkpoint_open(&c, scratch, &e) == SL_ENOTFOUND);
+}
+
+/* snapshots/REVISION/FILE -> ../../blobs/HASH, as the Hugging Face cache has it. */
+TEST(cache_layout)
+{
+    static const char *const folders[] = {"blobs", "snapshots", "snapshots/r"};
+    uint8_t raw[256];
+    struct checkpoint *c;
+    struct sl_error e = {0};
+    make_scratch();
+    for (int i = 0; i < 3; i++) CHECK(mkdir(in_scratch(folders[i]), 0700) == 0);
+    put_file("blobs/00c0ffee", raw, make_safetensors(raw, one, 4));
+    put_file("blobs/00decaf0", "{}", 2);
+    CHECK(symlink("../../blobs/00c0ffee", in_scratch("snapshots/r/model.safetensors")) == 0);
+    CHECK(symlink("../../blobs/00decaf0", in_scratch("snapshots/r/config.json")) == 0);
+    int code = checkpoint_open(&c, in_scratch("snapshots/r"), &e);
+    CHECK_MSG(code == 0 && checkpoint_find(c, "one"), "%s", e.text);
+    checkpoint_close(c);
+    static const char *const files[] = {"snapshots/r/model.safetensors", "snapshots/r/config.json",
+                                        "blobs/00c0ffee", "blobs/00decaf0"};
+    for (int i = 0; i < 4; i++) unlink(in_scratch(files[i]));
+    for (int i = 2; i >= 0; i--) rmdir(in_scratch(folders[i]));
+    remove_scratch();
 }
 
 /* ------------------------------------------------------------------ GGUF that lies */
