@@ -153,7 +153,7 @@ static int put_affix(int32_t *list, int *n, const json_node *id, struct sl_error
     return 0;
 }
 
-/* Ids around the text; processors wrap what those before them made. */
+/* Ids around the text. */
 struct affixes {
     int32_t before[AFFIX_MAX], after[AFFIX_MAX];
     int n_before, n_after;
@@ -190,6 +190,7 @@ static const json_node *second(const json_node *v)
 static int read_post(struct tokenizer *t, const json_node *root, struct sl_error *e)
 {
     struct step_list list;
+    bool seen = false;
     TRY(steps_flatten(root, "processors", &list, e));
     for (int i = 0; i < list.n; i++) {
         struct str type = step_type(list.v[i]);
@@ -204,13 +205,13 @@ static int read_post(struct tokenizer *t, const json_node *root, struct sl_error
                            "tokenizer.json: post_processor \"%.*s\" is not supported",
                            (int)(type.n < 60 ? type.n : 60), type.p);
         }
-        if (t->n_prefix + a.n_before > AFFIX_MAX || t->n_suffix + a.n_after > AFFIX_MAX)
-            return sl_fail(e, SL_EFORMAT, "tokenizer.json: post_processor adds too many tokens");
-        memmove(t->prefix + a.n_before, t->prefix, (size_t)t->n_prefix * sizeof *t->prefix);
-        memcpy(t->prefix, a.before, (size_t)a.n_before * sizeof *a.before);
-        memcpy(t->suffix + t->n_suffix, a.after, (size_t)a.n_after * sizeof *a.after);
-        t->n_prefix += a.n_before;
-        t->n_suffix += a.n_after;
+        if (str_is(type, "ByteLevel")) continue;
+        if (seen) return sl_fail(e, SL_EFORMAT, "tokenizer.json: two post_processors add tokens");
+        seen = true;
+        memcpy(t->prefix, a.before, sizeof a.before);
+        memcpy(t->suffix, a.after, sizeof a.after);
+        t->n_prefix = a.n_before;
+        t->n_suffix = a.n_after;
     }
     return 0;
 }
