@@ -93,7 +93,7 @@ static struct jval repeat(struct jrender *r, struct jval v, int64_t times)
     if (ckd_mul(&n, one, count) || n > r->memory_max || n > UINT32_MAX)
         jr_spent(r, SL_EINVAL, "memory");
     if (one == 0) count = 0;
-    jr_tick(r, v.kind == K_STR ? count + n / 64 : n);
+    jr_tick(r, v.kind == K_STR ? count / 16 + n / 64 : n);
     if (v.kind == K_STR) {
         char *p = jr_bytes(r, n);
         for (size_t i = 0; i < count; i++) memcpy(p + i * one, v.s, one);
