@@ -108,7 +108,7 @@ static struct jval item_at(struct jval v, int64_t i)
         if (i < 0 || i >= n) return jv_undef(STR(""), UNDEF_INDEX);
         size_t from = jv_offset(jv_str(v), (size_t)i);
         struct str rest = {v.s + from, v.n - from};
-        return jv_text((struct str){rest.p, jv_offset(rest, 1)});
+        return jv_markup(jv_text((struct str){rest.p, jv_offset(rest, 1)}), v.sub == STR_MARKUP);
     }
     n = v.list->n;
     if (i < 0) i += n;
@@ -179,7 +179,7 @@ struct jval jv_slice(struct jrender *r, struct jval v, const struct jval bounds[
     int64_t to = clip(r, bounds[1], n, back, back ? -1 : n);
     int64_t span = back ? from - to : to - from, width = back ? -step : step;
     int64_t count = span > 0 ? (span + width - 1) / width : 0;
-    if (v.kind == K_STR) return slice_str(r, v, from, step, count);
+    if (v.kind == K_STR) return jv_markup(slice_str(r, v, from, step, count), v.sub == STR_MARKUP);
     struct jval l = jv_seq(r, (enum jkind)v.kind, v.kind == K_ITER ? v.sub : 0, (size_t)count);
     jr_tick(r, (size_t)count);
     for (int64_t i = 0; i < count; i++) l.list->v[i] = v.list->v[from + i * step];
@@ -189,10 +189,21 @@ struct jval jv_slice(struct jrender *r, struct jval v, const struct jval bounds[
 
 /* ------------------------------------------------------------------ calls */
 
+/* A native function; the methods of markup give markup. */
+static struct jval call_native(struct jrender *r, const struct jnative *f, struct jval self,
+                               const struct jargs *a)
+{
+    struct jval v = f->fn(r, self, a);
+    if (self.kind != K_STR || self.sub != STR_MARKUP) return v;
+    if (v.kind == K_LIST || v.kind == K_TUPLE)
+        for (uint32_t i = 0; i < v.list->n; i++) v.list->v[i] = jv_markup(v.list->v[i], true);
+    return jv_markup(v, true);
+}
+
 struct jval jr_call(struct jrender *r, struct jval fn, const struct jargs *a)
 {
     jr_tick(r, 1);
-    if (fn.kind == K_FUNC && fn.fn->native) return fn.fn->native->fn(r, fn.fn->self, a);
+    if (fn.kind == K_FUNC && fn.fn->native) return call_native(r, fn.fn->native, fn.fn->self, a);
     if (fn.kind == K_FUNC) return jr_call_macro(r, fn.fn, a);
     if (fn.kind == K_LOOP) {
         if (a->n != 1) jr_fail(r, "loop() takes one argument");
@@ -261,7 +272,7 @@ struct jval jr_call_node(struct jrender *r, const struct jnode *n, const struct 
         fn = jr_eval(r, n->a);
     }
     struct jargs a = arguments(r, n, v, kw, caller);
-    return method ? method->fn(r, self, &a) : jr_call(r, fn, &a);
+    return method ? call_native(r, method, self, &a) : jr_call(r, fn, &a);
 }
 
 static struct jval apply(struct jrender *r, const struct jnode *n)

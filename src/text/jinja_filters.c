@@ -10,10 +10,24 @@
 
 static struct str text_of(struct jrender *r, struct jval v) { return jv_str(jr_str(r, v)); }
 
-FILTER(f_lower) { return (void)a, jv_case(r, text_of(r, v), CASE_LOWER); }
-FILTER(f_upper) { return (void)a, jv_case(r, text_of(r, v), CASE_UPPER); }
+/* Filters that jinja2 writes with the value's own methods keep markup; the others make plain text. */
+static bool is_markup(struct jval v) { return v.kind == K_STR && v.sub == STR_MARKUP; }
+FILTER(f_lower)
+{
+    (void)a;
+    return jv_markup(jv_case(r, text_of(r, v), CASE_LOWER), is_markup(v));
+}
+FILTER(f_upper)
+{
+    (void)a;
+    return jv_markup(jv_case(r, text_of(r, v), CASE_UPPER), is_markup(v));
+}
 FILTER(f_title) { return (void)a, jv_case(r, text_of(r, v), CASE_TITLE_FILTER); }
-FILTER(f_capitalize) { return (void)a, jv_case(r, text_of(r, v), CASE_CAPITALIZE); }
+FILTER(f_capitalize)
+{
+    (void)a;
+    return jv_markup(jv_case(r, text_of(r, v), CASE_CAPITALIZE), is_markup(v));
+}
 FILTER(f_string) { return (void)a, jr_str(r, v); }
 FILTER(f_center) { return jv_pad(r, text_of(r, v), jr_arg_int(r, a, 0, "width", 80), STR(" "), 0); }
 
@@ -22,9 +36,9 @@ FILTER(f_trim)
     struct jval set = jr_arg(a, 0, "chars", jv_none());
     struct str s = text_of(r, v), chars = {0};
     jr_tick(r, s.n / 16);
-    if (set.kind == K_NONE) return jv_text(jv_strip(s, NULL, true, true));
+    if (set.kind == K_NONE) return jv_markup(jv_text(jv_strip(s, NULL, true, true)), is_markup(v));
     chars = jr_arg_str(r, a, 0, "chars", NULL);
-    return jv_text(jv_strip(s, &chars, true, true));
+    return jv_markup(jv_text(jv_strip(s, &chars, true, true)), is_markup(v));
 }
 
 FILTER(f_replace)
@@ -49,14 +63,12 @@ FILTER(f_indent)
         if (i ? l->v[i].n || blank : first) jr_put(r, by);
         jr_put(r, l->v[i]);
     }
-    return jr_capture(r, mark);
+    return jv_markup(jr_capture(r, mark), is_markup(v));
 }
 
-FILTER(f_escape)
+static struct jval escape(struct jrender *r, struct str s)
 {
-    struct str s = text_of(r, v);
     size_t mark = r->out->n;
-    (void)a;
     jr_tick(r, s.n / 8);
     for (size_t i = 0; i < s.n; i++) {
         switch (s.p[i]) {
@@ -68,8 +80,15 @@ FILTER(f_escape)
         default: buf_putc(r->out, s.p[i]);
         }
     }
-    return jr_capture(r, mark);
+    return jv_markup(jr_capture(r, mark), true);
 }
+struct jval jv_escape(struct jrender *r, struct jval v)
+{
+    return v.kind == K_STR && v.sub == STR_MARKUP ? v : escape(r, text_of(r, v));
+}
+FILTER(f_escape) { return (void)a, jv_escape(r, v); }
+FILTER(f_forceescape) { return (void)a, escape(r, text_of(r, v)); }
+FILTER(f_safe) { return (void)a, jv_markup(jr_str(r, v), true); }
 
 static void put_url(struct jrender *r, struct str s, bool query)
 {
@@ -256,8 +275,6 @@ FILTER(f_default)
     return use ? jr_arg(a, 0, "default_value", jv_text(STR(""))) : v;
 }
 
-FILTER(f_safe) { return (void)a, (void)r, v; }
-
 /* transformers' tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False) */
 FILTER(f_tojson)
 {
@@ -288,7 +305,7 @@ static const struct jnative filters[] = {
     {"d", f_default}, {"safe", f_safe}, {"lower", f_lower}, {"upper", f_upper}, {"title", f_title},
     {"capitalize", f_capitalize}, {"replace", f_replace}, {"indent", f_indent}, {"int", f_int},
     {"float", f_float}, {"abs", f_abs}, {"round", f_round}, {"escape", f_escape}, {"e", f_escape},
-    {"forceescape", f_escape}, {"urlencode", f_urlencode}, {"center", f_center},
+    {"forceescape", f_forceescape}, {"urlencode", f_urlencode}, {"center", f_center},
     {"truncate", f_truncate}, {"wordcount", f_wordcount}, {"format", f_format}, {NULL, NULL}};
 
 const struct jnative *jinja_filter(struct str name)

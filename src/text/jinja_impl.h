@@ -22,7 +22,7 @@ enum jkind {
     K_BOOL,
     K_INT,
     K_FLOAT,
-    K_STR, /* s, n: UTF-8, borrowed from template, request or pool; immutable */
+    K_STR, /* s, n: UTF-8, borrowed from template, request or pool; immutable; sub: STR_MARKUP */
     K_LIST,
     K_TUPLE,
     K_ITER, /* list, sub: enum jiter; what Python makes a generator, a view or a range */
@@ -34,6 +34,7 @@ enum jkind {
 };
 enum jundef { UNDEF_NAME = 0, UNDEF_PARAM = 100, UNDEF_INDEX = 101 };
 enum jiter { ITER_GENERATOR, ITER_ITEMS, ITER_KEYS, ITER_VALUES, ITER_RANGE };
+enum { STR_MARKUP = 1 };  /* text that |safe or |escape made: `+` escapes what is added to it */
 enum { TUPLE_GROUP = 1 }; /* sub of a K_TUPLE made by groupby: has .grouper and .list */
 
 struct jval {
@@ -102,6 +103,11 @@ static inline struct jval jv_float(double f) { return (struct jval){.kind = K_FL
 static inline struct jval jv_text(struct str s)
 {
     return (struct jval){.kind = K_STR, .n = (uint32_t)s.n, .s = s.p};
+}
+static inline struct jval jv_markup(struct jval v, bool markup)
+{
+    if (v.kind == K_STR) v.sub = markup ? STR_MARKUP : 0;
+    return v;
 }
 static inline struct jval jv_undef(struct str name, uint8_t sub)
 {
@@ -400,6 +406,7 @@ bool jr_arg_bool(const struct jargs *a, int i, const char *name, bool otherwise)
 /* jinja_methods.c, jinja_format.c: what filters and methods share */
 enum jcase { CASE_LOWER, CASE_UPPER, CASE_CAPITALIZE, CASE_TITLE, CASE_TITLE_FILTER, CASE_SWAP };
 struct jval jv_case(struct jrender *r, struct str s, enum jcase how);
+struct jval jv_escape(struct jrender *r, struct jval v); /* HTML; markup already stays as it is */
 struct jval jv_replace(struct jrender *r, struct str s, struct str from, struct str to, int64_t max);
 struct jval jv_pad(struct jrender *r, struct str s, int64_t width, struct str fill, int align);
 struct jlist *jv_lines(struct jrender *r, struct str s, bool keep_ends);

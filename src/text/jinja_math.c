@@ -93,11 +93,11 @@ static struct jval repeat(struct jrender *r, struct jval v, int64_t times)
     if (ckd_mul(&n, one, count) || n > r->memory_max || n > UINT32_MAX)
         jr_spent(r, SL_EINVAL, "memory");
     if (one == 0) count = 0;
-    jr_tick(r, v.kind == K_STR ? count + n / 64 : n);
+    jr_tick(r, v.kind == K_STR ? count / 16 + n / 64 : n);
     if (v.kind == K_STR) {
         char *p = jr_bytes(r, n);
         for (size_t i = 0; i < count; i++) memcpy(p + i * one, v.s, one);
-        return jv_text((struct str){p, n});
+        return jv_markup(jv_text((struct str){p, n}), v.sub == STR_MARKUP);
     }
     struct jval l = jv_seq(r, (enum jkind)v.kind, 0, n);
     for (size_t i = 0; i < count; i++) memcpy(l.list->v + i * one, v.list->v, one * sizeof *l.list->v);
@@ -109,7 +109,12 @@ struct jval jv_binary(struct jrender *r, enum jop op, struct jval a, struct jval
 {
     if (jv_is_int(a) && jv_is_int(b)) return int_op(r, op, a.i, b.i);
     if (jv_is_num(a) && jv_is_num(b)) return float_op(r, op, jv_num(a), jv_num(b));
-    if (op == OP_ADD && a.kind == K_STR && b.kind == K_STR) return jr_concat(r, jv_str(a), jv_str(b));
+    if (op == OP_ADD && a.kind == K_STR && b.kind == K_STR) {
+        bool markup = a.sub == STR_MARKUP || b.sub == STR_MARKUP;
+        if (markup && a.sub != STR_MARKUP) a = jv_escape(r, a);
+        if (markup && b.sub != STR_MARKUP) b = jv_escape(r, b);
+        return jv_markup(jr_concat(r, jv_str(a), jv_str(b)), markup);
+    }
     bool a_seq = a.kind == K_STR || a.kind == K_LIST || a.kind == K_TUPLE;
     bool b_seq = b.kind == K_STR || b.kind == K_LIST || b.kind == K_TUPLE;
     if (op == OP_ADD && a_seq && a.kind == b.kind) return join_lists(r, a, b);

@@ -147,7 +147,7 @@ static struct jval split_space(struct jrender *r, struct str s, int64_t max, boo
         s = jv_strip(s, NULL, !right, right);
         if (s.n == 0) return l;
         if (max-- == 0) {
-            jv_append(r, l, jv_text(jv_strip(s, NULL, right, !right)));
+            jv_append(r, l, jv_text(s)); /* what is left keeps its other end */
             return l;
         }
         jr_tick(r, 1);
@@ -280,8 +280,9 @@ METHOD(str_removesuffix)
 METHOD(str_replace)
 {
     int64_t max = jr_arg_int(r, a, 2, "count", -1);
-    return jv_replace(r, jv_str(self), jr_arg_str(r, a, 0, "old", NULL), jr_arg_str(r, a, 1, "new", NULL),
-                      max);
+    struct str old = jr_arg_str(r, a, 0, "old", NULL), new = jr_arg_str(r, a, 1, "new", NULL);
+    if (self.sub == STR_MARKUP) new = jv_str(jv_escape(r, jr_arg(a, 1, "new", jv_none())));
+    return jv_replace(r, jv_str(self), old, new, max);
 }
 
 static int64_t find(struct jrender *r, struct jval self, const struct jargs *a, bool right)
@@ -320,6 +321,11 @@ METHOD(str_join)
     const struct jlist *l = jv_items(r, jr_arg(a, 0, "iterable", jv_none()));
     size_t mark = r->out->n;
     for (uint32_t i = 0; i < l->n; i++) {
+        if (self.sub == STR_MARKUP) {
+            if (i) buf_put(r->out, self.s, self.n);
+            jr_put(r, jv_escape(r, l->v[i]));
+            continue;
+        }
         if (l->v[i].kind != K_STR)
             jr_fail(r, "sequence item %u: expected str instance, %s found", i, jv_type_name(l->v[i]));
         if (i) buf_put(r->out, self.s, self.n);

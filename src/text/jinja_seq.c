@@ -3,10 +3,14 @@
 
 #define FILTER(name) static struct jval name(struct jrender *r, struct jval v, const struct jargs *a)
 
-/* environment.getitem along "a.b.0"; an integer is one step. */
-static struct jval dig(struct jrender *r, struct jval v, struct jval path)
+/* environment.getitem along "a.b.0"; an integer is one step. Where a step finds nothing, `otherwise`
+ * (unless K_UNSET) takes its place. */
+static struct jval dig_or(struct jrender *r, struct jval v, struct jval path, struct jval otherwise)
 {
-    if (path.kind != K_STR) return jv_item(r, v, path);
+    if (path.kind != K_STR) {
+        v = jv_item(r, v, path);
+        return v.kind == K_UNDEF && otherwise.kind != K_UNSET ? otherwise : v;
+    }
     struct str rest = jv_str(path);
     for (;;) {
         const char *dot = rest.n ? memchr(rest.p, '.', rest.n) : NULL;
@@ -19,9 +23,14 @@ static struct jval dig(struct jrender *r, struct jval v, struct jval path)
             i = i * 10 + (part.p[k] - '0');
         }
         v = jv_item(r, v, digits ? jv_int(i) : key);
+        if (v.kind == K_UNDEF && otherwise.kind != K_UNSET) v = otherwise;
         if (!dot) return v;
         rest = (struct str){dot + 1, rest.n - part.n - 1};
     }
+}
+static struct jval dig(struct jrender *r, struct jval v, struct jval path)
+{
+    return dig_or(r, v, path, (struct jval){0});
 }
 
 static struct jval fold(struct jrender *r, struct jval v, bool case_sensitive)
@@ -111,16 +120,13 @@ static const struct jnative *named(struct jrender *r, const struct jargs *a, int
 
 FILTER(f_map)
 {
-    const struct jlist *l = jv_items(r, v);
+    static const struct jlist none;
+    const struct jlist *l = jv_truth(v) ? jv_items(r, v) : &none; /* none maps to nothing */
     struct jval out = jv_seq(r, K_ITER, ITER_GENERATOR, l->n);
     struct jval attribute = a->n ? jv_none() : jr_arg(a, -1, "attribute", jv_none());
     struct jval otherwise = jr_arg(a, -1, "default", (struct jval){0});
     if (attribute.kind != K_NONE) {
-        for (uint32_t i = 0; i < l->n; i++) {
-            struct jval x = dig(r, l->v[i], attribute);
-            if (x.kind == K_UNDEF && otherwise.kind != K_UNSET) x = otherwise;
-            jv_append(r, out, x);
-        }
+        for (uint32_t i = 0; i < l->n; i++) jv_append(r, out, dig_or(r, l->v[i], attribute, otherwise));
         return out;
     }
     const struct jnative *f = named(r, a, 0, false);
@@ -135,7 +141,8 @@ FILTER(f_map)
 /* select, reject (skip 0) and selectattr, rejectattr (skip 1: the first argument is the attribute). */
 static struct jval select(struct jrender *r, struct jval v, const struct jargs *a, int skip, bool want)
 {
-    const struct jlist *l = jv_items(r, v);
+    static const struct jlist none;
+    const struct jlist *l = jv_truth(v) ? jv_items(r, v) : &none;
     struct jval out = jv_seq(r, K_ITER, ITER_GENERATOR, 0);
     if (a->n < skip) jr_fail(r, "missing attribute name");
     const struct jnative *f = a->n > skip ? named(r, a, skip, true) : NULL;

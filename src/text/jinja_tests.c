@@ -28,7 +28,7 @@ SIMPLE(t_iterable, jv_is_seq(v) || v.kind == K_STR || v.kind == K_DICT || v.kind
 SIMPLE(t_sequence, v.kind == K_LIST || v.kind == K_TUPLE || v.kind == K_STR || v.kind == K_DICT ||
                        v.kind == K_UNDEF || (v.kind == K_ITER && v.sub == ITER_RANGE))
 SIMPLE(t_callable, v.kind == K_FUNC || (v.kind == K_LOOP && v.loop->node->flag))
-SIMPLE(t_escaped, false && v.kind)
+SIMPLE(t_escaped, v.kind == K_STR && v.sub == STR_MARKUP)
 
 static struct jval operand(struct jrender *r, const struct jargs *a)
 {

@@ -207,7 +207,11 @@ static void put_repr(struct jrender *r, struct jval v, int depth)
     case K_BOOL: buf_puts(r->out, v.i ? "True" : "False"); return;
     case K_INT: buf_put_i64(r->out, v.i); return;
     case K_FLOAT: put_float(r, v.f, false); return;
-    case K_STR: put_repr_str(r, jv_str(v)); return;
+    case K_STR:
+        if (v.sub == STR_MARKUP) buf_puts(r->out, "Markup(");
+        put_repr_str(r, jv_str(v));
+        if (v.sub == STR_MARKUP) buf_putc(r->out, ')');
+        return;
     case K_LIST: put_items(r, v.list, "[]", depth + 1); return;
     case K_TUPLE: put_items(r, v.list, "()", depth + 1); return;
     case K_ITER: put_iter(r, v, depth + 1); return;

@@ -101,7 +101,7 @@ void jr_pool_free(struct jrender *r)
 
 char *jr_bytes(struct jrender *r, size_t n)
 {
-    if (n > (size_t)(r->end - r->at)) return chunk(r, n);
+    if (!r->at || n > (size_t)(r->end - r->at)) return chunk(r, n);
     char *p = r->at;
     r->at += n;
     return p;
