@@ -1,6 +1,8 @@
-/* logprobs_out.c - log probabilities in their three shapes: chat, legacy completions, vLLM's prompt_logprobs.
+/* logprobs_out.c - log probabilities in their three shapes: chat, legacy completions, vLLM's
+ * prompt_logprobs.
  *
- * A token's text is its own bytes read as UTF-8, lossy where it is a part of a character; `bytes` are exact.
+ * A token's text is its own bytes read as UTF-8, lossy where it is a part of a character; `bytes`
+ * are exact.
  */
 #include "api/out.h"
 
@@ -85,10 +87,10 @@ void put_chat_logprobs(struct api_response *p, const struct slice *s, struct buf
 
 /* ------------------------------------------------------------------ completions */
 
-/* One object token -> log probability: the alternatives, then the token itself where it is not among them. Equal texts
- * collapse into the likeliest. */
-static void put_top_object(struct api_response *p, const struct lp_entry *x, const struct lp_top *top,
-                           struct buf *out)
+/* One object token -> log probability: the alternatives, then the token itself where it is not
+ * among them. Equal texts collapse into the likeliest. */
+static void put_top_object(struct api_response *p, const struct lp_entry *x,
+                           const struct lp_top *top, struct buf *out)
 {
     struct buf keys = buf_make(1 << 20);
     size_t at[SL_TOP_MAX + 2] = {0};
@@ -149,7 +151,8 @@ void put_legacy_logprobs(struct api_response *p, const struct slice *s, struct b
 
 /* ------------------------------------------------------------------ prompt_logprobs */
 
-static void put_ranked(struct api_response *p, int32_t id, float logprob, int64_t rank, struct buf *out)
+static void put_ranked(struct api_response *p, int32_t id, float logprob, int64_t rank,
+                       struct buf *out)
 {
     buf_putc(out, '"');
     buf_put_i64(out, id);
