@@ -5,6 +5,8 @@
 #define TESTS_API_FIXTURE_H
 
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 
 #include "api/api.h"
 #include "base/utf8.h"
