@@ -304,8 +304,8 @@ bool choice_take(struct choice *c, struct slice *out)
     if (c->is_waiting) return false;
     if (l->head == l->n && l->head > 0) l->head = l->n = l->n_top = 0;
     uint64_t end = slice_end(c, c->base, c->limit);
-    const struct lp_entry *v = l->v + l->head;
     size_t k = 0, left = l->n - l->head;
+    const struct lp_entry *v = left ? l->v + l->head : NULL;
     while (k < left && k < SLICE_ENTRIES && v[k].start < end) k++;
     if (k < left && v[k].start < end) end = v[k].start;
     if (c->is_finished && end == c->limit)

@@ -66,12 +66,17 @@ static uint32_t n_tops(const struct api_response *p, const struct lp_entry *x)
     return x->n_top < asked ? x->n_top : asked;
 }
 
+static const struct lp_top *tops_of(const struct slice *s, const struct lp_entry *x)
+{
+    return x->n_top ? s->top + x->top : NULL;
+}
+
 void put_chat_logprobs(struct api_response *p, const struct slice *s, struct buf *out)
 {
     buf_puts(out, "{\"content\":[");
     for (size_t i = 0; i < s->n_lp; i++) {
         const struct lp_entry *x = &s->lp[i];
-        const struct lp_top *top = s->top + x->top;
+        const struct lp_top *top = tops_of(s, x);
         buf_puts(out, i ? ",{" : "{");
         put_members(p, x->token, x->logprob, out);
         buf_puts(out, ",\"top_logprobs\":[");
@@ -139,7 +144,7 @@ void put_legacy_logprobs(struct api_response *p, const struct slice *s, struct b
         if (s->lp[i].is_first)
             buf_puts(out, "null");
         else
-            put_top_object(p, &s->lp[i], s->top + s->lp[i].top, out);
+            put_top_object(p, &s->lp[i], tops_of(s, &s->lp[i]), out);
     }
     buf_puts(out, "],\"text_offset\":[");
     for (size_t i = 0; i < s->n_lp; i++) {

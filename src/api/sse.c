@@ -71,7 +71,8 @@ static void put_new_ids(const struct api_response *p, struct response_choice *x,
     }
     x->has_prompt_ids = true;
     buf_puts(out, ",\"token_ids\":");
-    put_id_list(c->out_ids.v + c->ids_sent, c->out_ids.n - c->ids_sent, out);
+    size_t n = c->out_ids.n - c->ids_sent;
+    put_id_list(n ? c->out_ids.v + c->ids_sent : NULL, n, out);
     c->ids_sent = c->out_ids.n;
 }
 
