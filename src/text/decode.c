@@ -207,11 +207,23 @@ void detok_free(struct detok *d)
     buf_free(&d->held);
 }
 
+/* The token's text before any decode step; false: there is none to decode. */
+static bool text_of(const struct tokenizer *t, int32_t id, bool skip_special, struct str *out)
+{
+    const struct token *tok = vocab_token(&t->vocab, id);
+    if (!tok) return false;
+    *out = token_content(&t->vocab, tok);
+    if (tok->flags & TOKEN_RENAMED)
+        for (size_t i = 0; i < t->n_renamed; i++)
+            if (t->renamed[i].id == id) *out = t->renamed[i].content;
+    return !(skip_special && (tok->flags & (TOKEN_SPECIAL | TOKEN_RENAMED)) == TOKEN_SPECIAL);
+}
+
 void detok_push(struct detok *d, int32_t id, struct buf *out)
 {
-    const struct token *tok = vocab_token(&d->t->vocab, id);
-    if (!tok || (d->skip_special && tok->flags & TOKEN_SPECIAL)) return;
-    run_steps(d, 0, token_content(&d->t->vocab, tok), false, out);
+    struct str s;
+    if (!text_of(d->t, id, d->skip_special, &s)) return;
+    run_steps(d, 0, s, false, out);
     d->is_begun = true;
 }
 

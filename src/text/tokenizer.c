@@ -30,12 +30,28 @@ void tokenizer_free(struct tokenizer *t)
     for (int i = 0; i < t->n_dec; i++) regex_free(t->dec[i].pattern.re);
     added_free(&t->added);
     added_free(&t->added_normalized);
+    free(t->renamed);
     vocab_free(&t->vocab);
     arena_free(&t->arena);
     free(t);
 }
 
 /* ------------------------------------------------------------------ building */
+
+struct tokenizer *tokenizer_new(void)
+{
+    struct tokenizer *t = xcalloc(1, sizeof *t);
+    t->arena = arena_make(CONFIG_BYTES_MAX);
+    t->bos = t->eos = -1;
+    return t;
+}
+
+void tokenizer_seal(struct tokenizer *t)
+{
+    vocab_seal(&t->vocab);
+    added_seal(&t->added);
+    added_seal(&t->added_normalized);
+}
 
 int tokenizer_add_token(struct tokenizer *t, const struct added_desc *d, struct sl_error *e)
 {
@@ -50,9 +66,15 @@ int tokenizer_add_token(struct tokenizer *t, const struct added_desc *d, struct 
     char *copy = code == 0 ? arena_strdup(&t->arena, look) : NULL;
     buf_free(&norm);
     if (!copy) return sl_fail(e, SL_EFORMAT, "tokenizer: added token %d cannot be kept", d->id);
+    look.p = copy;
+    if (!str_eq(look, d->content)) {
+        t->renamed = xrealloc(t->renamed, (t->n_renamed + 1) * sizeof *t->renamed);
+        t->renamed[t->n_renamed++] = (struct renamed_token){d->id, look};
+        t->vocab.tokens[d->id].flags |= TOKEN_RENAMED;
+    }
     if (look.n == 0) return 0;
     added_push(d->normalized ? &t->added_normalized : &t->added,
-               (struct added_token){.content = {copy, look.n},
+               (struct added_token){.content = look,
                                     .id = d->id,
                                     .lstrip = d->lstrip,
                                     .rstrip = d->rstrip,

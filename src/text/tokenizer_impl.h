@@ -155,10 +155,19 @@ struct dec_step {
 
 /* ------------------------------------------------------------------ the whole */
 
+/* An added token that matches normalized text decodes to its own normalized content, and then counts as
+ * special no more: so tokenizers 0.23 has it. Its TOKEN_RENAMED flag is set. */
+struct renamed_token {
+    int32_t id;
+    struct str content; /* in tokenizer.arena */
+};
+
 struct tokenizer {
     struct vocab vocab;
     struct added_set added;            /* matched on the text as given */
     struct added_set added_normalized; /* matched on normalized text */
+    struct renamed_token *renamed;     /* owned [n_renamed], few */
+    size_t n_renamed;
     struct norm_step norm[STEPS_MAX];
     struct pre_step pre[STEPS_MAX];
     struct dec_step dec[STEPS_MAX];
@@ -169,6 +178,11 @@ struct tokenizer {
     int32_t bos, eos;
     struct arena arena; /* strings of the steps and added tokens */
 };
+
+/* Empty; tokenizer_free also frees a half-built one. */
+struct tokenizer *tokenizer_new(void);
+/* After the last token and step: from here on immutable. */
+void tokenizer_seal(struct tokenizer *t);
 
 /* Register a token of the vocabulary as added: cut out of the text before anything else. */
 struct added_desc {

@@ -43,8 +43,20 @@ static bool merge_halves(const json_node *m, struct str half[2])
     return true;
 }
 
+/* Id of a merge's result: mostly the same as the merge's before, or the next one, which saves a
+ * search. */
+static int32_t find_near(const struct vocab *v, int32_t last, struct str raw)
+{
+    for (int32_t id = last; id <= last + 1; id++) {
+        const struct token *t = vocab_token(v, id);
+        if (t && t->flags & TOKEN_RAW && str_eq(token_raw(v, t), raw)) return id;
+    }
+    return vocab_find_raw(v, raw.p, raw.n);
+}
+
+/* *last: what the merge before made. */
 static int read_merge(struct vocab *v, const json_node *m, uint32_t rank, struct buf *raw,
-                      struct sl_error *e)
+                      int32_t *last, struct sl_error *e)
 {
     struct str half[2];
     if (!merge_halves(m, half))
@@ -60,7 +72,8 @@ static int read_merge(struct vocab *v, const json_node *m, uint32_t rank, struct
     }
     const char *p = buf_cstr(raw);
     int32_t left = vocab_find_raw(v, p, cut), right = vocab_find_raw(v, p + cut, raw->n - cut);
-    int32_t whole = vocab_find_raw(v, p, raw->n);
+    int32_t whole = find_near(v, *last, buf_str(raw));
+    *last = whole;
     if (left < 0 || right < 0 || whole < 0 || raw->overflow)
         return sl_fail(e, SL_EFORMAT,
                        "tokenizer.json: merge %u names a token outside the vocabulary", rank);
@@ -89,9 +102,10 @@ static int read_model(struct tokenizer *t, const json_node *model, bool byte_lev
     if (json_type(unk) == JSON_STR) v->unk = vocab_find(v, json_str(unk));
     struct buf raw = buf_make(VOCAB_TEXT_MAX);
     uint32_t rank = 0;
+    int32_t last = -1;
     int code = 0;
     for (const json_node *m = json_child(merges); m && code == 0; m = json_next(m))
-        code = read_merge(v, m, rank++, &raw, e);
+        code = read_merge(v, m, rank++, &raw, &last, e);
     buf_free(&raw);
     return code;
 }
@@ -139,7 +153,7 @@ static int put_affix(int32_t *list, int *n, const json_node *id, struct sl_error
     return 0;
 }
 
-/* Ids around the text; processors wrap what those before them made. */
+/* Ids around the text. */
 struct affixes {
     int32_t before[AFFIX_MAX], after[AFFIX_MAX];
     int n_before, n_after;
@@ -176,6 +190,7 @@ static const json_node *second(const json_node *v)
 static int read_post(struct tokenizer *t, const json_node *root, struct sl_error *e)
 {
     struct step_list list;
+    bool seen = false;
     TRY(steps_flatten(root, "processors", &list, e));
     for (int i = 0; i < list.n; i++) {
         struct str type = step_type(list.v[i]);
@@ -190,13 +205,13 @@ static int read_post(struct tokenizer *t, const json_node *root, struct sl_error
                            "tokenizer.json: post_processor \"%.*s\" is not supported",
                            (int)(type.n < 60 ? type.n : 60), type.p);
         }
-        if (t->n_prefix + a.n_before > AFFIX_MAX || t->n_suffix + a.n_after > AFFIX_MAX)
-            return sl_fail(e, SL_EFORMAT, "tokenizer.json: post_processor adds too many tokens");
-        memmove(t->prefix + a.n_before, t->prefix, (size_t)t->n_prefix * sizeof *t->prefix);
-        memcpy(t->prefix, a.before, (size_t)a.n_before * sizeof *a.before);
-        memcpy(t->suffix + t->n_suffix, a.after, (size_t)a.n_after * sizeof *a.after);
-        t->n_prefix += a.n_before;
-        t->n_suffix += a.n_after;
+        if (str_is(type, "ByteLevel")) continue;
+        if (seen) return sl_fail(e, SL_EFORMAT, "tokenizer.json: two post_processors add tokens");
+        seen = true;
+        memcpy(t->prefix, a.before, sizeof a.before);
+        memcpy(t->suffix, a.after, sizeof a.after);
+        t->n_prefix = a.n_before;
+        t->n_suffix = a.n_after;
     }
     return 0;
 }
@@ -225,9 +240,7 @@ static int build(struct tokenizer *t, const json_node *root, const struct tokeni
     TRY(read_post(t, json_get(root, "post_processor"), e));
     TRY(read_added(t, json_get(root, "added_tokens"),
                    json_len(json_get(json_get(root, "model"), "vocab")), e));
-    vocab_seal(&t->vocab);
-    added_seal(&t->added);
-    added_seal(&t->added_normalized);
+    tokenizer_seal(t);
     t->bos = cfg ? find_named(t, cfg->bos) : -1;
     t->eos = cfg ? find_named(t, cfg->eos) : -1;
     if (t->bos < 0 && t->n_prefix) t->bos = t->prefix[0];
@@ -238,9 +251,7 @@ static int build(struct tokenizer *t, const json_node *root, const struct tokeni
 int tokenizer_from_json(struct tokenizer **out, const json_node *root,
                         const struct tokenizer_config *cfg, struct sl_error *e)
 {
-    struct tokenizer *t = xcalloc(1, sizeof *t);
-    t->arena = arena_make(CONFIG_BYTES_MAX);
-    t->bos = t->eos = -1;
+    struct tokenizer *t = tokenizer_new();
     *out = NULL;
     int code = build(t, root, cfg, e);
     if (code < 0)

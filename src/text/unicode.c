@@ -31,7 +31,10 @@ bool unicode_is_word(int32_t cp)
 {
     utf8proc_category_t cat = utf8proc_category(cp);
     return (cat >= UTF8PROC_CATEGORY_LU && cat <= UTF8PROC_CATEGORY_NL) ||
-           cat == UTF8PROC_CATEGORY_PC || cp == 0x200C || cp == 0x200D;
+           cat == UTF8PROC_CATEGORY_PC || cp == 0x200C || cp == 0x200D ||
+           (cp >= 0x24B6 && cp <= 0x24E9) || /* circled and squared letters are Alphabetic */
+           (cp >= 0x1F130 && cp <= 0x1F149) || (cp >= 0x1F150 && cp <= 0x1F169) ||
+           (cp >= 0x1F170 && cp <= 0x1F189);
 }
 
 int32_t unicode_lower(int32_t cp)

@@ -94,28 +94,48 @@ void vocab_free(struct vocab *v)
     buf_free(&v->text);
 }
 
-/* The slot that holds the raw text, or the free one where it belongs. */
-static size_t find_slot(const struct vocab *v, const char *p, size_t n)
+/* The slot that holds the text, or the free one where it belongs. space: 0 or SLOT_LITERAL. */
+static struct vocab_slot *find_slot(const struct vocab *v, struct str s, uint32_t space,
+                                    uint64_t hash)
 {
-    for (size_t i = text_hash(p, n) & v->slot_mask;; i = (i + 1) & v->slot_mask) {
-        if (!v->slots[i]) return i;
-        const struct token *t = &v->tokens[v->slots[i] - 1];
-        if (t->raw_n == n && memcmp(v->text.p + t->raw_at, p, n) == 0) return i;
+    uint32_t key = (uint32_t)s.n | space;
+    for (size_t i = hash & v->slot_mask;; i = (i + 1) & v->slot_mask) {
+        struct vocab_slot *slot = &v->slots[i];
+        if (!slot->id1) return slot;
+        if (slot->tag == hash >> 32 && slot->key == key &&
+            memcmp(v->text.p + slot->at, s.p, s.n) == 0)
+            return slot;
     }
 }
 
 static void grow_slots(struct vocab *v)
 {
     size_t n = v->slot_mask + 1;
-    uint32_t *old = v->slots;
+    struct vocab_slot *old = v->slots;
     v->slots = xcalloc(n * 2, sizeof *v->slots);
     v->slot_mask = n * 2 - 1;
     for (size_t i = 0; i < n; i++) {
-        if (!old[i]) continue;
-        struct str raw = token_raw(v, &v->tokens[old[i] - 1]);
-        v->slots[find_slot(v, raw.p, raw.n)] = old[i];
+        struct str s = {v->text.p + old[i].at, old[i].key & ~SLOT_LITERAL};
+        uint32_t space = old[i].key & SLOT_LITERAL;
+        if (old[i].id1) *find_slot(v, s, space, text_hash(s.p, s.n)) = old[i];
     }
     free(old);
+}
+
+static void put_slot(struct vocab *v, uint32_t id, const struct token *t)
+{
+    if ((v->n_slots_used + 1) * 4 > (v->slot_mask + 1) * 3) grow_slots(v);
+    bool literal = !(t->flags & TOKEN_RAW), added = t->flags & TOKEN_ADDED;
+    struct str s = literal ? token_content(v, t) : token_raw(v, t);
+    uint32_t space = literal ? SLOT_LITERAL : 0;
+    uint64_t hash = text_hash(s.p, s.n);
+    struct vocab_slot *slot = find_slot(v, s, space, hash);
+    if (!slot->id1) v->n_slots_used++;
+    *slot = (struct vocab_slot){.tag = (uint32_t)(hash >> 32),
+                                .id1 = (id + 1) | (added ? SLOT_ADDED : 0),
+                                .at = literal ? t->at : t->raw_at,
+                                .key = (uint32_t)s.n | space};
+    if (!literal && !added && s.n > v->raw_max) v->raw_max = s.n;
 }
 
 static void grow_tokens(struct vocab *v, size_t n)
@@ -157,34 +177,32 @@ int vocab_add(struct vocab *v, int64_t id, struct str content, unsigned flags, s
         if (!mapped) t->flags &= ~(unsigned)TOKEN_RAW;
     }
     if (v->text.overflow) return sl_fail(e, SL_EFORMAT, "tokenizer: token texts are too long");
-    if (!(t->flags & TOKEN_RAW)) return 0;
-    struct str raw = token_raw(v, t);
-    if (raw.n > v->raw_max) v->raw_max = raw.n;
-    if ((v->n_slots_used + 1) * 4 > (v->slot_mask + 1) * 3) grow_slots(v);
-    size_t slot = find_slot(v, raw.p, raw.n);
-    if (!v->slots[slot]) v->n_slots_used++;
-    v->slots[slot] = (uint32_t)id + 1;
+    put_slot(v, (uint32_t)id, t);
     return 0;
 }
 
 int32_t vocab_find_raw(const struct vocab *v, const char *p, size_t n)
 {
-    return n > v->raw_max ? -1 : (int32_t)v->slots[find_slot(v, p, n)] - 1;
+    if (n > v->raw_max) return -1;
+    uint32_t id1 = find_slot(v, (struct str){p, n}, 0, text_hash(p, n))->id1;
+    return id1 & SLOT_ADDED ? -1 : (int32_t)id1 - 1;
 }
 
 int32_t vocab_find(const struct vocab *v, struct str content)
 {
-    if (!v->byte_level) return vocab_find_raw(v, content.p, content.n);
-    struct buf raw = buf_make(content.n);
-    bool mapped = put_char_bytes(&raw, content);
-    int32_t id = mapped ? vocab_find_raw(v, buf_cstr(&raw), raw.n) : -1;
-    buf_free(&raw);
-    for (size_t i = 0; !mapped && id < 0 && i < v->n; i++) {
-        const struct token *t = &v->tokens[i];
-        if (t->flags && !(t->flags & TOKEN_RAW) && str_eq(token_content(v, t), content))
-            id = (int32_t)i;
+    struct buf raw = buf_make(VOCAB_TEXT_MAX);
+    struct str s = content;
+    uint32_t space = 0;
+    if (content.n > VOCAB_TEXT_MAX) return -1;
+    if (v->byte_level) {
+        if (put_char_bytes(&raw, content))
+            s = (struct str){buf_cstr(&raw), raw.n};
+        else
+            space = SLOT_LITERAL;
     }
-    return id;
+    uint32_t id1 = find_slot(v, s, space, text_hash(s.p, s.n))->id1;
+    buf_free(&raw);
+    return (int32_t)(id1 & ~SLOT_ADDED) - 1;
 }
 
 static struct pair *free_pair(struct vocab *v, uint64_t key)
@@ -249,7 +267,7 @@ void vocab_seal(struct vocab *v)
         char text[8] = {(char)b};
         v->char_id[b] = v->byte_level || b < 128 ? vocab_find_raw(v, text, 1) : -1;
         snprintf(text, sizeof text, "<0x%02X>", (unsigned)b);
-        v->fallback_id[b] = v->byte_fallback ? vocab_find(v, str_of(text)) : -1;
+        v->fallback_id[b] = v->byte_fallback ? vocab_find_raw(v, text, strlen(text)) : -1;
     }
     if (!v->byte_level) seal_junctions(v);
 }

@@ -16,7 +16,7 @@ enum {
     BYTE_CHAR_MAX = 0x144,     /* GPT-2's byte letters are U+0021..U+0143 */
 };
 
-enum { TOKEN_PRESENT = 1, TOKEN_RAW = 2, TOKEN_ADDED = 4, TOKEN_SPECIAL = 8 };
+enum { TOKEN_PRESENT = 1, TOKEN_RAW = 2, TOKEN_ADDED = 4, TOKEN_SPECIAL = 8, TOKEN_RENAMED = 16 };
 
 struct token {
     uint32_t at, n;         /* content, in vocab.text */
@@ -30,12 +30,22 @@ struct pair {
     int32_t id;
 };
 
+/* A slot tells by itself whether a look at the text is worth it: one cache miss less. */
+struct vocab_slot {
+    uint32_t tag; /* upper half of the hash */
+    uint32_t id1; /* id + 1; 0: free; SLOT_ADDED: the model does not know the token */
+    uint32_t at;
+    uint32_t key; /* length; SLOT_LITERAL: the text is a content that has no raw text */
+};
+#define SLOT_ADDED   0x80000000u
+#define SLOT_LITERAL 0x80000000u
+
 struct vocab {
     bool byte_level;
     struct token *tokens; /* owned [n] */
     size_t n, cap;
     struct buf text;  /* owned */
-    uint32_t *slots;  /* owned; id + 1, 0: free */
+    struct vocab_slot *slots; /* owned */
     size_t slot_mask, n_slots_used;
     struct pair *pairs; /* owned */
     size_t pair_mask, n_pairs;
@@ -43,7 +53,7 @@ struct vocab {
     /* set by vocab_seal */
     int32_t char_id[256];      /* byte-level: of each byte; else of each ASCII character; -1: none */
     int32_t fallback_id[256];  /* of <0x00>..<0xFF>, -1: none */
-    size_t raw_max;            /* longest raw text */
+    size_t raw_max;            /* longest raw text of the model */
 
     /* what the model says of unknown characters */
     bool byte_fallback, fuse_unk, ignore_merges;
@@ -64,9 +74,9 @@ void vocab_add_pair(struct vocab *v, int32_t left, int32_t right, uint32_t rank,
 /* After the last token and pair: the tables by character. */
 void vocab_seal(struct vocab *v);
 
-/* Id of a raw text, or -1. */
+/* Id of a raw text in the model, or -1. Tokens that are only added are not found. */
 int32_t vocab_find_raw(const struct vocab *v, const char *p, size_t n);
-/* Id of a content, or -1. */
+/* Id of a content, of the model or added, or -1. */
 int32_t vocab_find(const struct vocab *v, struct str content);
 
 static inline struct str token_content(const struct vocab *v, const struct token *t)
