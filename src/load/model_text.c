@@ -1,8 +1,10 @@
-/* model_text.c - collects what the io side needs of a model: tokenizer, chat template, stop ids, defaults.
+/* model_text.c - collects what the io side needs of a model: tokenizer, chat template, stop ids,
+ * defaults.
  *
  * Files of a folder are opened by source_open's rule, so that a downloaded folder cannot name files
- * outside itself. A chat template that the operator names must compile; the model's own may be broken
- * without taking completions away: then one line is logged and the model counts as having none.
+ * outside itself. A chat template that the operator names must compile; the model's own may be
+ * broken without taking completions away: then one line is logged and the model counts as having
+ * none.
  */
 #include "load/model_text.h"
 
@@ -33,32 +35,36 @@ struct text_impl {
 };
 
 /* For the sim device: roles as the byte tokenizer's special tokens. */
-static const char sim_template[] =
-    "{% for m in messages %}"
-    "{{ '<|' + (m.role if m.role in ['system', 'assistant'] else 'user') + '|>' + (m.content or '') }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}";
+static const char sim_template[] = "{% for m in messages %}"
+                                   "{{ '<|' + (m.role if m.role in ['system', 'assistant'] else "
+                                   "'user') + '|>' + (m.content or '') }}"
+                                   "{% endfor %}"
+                                   "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}";
 
-/* Names of tokens that end a turn (or the text). They count only if the vocabulary marks them special,
- * so that plain text cannot be one. <|end|> is left out where the vocabulary has <|return|>: harmony
- * models end a channel's message with it and go on. */
+/* Names of tokens that end a turn (or the text). They count only if the vocabulary marks them
+ * special, so that plain text cannot be one. <|end|> is left out where the vocabulary has
+ * <|return|>: harmony models end a channel's message with it and go on. */
 static const char *const end_names[] = {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>",
-                                        "<|end|>", "<|return|>", "<|call|>", "<|endoftext|>"};
+                                        "<|end|>",    "<|return|>", "<|call|>",   "<|endoftext|>"};
 
-/* Numbers of generation_config.json and the range in which they mean something; others are ignored. */
+/* Numbers of generation_config.json and the range in which they mean something; others are ignored.
+ */
 static const struct default_key {
     const char *name;
     double least, most;
     size_t at;
-} real_keys[] = {
-    {"temperature", 0.0, 100.0, offsetof(struct generation_defaults, temperature)},
-    {"top_p", 1e-6, 1.0, offsetof(struct generation_defaults, top_p)},
-    {"min_p", 0.0, 1.0, offsetof(struct generation_defaults, min_p)},
-    {"typical_p", 1e-6, 1.0, offsetof(struct generation_defaults, typical_p)},
-    {"repetition_penalty", 1e-3, 100.0, offsetof(struct generation_defaults, repetition_penalty)},
-}, int_keys[] = {
-    {"top_k", 0.0, 1e9, offsetof(struct generation_defaults, top_k)},
-    {"max_new_tokens", 1.0, 1e9, offsetof(struct generation_defaults, max_new_tokens)},
+} real_keys[] =
+    {
+        {"temperature", 0.0, 100.0, offsetof(struct generation_defaults, temperature)},
+        {"top_p", 1e-6, 1.0, offsetof(struct generation_defaults, top_p)},
+        {"min_p", 0.0, 1.0, offsetof(struct generation_defaults, min_p)},
+        {"typical_p", 1e-6, 1.0, offsetof(struct generation_defaults, typical_p)},
+        {"repetition_penalty", 1e-3, 100.0,
+         offsetof(struct generation_defaults, repetition_penalty)},
+},
+  int_keys[] = {
+      {"top_k", 0.0, 1e9, offsetof(struct generation_defaults, top_k)},
+      {"max_new_tokens", 1.0, 1e9, offsetof(struct generation_defaults, max_new_tokens)},
 };
 
 /* ------------------------------------------------------------------ small parts */
@@ -91,7 +97,8 @@ static void add_eos_names(struct model_text *t)
     bool harmony = find_special(t->tok, "<|return|>") >= 0;
     add_eos(t, tokenizer_eos(t->tok));
     for (size_t i = 0; i < sizeof end_names / sizeof *end_names; i++)
-        if (!harmony || strcmp(end_names[i], "<|end|>") != 0) add_eos(t, find_special(t->tok, end_names[i]));
+        if (!harmony || strcmp(end_names[i], "<|end|>") != 0)
+            add_eos(t, find_special(t->tok, end_names[i]));
 }
 
 static void read_defaults(struct generation_defaults *d, const json_node *root)
@@ -136,9 +143,11 @@ static int flag_of(const json_node *cfg, const char *key)
 static const char *keep_json_template(struct text_impl *m, const json_node *cfg)
 {
     const json_node *v = json_get(cfg, "chat_template");
-    for (const json_node *c = json_type(v) == JSON_ARR ? json_child(v) : NULL; c; c = json_next(c)) {
+    for (const json_node *c = json_type(v) == JSON_ARR ? json_child(v) : NULL; c;
+         c = json_next(c)) {
         const json_node *name = json_get(c, "name");
-        if (json_type(name) == JSON_STR && str_is(json_str(name), "default")) v = json_get(c, "template");
+        if (json_type(name) == JSON_STR && str_is(json_str(name), "default"))
+            v = json_get(c, "template");
     }
     return json_type(v) == JSON_STR ? keep(m, json_str(v)) : NULL;
 }
@@ -153,7 +162,8 @@ static int keep_file(struct text_impl *m, int dir, const char *name, struct sl_e
 }
 
 /* chat_template.jinja, then tokenizer_config.json's key, then chat_template.json's. */
-static int find_folder_template(struct text_impl *m, int dir, const json_node *cfg, struct sl_error *e)
+static int find_folder_template(struct text_impl *m, int dir, const json_node *cfg,
+                                struct sl_error *e)
 {
     int code = keep_file(m, dir, "chat_template.jinja", e);
     if (code != SL_ENOTFOUND) return code;
@@ -197,12 +207,15 @@ static int open_tokenizer(struct text_impl *m, int dir, const json_node *cfg, st
     struct json_doc *doc;
     int code = source_json(&doc, dir, "tokenizer.json", TOKENIZER_BYTES_MAX, &json_limits_file, e);
     if (code == SL_ENOTFOUND)
-        return sl_fail(e, code, "the model has no tokenizer.json (other tokenizer files are not read)");
+        return sl_fail(e, code,
+                       "the model has no tokenizer.json (other tokenizer files are not read)");
     TRY(code);
     struct tokenizer_config tc = {.add_bos = flag_of(cfg, "add_bos_token"),
                                   .add_eos = flag_of(cfg, "add_eos_token"),
-                                  .bos = m->specials.bos, .eos = m->specials.eos,
-                                  .pad = m->specials.pad, .unk = m->specials.unk};
+                                  .bos = m->specials.bos,
+                                  .eos = m->specials.eos,
+                                  .pad = m->specials.pad,
+                                  .unk = m->specials.unk};
     code = tokenizer_from_json(&m->pub.tok, json_root(doc), &tc, e);
     json_free(doc);
     return code;
@@ -215,7 +228,10 @@ static int optional_json(struct json_doc **out, int dir, const char *name, struc
     return code == SL_ENOTFOUND ? 0 : code;
 }
 
-static const json_node *root_of(const struct json_doc *d) { return d ? json_root(d) : NULL; }
+static const json_node *root_of(const struct json_doc *d)
+{
+    return d ? json_root(d) : NULL;
+}
 
 static int read_stops(struct text_impl *m, int dir, struct sl_error *e)
 {
@@ -255,20 +271,26 @@ struct vocab_arrays { /* owned; what a vocab_desc borrows */
     int32_t *types;
 };
 
-static int read_vocab(const struct gguf *g, struct vocab_desc *d, struct vocab_arrays *a, struct sl_error *e)
+static int read_vocab(const struct gguf *g, struct vocab_desc *d, struct vocab_arrays *a,
+                      struct sl_error *e)
 {
     size_t n = 0;
-    if (!gguf_strings(g, "tokenizer.ggml.tokens", VOCAB_MAX, &a->tokens, &d->n_tokens) || !d->n_tokens)
-        return sl_fail(e, SL_EFORMAT, "GGUF metadata: tokenizer.ggml.tokens is missing or too long");
+    if (!gguf_strings(g, "tokenizer.ggml.tokens", VOCAB_MAX, &a->tokens, &d->n_tokens) ||
+        !d->n_tokens)
+        return sl_fail(e, SL_EFORMAT,
+                       "GGUF metadata: tokenizer.ggml.tokens is missing or too long");
     for (size_t i = 0; i < d->n_tokens; i++)
         if (a->tokens[i].n > TOKEN_BYTES_MAX)
-            return sl_fail(e, SL_EFORMAT, "GGUF metadata: token %zu has %zu bytes", i, a->tokens[i].n);
+            return sl_fail(e, SL_EFORMAT, "GGUF metadata: token %zu has %zu bytes", i,
+                           a->tokens[i].n);
     if (gguf_find(g, "tokenizer.ggml.scores") &&
         (!gguf_floats(g, "tokenizer.ggml.scores", VOCAB_MAX, &a->scores, &n) || n != d->n_tokens))
-        return sl_fail(e, SL_EFORMAT, "GGUF metadata: tokenizer.ggml.scores is not one float a token");
+        return sl_fail(e, SL_EFORMAT,
+                       "GGUF metadata: tokenizer.ggml.scores is not one float a token");
     if (gguf_find(g, "tokenizer.ggml.token_type") &&
         (!gguf_ints(g, "tokenizer.ggml.token_type", VOCAB_MAX, &a->types, &n) || n != d->n_tokens))
-        return sl_fail(e, SL_EFORMAT, "GGUF metadata: tokenizer.ggml.token_type is not one int a token");
+        return sl_fail(e, SL_EFORMAT,
+                       "GGUF metadata: tokenizer.ggml.token_type is not one int a token");
     if (gguf_find(g, "tokenizer.ggml.merges") &&
         !gguf_strings(g, "tokenizer.ggml.merges", MERGES_MAX, &a->merges, &d->n_merges))
         return sl_fail(e, SL_EFORMAT, "GGUF metadata: tokenizer.ggml.merges is no list of strings");
@@ -291,7 +313,8 @@ static const char *token_text(struct text_impl *m, const struct vocab_desc *d, i
     return id >= 0 ? keep(m, d->tokens[id]) : NULL;
 }
 
-static int open_gguf_vocab(struct text_impl *m, const struct gguf *g, struct vocab_arrays *a, struct sl_error *e)
+static int open_gguf_vocab(struct text_impl *m, const struct gguf *g, struct vocab_arrays *a,
+                           struct sl_error *e)
 {
     struct vocab_desc d = {.add_bos = gguf_bool(g, "tokenizer.ggml.add_bos_token"),
                            .add_eos = gguf_bool(g, "tokenizer.ggml.add_eos_token"),
@@ -304,8 +327,10 @@ static int open_gguf_vocab(struct text_impl *m, const struct gguf *g, struct voc
     d.eos = token_id(g, "tokenizer.ggml.eos_token_id", d.n_tokens);
     d.unk = token_id(g, "tokenizer.ggml.unknown_token_id", d.n_tokens);
     d.pad = token_id(g, "tokenizer.ggml.padding_token_id", d.n_tokens);
-    m->specials = (struct chat_specials){.bos = token_text(m, &d, d.bos), .eos = token_text(m, &d, d.eos),
-                                         .pad = token_text(m, &d, d.pad), .unk = token_text(m, &d, d.unk)};
+    m->specials = (struct chat_specials){.bos = token_text(m, &d, d.bos),
+                                         .eos = token_text(m, &d, d.eos),
+                                         .pad = token_text(m, &d, d.pad),
+                                         .unk = token_text(m, &d, d.unk)};
     add_eos(&m->pub, d.eos);
     add_eos(&m->pub, token_id(g, "tokenizer.ggml.eot_token_id", d.n_tokens));
     add_eos(&m->pub, token_id(g, "tokenizer.ggml.eom_token_id", d.n_tokens));
@@ -342,8 +367,8 @@ static int open_path(struct text_impl *m, const char *path, struct sl_error *e)
     int dir = open(path, O_RDONLY | O_CLOEXEC | O_DIRECTORY);
     if (dir < 0 && errno == ENOTDIR) return open_gguf(m, path, e);
     if (dir < 0)
-        return sl_fail(e, errno == ENOENT ? SL_ENOTFOUND : SL_EIO, "cannot open model %.160s: %s", path,
-                       errno == ENOENT ? "no such file or folder" : "not readable");
+        return sl_fail(e, errno == ENOENT ? SL_ENOTFOUND : SL_EIO, "cannot open model %.160s: %s",
+                       path, errno == ENOENT ? "no such file or folder" : "not readable");
     int code = open_folder(m, dir, e);
     close(dir);
     return code;

@@ -7,7 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* NONBLOCK: a FIFO in place of a file must not hang the start; it has no effect on regular files. */
+/* NONBLOCK: a FIFO in place of a file must not hang the start; it has no effect on regular files.
+ */
 enum { OPEN_FLAGS = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK };
 
 static bool is_basename(const char *name)
@@ -25,7 +26,8 @@ static int open_link(int dir, const char *name)
     errno = ELOOP;
     if ((size_t)n >= sizeof target) return -1;
     target[n] = '\0';
-    const char *base = strncmp(target, blobs, sizeof blobs - 1) == 0 ? target + sizeof blobs - 1 : target;
+    const char *base =
+        strncmp(target, blobs, sizeof blobs - 1) == 0 ? target + sizeof blobs - 1 : target;
     return is_basename(base) ? openat(dir, target, OPEN_FLAGS | O_NOFOLLOW) : -1;
 }
 
@@ -66,8 +68,8 @@ void source_close(struct source *s)
 int source_read(const struct source *s, uint64_t offset, size_t n, void *dst, struct sl_error *e)
 {
     if (offset > s->size || n > s->size - offset)
-        return sl_fail(e, SL_EFORMAT, "%.120s ends at byte %llu; a read wants %zu bytes at %llu", s->name,
-                       (unsigned long long)s->size, n, (unsigned long long)offset);
+        return sl_fail(e, SL_EFORMAT, "%.120s ends at byte %llu; a read wants %zu bytes at %llu",
+                       s->name, (unsigned long long)s->size, n, (unsigned long long)offset);
     for (char *p = dst; n > 0;) {
         ssize_t got = pread(s->fd, p, n, (off_t)offset);
         if (got < 0 && errno == EINTR) continue;

@@ -1,5 +1,5 @@
-/* fuzz_gguf.c - a GGUF file of arbitrary bytes: refused with one line, or every tensor lies inside the
- * file, apart from all others, and is as long as its shape says. */
+/* fuzz_gguf.c - a GGUF file of arbitrary bytes: refused with one line, or every tensor lies inside
+ * the file, apart from all others, and is as long as its shape says. */
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -26,7 +26,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             int32_t *ints = NULL;
             size_t n = 0, sum = one.n ? (unsigned char)one.p[one.n - 1] : 0;
             if (gguf_strings(g, keys[i], 1 << 20, &strings, &n))
-                for (size_t k = 0; k < n; k++) sum += strings[k].n ? (unsigned char)strings[k].p[0] : 0;
+                for (size_t k = 0; k < n; k++)
+                    sum += strings[k].n ? (unsigned char)strings[k].p[0] : 0;
             gguf_floats(g, keys[i], 1 << 20, &floats, &n);
             gguf_ints(g, keys[i], 1 << 20, &ints, &n);
             ASSERT(sum + 1 > 0 && gguf_int(g, keys[i]) >= -1);
@@ -44,7 +45,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         const struct tensor *t = checkpoint_tensor(c, i);
         size_t bytes;
         ASSERT(!tensors_bytes(t->type, t->n_dims, t->dims, &bytes) && bytes == t->bytes);
-        ASSERT(t->offset <= size && t->bytes <= size - t->offset && checkpoint_find(c, t->name.p) == t);
+        ASSERT(t->offset <= size && t->bytes <= size - t->offset &&
+               checkpoint_find(c, t->name.p) == t);
         ASSERT(checkpoint_row(t, t->dims[0] - 1) < t->dims[0]);
         sum += t->bytes;
     }

@@ -1,5 +1,5 @@
-/* fuzz_safetensors.c - a safetensors file of arbitrary bytes: refused with one line, or every tensor lies
- * inside the file, apart from all others, and is as long as its shape says. */
+/* fuzz_safetensors.c - a safetensors file of arbitrary bytes: refused with one line, or every
+ * tensor lies inside the file, apart from all others, and is as long as its shape says. */
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -22,7 +22,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         const struct tensor *t = checkpoint_tensor(c, i);
         size_t bytes;
         ASSERT(!tensors_bytes(t->type, t->n_dims, t->dims, &bytes) && bytes == t->bytes);
-        ASSERT(t->offset <= size && t->bytes <= size - t->offset && checkpoint_find(c, t->name.p) == t);
+        ASSERT(t->offset <= size && t->bytes <= size - t->offset &&
+               checkpoint_find(c, t->name.p) == t);
         sum += t->bytes;
     }
     ASSERT(sum <= size);

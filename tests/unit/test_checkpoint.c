@@ -14,7 +14,7 @@ static char *scratch; /* a fresh folder of the running test */
 static void make_scratch(void)
 {
     static char name[64];
-    strcpy(name, "/tmp/sluice_test_XXXXXX");
+    snprintf(name, sizeof name, "%s", "/tmp/sluice_test_XXXXXX");
     scratch = mkdtemp(name);
     CHECK(scratch != NULL);
 }
@@ -51,7 +51,8 @@ static size_t make_safetensors(uint8_t *out, const char *header, size_t n_data)
     return 8 + n + n_data;
 }
 
-static int open_bytes(const void *bytes, size_t n, bool is_gguf, struct checkpoint **c, struct sl_error *e)
+static int open_bytes(const void *bytes, size_t n, bool is_gguf, struct checkpoint **c,
+                      struct sl_error *e)
 {
     int fd = memfd_create("test", MFD_CLOEXEC);
     CHECK(fd >= 0 && write(fd, bytes, n) == (ssize_t)n);
@@ -70,7 +71,8 @@ TEST(folder)
     CHECK(!checkpoint_find(c, "model.layers.1.self_attn.o_proj.weigh") && !checkpoint_find(c, ""));
     uint16_t norm[64];
     t = checkpoint_find(c, "model.norm.weight");
-    CHECK(t && checkpoint_read(c, t, 0, sizeof norm, norm, &e) == 0 && bf16_to_f32(norm[0]) != 0.0f);
+    CHECK(t && checkpoint_read(c, t, 0, sizeof norm, norm, &e) == 0 &&
+          bf16_to_f32(norm[0]) != 0.0f);
     CHECK(str_is(json_str(json_get(checkpoint_config(c), "model_type")), "llama"));
     CHECK(json_int(json_get(checkpoint_generation(c), "eos_token_id")) == 2);
     checkpoint_close(c);
@@ -94,14 +96,14 @@ TEST(shared_folders_open)
 
 /* ------------------------------------------------------------------ GGUF against its source */
 
-/* Largest error of one element as a part of its run's largest value, by type: half a step of the grid
- * and what rounding the scales adds. */
+/* Largest error of one element as a part of its run's largest value, by type: half a step of the
+ * grid and what rounding the scales adds. */
 static double tolerance(enum dtype t)
 {
     static const double part[DT_COUNT] = {
-        [DT_F32] = 0,      [DT_F16] = 1e-3,  [DT_BF16] = 0,    [DT_Q4_0] = 0.08, [DT_Q4_1] = 0.08,
-        [DT_Q5_0] = 0.04,  [DT_Q5_1] = 0.04, [DT_Q8_0] = 0.01, [DT_Q2_K] = 0.4,  [DT_Q3_K] = 0.25,
-        [DT_Q4_K] = 0.1, [DT_Q5_K] = 0.05, [DT_Q6_K] = 0.03};
+        [DT_F32] = 0,     [DT_F16] = 1e-3,  [DT_BF16] = 0,    [DT_Q4_0] = 0.08, [DT_Q4_1] = 0.08,
+        [DT_Q5_0] = 0.04, [DT_Q5_1] = 0.04, [DT_Q8_0] = 0.01, [DT_Q2_K] = 0.4,  [DT_Q3_K] = 0.25,
+        [DT_Q4_K] = 0.1,  [DT_Q5_K] = 0.05, [DT_Q6_K] = 0.03};
     return part[t];
 }
 
@@ -126,7 +128,8 @@ static void compare(const char *gguf, const char *folder, unsigned *types)
     if (code < 0 || checkpoint_open(&b, folder, &e) < 0) return;
     CHECK(checkpoint_n_tensors(a) == checkpoint_n_tensors(b) && checkpoint_is_gguf(a));
     for (size_t i = 0; i < checkpoint_n_tensors(b); i++) {
-        const struct tensor *want = checkpoint_tensor(b, i), *got = checkpoint_find(a, want->name.p);
+        const struct tensor *want = checkpoint_tensor(b, i),
+                            *got = checkpoint_find(a, want->name.p);
         CHECK_MSG(got && got->n_dims == want->n_dims, "%s", want->name.p);
         if (!got) continue;
         *types |= 1u << got->type;
@@ -145,15 +148,20 @@ static void compare(const char *gguf, const char *folder, unsigned *types)
         CHECK_MSG(worst <= tolerance(got->type) * most, "%s %s: %g of %g", want->name.p,
                   dtype_info[got->type].name, worst, most);
     }
-    static const char *const keys[] = {"hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size",
-                                       "num_attention_heads", "num_key_value_heads", "head_dim",
-                                       "max_position_embeddings", "bos_token_id", "eos_token_id"};
+    static const char *const keys[] = {
+        "hidden_size", "intermediate_size",       "num_hidden_layers",
+        "vocab_size",  "num_attention_heads",     "num_key_value_heads",
+        "head_dim",    "max_position_embeddings", "bos_token_id",
+        "eos_token_id"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         CHECK_MSG(json_int(json_get(checkpoint_config(a), keys[i])) ==
-                      json_int(json_get(checkpoint_config(b), keys[i])), "%s", keys[i]);
-    static const char *const same[] = {"model_type", "tie_word_embeddings", "rms_norm_eps", "rope_parameters"};
+                      json_int(json_get(checkpoint_config(b), keys[i])),
+                  "%s", keys[i]);
+    static const char *const same[] = {"model_type", "tie_word_embeddings", "rms_norm_eps",
+                                       "rope_parameters"};
     for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
-        const json_node *x = json_get(checkpoint_config(a), same[i]), *y = json_get(checkpoint_config(b), same[i]);
+        const json_node *x = json_get(checkpoint_config(a), same[i]),
+                        *y = json_get(checkpoint_config(b), same[i]);
         CHECK_MSG(json_type(x) == json_type(y), "%s", same[i]);
         if (json_type(x) == JSON_STR) CHECK(str_eq(json_str(x), json_str(y)));
         if (json_type(x) == JSON_REAL) CHECK(json_num(x) == json_num(y));
@@ -170,6 +178,48 @@ TEST(gguf_of_every_type)
     compare(TEST_DATA "/gguf/llama_b.gguf", TEST_DATA "/models/llama", &types);
     CHECK_MSG(types == (1u << DT_COUNT) - 1, "%x", types);
     compare(TEST_DATA "/gguf/qwen3.gguf", TEST_DATA "/models/qwen3", &types);
+}
+
+/* The fuzz corpus' seeds are whole tiny models: what their metadata becomes. */
+TEST(gguf_configs)
+{
+    static const struct {
+        const char *file, *config; /* part of the config's text */
+        const char *tensor;        /* one that must be there */
+        int rope_heads;
+    } rows[] = {
+        {"llama", "\"rope_type\":\"freq_factors\",\"rope_theta\":10000}", "model.rope_freqs", 0},
+        {"llama", "\"head_dim\":16,", "model.layers.0.self_attn.k_proj.weight", 1},
+        {"llama", "\"tie_word_embeddings\":true,\"attention_bias\":false", "model.norm.weight", 0},
+        {"mistral", "{\"model_type\":\"mistral\",\"architectures\":[\"MistralForCausalLM\"]",
+         "model.layers.0.self_attn.q_proj.weight", 2},
+        {"mistral", "\"sliding_window\":8,", "lm_head.weight", 0},
+        {"mistral",
+         "{\"rope_type\":\"linear\",\"rope_theta\":10000,\"factor\":2,"
+         "\"partial_rotary_factor\":0.5}",
+         "model.norm.weight", 0},
+        {"qwen2", "\"attention_bias\":true", "model.layers.0.self_attn.q_proj.bias", 0},
+        {"qwen2",
+         "\"rope_type\":\"yarn\",\"rope_theta\":10000,\"factor\":4,"
+         "\"original_max_position_embeddings\":16,\"beta_fast\":32}",
+         "model.norm.weight", 0},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char path[512];
+        struct checkpoint *c;
+        struct sl_error e = {0};
+        struct buf text = buf_make(1 << 16);
+        snprintf(path, sizeof path, "%s/../fuzz/corpus/gguf/%s", TEST_DATA, rows[i].file);
+        int code = checkpoint_open(&c, path, &e);
+        CHECK_MSG(code == 0, "%s: %s", path, e.text);
+        if (code < 0) continue;
+        json_put_node(&text, checkpoint_config(c));
+        CHECK_MSG(strstr(buf_cstr(&text), rows[i].config), "row %zu: %s", i, buf_cstr(&text));
+        const struct tensor *t = checkpoint_find(c, rows[i].tensor);
+        CHECK_MSG(t && t->rope_heads == rows[i].rope_heads, "row %zu", i);
+        buf_free(&text);
+        checkpoint_close(c);
+    }
 }
 
 TEST(permuted_rows)
@@ -191,7 +241,9 @@ TEST(safetensors_headers)
         {"{}", 0, NULL},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, NULL},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}   ", 4, NULL},
-        {"{\"__metadata__\":{\"format\":\"pt\"},\"a\":{\"dtype\":\"I64\",\"shape\":[1],\"data_offsets\":[0,8]}}", 8, NULL},
+        {"{\"__metadata__\":{\"format\":\"pt\"},\"a\":{\"dtype\":\"I64\",\"shape\":[1],\"data_"
+         "offsets\":[0,8]}}",
+         8, NULL},
         {"{\"a\":{\"dtype\":\"F16\",\"shape\":[0],\"data_offsets\":[0,0]}}", 0, NULL},
         {"[]", 0, "no object"},
         {"{\"a\":1}", 0, "no dtype"},
@@ -203,14 +255,18 @@ TEST(safetensors_headers)
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8, "outside"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,16]}}", 8, "outside"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", 8, "do not fit"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,0]}}", 0, "overflows"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]}}", 0, "do not fit"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,0]}}", 0,
+         "overflows"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]}}", 0,
+         "do not fit"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "a gap"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 8, "after the last"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
-         "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "overlaps"},
+         "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
+         8, "overlaps"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
-         "\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "duplicate"},
+         "\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
+         8, "duplicate"},
         {"{\"\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "name"},
         {"{\"a\":", 0, "invalid JSON"},
     };
@@ -221,7 +277,8 @@ TEST(safetensors_headers)
         size_t n = make_safetensors(raw, rows[i].header, rows[i].n_data);
         int code = open_bytes(raw, n, false, &c, &e);
         if (rows[i].error)
-            CHECK_MSG(code == SL_EFORMAT && strstr(e.text, rows[i].error), "%s: %s", rows[i].header, e.text);
+            CHECK_MSG(code == SL_EFORMAT && strstr(e.text, rows[i].error), "%s: %s", rows[i].header,
+                      e.text);
         else
             CHECK_MSG(code == 0, "%s: %s", rows[i].header, e.text);
         checkpoint_close(c);
@@ -242,8 +299,10 @@ TEST(foreign_types_are_named)
     uint8_t raw[1024];
     struct checkpoint *c;
     size_t n = make_safetensors(
-        raw, "{\"w\":{\"dtype\":\"F8_E4M3\",\"shape\":[4],\"data_offsets\":[0,4]},"
-             "\"conv\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1],\"data_offsets\":[4,8]}}", 8);
+        raw,
+        "{\"w\":{\"dtype\":\"F8_E4M3\",\"shape\":[4],\"data_offsets\":[0,4]},"
+        "\"conv\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1],\"data_offsets\":[4,8]}}",
+        8);
     CHECK(open_bytes(raw, n, false, &c, NULL) == 0 && checkpoint_n_tensors(c) == 0);
     CHECK(!checkpoint_find(c, "w") && strcmp(checkpoint_foreign(c, "w"), "dtype F8_E4M3") == 0);
     CHECK(strcmp(checkpoint_foreign(c, "conv"), "rank 5") == 0 && !checkpoint_foreign(c, "x"));
@@ -277,8 +336,10 @@ TEST(shards)
         const char *error;
     } rows[] = {
         {"{\"weight_map\":{\"one\":\"a.safetensors\",\"two\":\"b.safetensors\"}}", 0, ""},
-        {"{\"weight_map\":{\"two\":\"a.safetensors\",\"one\":\"b.safetensors\"}}", SL_EFORMAT, "is not in"},
-        {"{\"weight_map\":{\"one\":\"a.safetensors\",\"three\":\"b.safetensors\"}}", SL_EFORMAT, "is not in"},
+        {"{\"weight_map\":{\"two\":\"a.safetensors\",\"one\":\"b.safetensors\"}}", SL_EFORMAT,
+         "is not in"},
+        {"{\"weight_map\":{\"one\":\"a.safetensors\",\"three\":\"b.safetensors\"}}", SL_EFORMAT,
+         "is not in"},
         {"{\"weight_map\":{\"one\":\"../a.safetensors\"}}", SL_EFORMAT, "plain file name"},
         {"{\"weight_map\":{\"one\":\"/etc/passwd\"}}", SL_EFORMAT, "plain file name"},
         {"{\"weight_map\":{\"one\":\"..\"}}", SL_EFORMAT, "plain file name"},
@@ -292,7 +353,8 @@ TEST(shards)
         struct sl_error e = {0};
         size_t n;
         int code = open_with_index(rows[i].index, &e, &n);
-        CHECK_MSG(code == rows[i].code && strstr(e.text, rows[i].error), "%s: %s", rows[i].index, e.text);
+        CHECK_MSG(code == rows[i].code && strstr(e.text, rows[i].error), "%s: %s", rows[i].index,
+                  e.text);
         CHECK(code < 0 || n == 2);
     }
     remove_scratch();
@@ -305,25 +367,50 @@ TEST(links)
     struct sl_error e = {0};
     make_scratch();
     put_file("config.json", "{}", 2);
-    CHECK(checkpoint_open(&c, scratch, &e) == 0 && checkpoint_n_tensors(c) == 0); /* dummy weights */
+    CHECK(checkpoint_open(&c, scratch, &e) == 0 &&
+          checkpoint_n_tensors(c) == 0); /* dummy weights */
     checkpoint_close(c);
     put_file("blob", raw, make_safetensors(raw, one, 4));
     CHECK(symlink("blob", in_scratch("model.safetensors")) == 0);
     CHECK(checkpoint_open(&c, scratch, &e) == 0 && checkpoint_n_tensors(c) == 1);
     checkpoint_close(c);
-    static const char *const bad[] = {"/etc/passwd", "../x", "../../blobs/../x", "../../../blobs/x", "link2"};
+    static const char *const bad[] = {"/etc/passwd", "../x", "../../blobs/../x", "../../../blobs/x",
+                                      "link2"};
     CHECK(symlink("blob", in_scratch("link2")) == 0);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         unlink(in_scratch("model.safetensors"));
         CHECK(symlink(bad[i], in_scratch("model.safetensors")) == 0);
-        CHECK_MSG(checkpoint_open(&c, scratch, &e) == SL_EIO && strstr(e.text, "symbolic link"), "%s: %s",
-                  bad[i], e.text);
+        CHECK_MSG(checkpoint_open(&c, scratch, &e) == SL_EIO && strstr(e.text, "symbolic link"),
+                  "%s: %s", bad[i], e.text);
     }
     unlink(in_scratch("model.safetensors"));
     CHECK(mkfifo(in_scratch("model.safetensors"), 0600) == 0);
     CHECK(checkpoint_open(&c, scratch, &e) == SL_EIO && strstr(e.text, "regular"));
     remove_scratch();
     CHECK(checkpoint_open(&c, scratch, &e) == SL_ENOTFOUND);
+}
+
+/* snapshots/REVISION/FILE -> ../../blobs/HASH, as the Hugging Face cache has it. */
+TEST(cache_layout)
+{
+    static const char *const folders[] = {"blobs", "snapshots", "snapshots/r"};
+    uint8_t raw[256];
+    struct checkpoint *c;
+    struct sl_error e = {0};
+    make_scratch();
+    for (int i = 0; i < 3; i++) CHECK(mkdir(in_scratch(folders[i]), 0700) == 0);
+    put_file("blobs/00c0ffee", raw, make_safetensors(raw, one, 4));
+    put_file("blobs/00decaf0", "{}", 2);
+    CHECK(symlink("../../blobs/00c0ffee", in_scratch("snapshots/r/model.safetensors")) == 0);
+    CHECK(symlink("../../blobs/00decaf0", in_scratch("snapshots/r/config.json")) == 0);
+    int code = checkpoint_open(&c, in_scratch("snapshots/r"), &e);
+    CHECK_MSG(code == 0 && checkpoint_find(c, "one"), "%s", e.text);
+    checkpoint_close(c);
+    static const char *const files[] = {"snapshots/r/model.safetensors", "snapshots/r/config.json",
+                                        "blobs/00c0ffee", "blobs/00decaf0"};
+    for (int i = 0; i < 4; i++) unlink(in_scratch(files[i]));
+    for (int i = 2; i >= 0; i--) rmdir(in_scratch(folders[i]));
+    remove_scratch();
 }
 
 /* ------------------------------------------------------------------ GGUF that lies */
@@ -349,7 +436,8 @@ TEST(gguf_cut_anywhere)
 }
 
 /* Overwrite `n` bytes `skip` after the end of `text` in the file, and open. */
-static int open_patched(const char *text, size_t skip, const void *bytes, size_t n, struct sl_error *e)
+static int open_patched(const char *text, size_t skip, const void *bytes, size_t n,
+                        struct sl_error *e)
 {
     size_t size;
     uint8_t *p = slurp(TEST_DATA "/gguf/qwen3.gguf", &size);
@@ -405,7 +493,8 @@ TEST(gguf_fields)
         struct sl_error e = {0};
         int code = open_patched(rows[i].text, rows[i].skip, &rows[i].value, rows[i].n, &e);
         if (rows[i].error)
-            CHECK_MSG(code == SL_EFORMAT && strstr(e.text, rows[i].error), "row %zu: %s", i, e.text);
+            CHECK_MSG(code == SL_EFORMAT && strstr(e.text, rows[i].error), "row %zu: %s", i,
+                      e.text);
         else
             CHECK_MSG(code == 0, "row %zu: %s", i, e.text);
     }

@@ -1,5 +1,6 @@
-/* test_dtype.c - half-precision conversions over all values, and block expansion against golden vectors
- * (tests/tools/make_dtype_golden.py: the dequantizer of the package `gguf`), bit for bit. */
+/* test_dtype.c - half-precision conversions over all values, and block expansion against golden
+ * vectors (tests/tools/make_dtype_golden.py: the dequantizer of the package `gguf`), bit for bit.
+ */
 #include <math.h>
 #include <stdbool.h>
 
@@ -36,7 +37,8 @@ TEST(half_values)
         CHECK_MSG(f16_to_f32(rows[i].h) == rows[i].f, "%04x", rows[i].h);
     CHECK(isinf(f16_to_f32(0x7C00)) && f16_to_f32(0xFC00) < 0);
     CHECK(f32_to_f16(65519.99f) == 0x7BFF && f32_to_f16(65520.0f) == 0x7C00);
-    CHECK(f32_to_f16(INFINITY) == 0x7C00 && f32_to_f16(-3e38f) == 0xFC00 && f32_to_f16(1e-30f) == 0);
+    CHECK(f32_to_f16(INFINITY) == 0x7C00 && f32_to_f16(-3e38f) == 0xFC00 &&
+          f32_to_f16(1e-30f) == 0);
     CHECK(f32_to_bf16(INFINITY) == 0x7F80 && f32_to_bf16(0x1.fffffep127f) == 0x7F80);
 }
 
@@ -51,9 +53,11 @@ TEST(rounds_to_nearest_even)
         bad += f32_to_f16(-mid) != ((h & 1 ? h + 1 : h) | 0x8000);
     }
     for (uint32_t h = 0x80; h < 0x7F00; h++) { /* normal bfloat16 values whose sum stays finite */
-        float lo = bf16_to_f32((uint16_t)h), hi = bf16_to_f32((uint16_t)(h + 1)), mid = lo / 2 + hi / 2;
+        float lo = bf16_to_f32((uint16_t)h), hi = bf16_to_f32((uint16_t)(h + 1)),
+              mid = lo / 2 + hi / 2;
         bad += f32_to_bf16(mid) != (h & 1 ? h + 1 : h);
-        bad += f32_to_bf16(nextafterf(mid, 0)) != h || f32_to_bf16(nextafterf(mid, INFINITY)) != h + 1;
+        bad +=
+            f32_to_bf16(nextafterf(mid, 0)) != h || f32_to_bf16(nextafterf(mid, INFINITY)) != h + 1;
     }
     CHECK_MSG(bad == 0, "%d", bad);
 }

@@ -1,7 +1,8 @@
-/* test_model_text.c - what is collected from which file: tokenizer settings, template, stop ids, defaults.
+/* test_model_text.c - what is collected from which file: tokenizer settings, template, stop ids,
+ * defaults.
  *
- * The tokenizer and the template engine have tests of their own. Here they are stand-ins that record what
- * they were given; a vocabulary is a list of names, in which "<...>" is special.
+ * The tokenizer and the template engine have tests of their own. Here they are stand-ins that
+ * record what they were given; a vocabulary is a list of names, in which "<...>" is special.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -28,11 +29,14 @@ static struct {
     char model[32], pre[32], bos[32], eos[32], source[512], chat_bos[32];
 } seen;
 
-static void note(char out[32], const char *text) { snprintf(out, 32, "%s", text ? text : "(none)"); }
+static void note(char out[32], const char *text)
+{
+    snprintf(out, 32, "%s", text ? text : "(none)");
+}
 
 /* A root {"names": [...], "eos": n} stands for a tokenizer.json. */
-int tokenizer_from_json(struct tokenizer **out, const json_node *root, const struct tokenizer_config *cfg,
-                        struct sl_error *e)
+int tokenizer_from_json(struct tokenizer **out, const json_node *root,
+                        const struct tokenizer_config *cfg, struct sl_error *e)
 {
     const json_node *names = json_get(root, "names");
     if (!names) return sl_fail(e, SL_EFORMAT, "no names");
@@ -67,8 +71,14 @@ struct tokenizer *tokenizer_bytes(void)
     return t;
 }
 
-void tokenizer_free(struct tokenizer *t) { free(t); }
-int32_t tokenizer_eos(const struct tokenizer *t) { return t->eos; }
+void tokenizer_free(struct tokenizer *t)
+{
+    free(t);
+}
+int32_t tokenizer_eos(const struct tokenizer *t)
+{
+    return t->eos;
+}
 
 int32_t tokenizer_find(const struct tokenizer *t, struct str content)
 {
@@ -82,17 +92,21 @@ bool tokenizer_is_special(const struct tokenizer *t, int32_t id)
     return t->names[id][0] == '<' && t->names[id][1] != '~';
 }
 
-int chat_template_open(struct chat_template **out, struct str source, const struct chat_specials *sp,
-                       struct sl_error *e)
+int chat_template_open(struct chat_template **out, struct str source,
+                       const struct chat_specials *sp, struct sl_error *e)
 {
-    if (source.n >= 3 && memcmp(source.p, "BAD", 3) == 0) return sl_fail(e, SL_EFORMAT, "bad template");
+    if (source.n >= 3 && memcmp(source.p, "BAD", 3) == 0)
+        return sl_fail(e, SL_EFORMAT, "bad template");
     snprintf(seen.source, sizeof seen.source, "%.*s", (int)source.n, source.p);
     note(seen.chat_bos, sp->bos);
     *out = xcalloc(1, sizeof **out);
     return 0;
 }
 
-void chat_template_free(struct chat_template *t) { free(t); }
+void chat_template_free(struct chat_template *t)
+{
+    free(t);
+}
 
 /* ------------------------------------------------------------------ folders made for a test */
 
@@ -114,10 +128,11 @@ static void put(const char *name, const char *text)
 
 static void make_scratch(void)
 {
-    strcpy(scratch, "/tmp/sluice_test_XXXXXX");
+    snprintf(scratch, sizeof scratch, "%s", "/tmp/sluice_test_XXXXXX");
     CHECK(mkdtemp(scratch) != NULL);
     put("config.json", "{\"eos_token_id\":[2,9]}");
-    put("tokenizer.json", "{\"names\":[\"a\",\"<s>\",\"</s>\",\"<|im_end|>\",\"<~>\",\"<|end|>\"],\"eos\":2}");
+    put("tokenizer.json",
+        "{\"names\":[\"a\",\"<s>\",\"</s>\",\"<|im_end|>\",\"<~>\",\"<|end|>\"],\"eos\":2}");
 }
 
 static void remove_scratch(void)
@@ -148,7 +163,8 @@ TEST(folder_without_extras)
     CHECK(seen.cfg.add_bos == -1 && seen.cfg.add_eos == -1 && strcmp(seen.bos, "(none)") == 0);
     model_text_close(t);
     unlink(in_scratch("tokenizer.json"));
-    CHECK(model_text_open(&t, scratch, NULL, &e) == SL_ENOTFOUND && strstr(e.text, "tokenizer.json"));
+    CHECK(model_text_open(&t, scratch, NULL, &e) == SL_ENOTFOUND &&
+          strstr(e.text, "tokenizer.json"));
     put("tokenizer.json", "{");
     CHECK(model_text_open(&t, scratch, NULL, &e) == SL_EFORMAT && !t);
     remove_scratch();
@@ -159,8 +175,9 @@ TEST(tokenizer_config)
 {
     struct model_text *t;
     make_scratch();
-    put("tokenizer_config.json", "{\"add_bos_token\":true,\"add_eos_token\":false,\"pad_token\":null,"
-                                 "\"bos_token\":{\"content\":\"<s>\",\"lstrip\":false},\"eos_token\":\"</s>\"}");
+    put("tokenizer_config.json",
+        "{\"add_bos_token\":true,\"add_eos_token\":false,\"pad_token\":null,"
+        "\"bos_token\":{\"content\":\"<s>\",\"lstrip\":false},\"eos_token\":\"</s>\"}");
     CHECK(model_text_open(&t, scratch, NULL, NULL) == 0);
     CHECK(seen.cfg.add_bos == 1 && seen.cfg.add_eos == 0 && !seen.cfg.pad);
     CHECK(strcmp(seen.bos, "<s>") == 0 && strcmp(seen.eos, "</s>") == 0);
@@ -178,7 +195,8 @@ TEST(generation_defaults)
     CHECK(model_text_open(&t, scratch, NULL, NULL) == 0);
     CHECK(t->defaults.temperature == 0.6 && t->defaults.top_p == 0.95 && t->defaults.min_p == 0.0);
     CHECK(t->defaults.top_k == 20 && t->defaults.max_new_tokens == 512);
-    CHECK(isnan(t->defaults.typical_p) && isnan(t->defaults.repetition_penalty)); /* out of range, wrong type */
+    CHECK(isnan(t->defaults.typical_p) &&
+          isnan(t->defaults.repetition_penalty)); /* out of range, wrong type */
     CHECK(t->eos[0] == 7 && t->eos[1] == 2 && has_eos(t, 9));
     model_text_close(t);
     put("generation_config.json", "[]");
@@ -190,7 +208,8 @@ TEST(end_names)
 {
     struct model_text *t;
     make_scratch();
-    put("tokenizer.json", "{\"names\":[\"<|start|>\",\"<|end|>\",\"<|return|>\",\"<|call|>\",\"|im_end|\"]}");
+    put("tokenizer.json",
+        "{\"names\":[\"<|start|>\",\"<|end|>\",\"<|return|>\",\"<|call|>\",\"|im_end|\"]}");
     CHECK(model_text_open(&t, scratch, NULL, NULL) == 0);
     CHECK(t->n_eos == 3 && has_eos(t, 2) && has_eos(t, 3) && has_eos(t, 9) && !has_eos(t, 1));
     model_text_close(t);
@@ -206,9 +225,12 @@ TEST(template_sources)
     } rows[] = {
         {NULL, NULL, NULL, NULL, NULL, 0},
         {NULL, "{\"chat_template\":\"from config\"}", NULL, NULL, "from config", 0},
-        {NULL, "{\"chat_template\":[{\"name\":\"tool_use\",\"template\":\"x\"},"
-               "{\"name\":\"default\",\"template\":\"listed\"}]}", NULL, NULL, "listed", 0},
-        {NULL, "{\"chat_template\":[{\"name\":\"tool_use\",\"template\":\"x\"}]}", NULL, NULL, NULL, 0},
+        {NULL,
+         "{\"chat_template\":[{\"name\":\"tool_use\",\"template\":\"x\"},"
+         "{\"name\":\"default\",\"template\":\"listed\"}]}",
+         NULL, NULL, "listed", 0},
+        {NULL, "{\"chat_template\":[{\"name\":\"tool_use\",\"template\":\"x\"}]}", NULL, NULL, NULL,
+         0},
         {NULL, "{\"chat_template\":7}", "{\"chat_template\":\"from json\"}", NULL, "from json", 0},
         {"from file", "{\"chat_template\":\"from config\"}", NULL, NULL, "from file", 0},
         {"from file", NULL, NULL, "{{ given }}", "{{ given }}", 0},
@@ -225,7 +247,8 @@ TEST(template_sources)
         int code = model_text_open(&t, scratch, rows[i].given, NULL);
         CHECK_MSG(code == rows[i].code, "row %zu: %d", i, code);
         if (code == 0)
-            CHECK_MSG(!!t->chat == !!rows[i].want && (!t->chat || strcmp(seen.source, rows[i].want) == 0),
+            CHECK_MSG(!!t->chat == !!rows[i].want &&
+                          (!t->chat || strcmp(seen.source, rows[i].want) == 0),
                       "row %zu: %s", i, seen.source);
         model_text_close(t);
         remove_scratch();
@@ -250,8 +273,10 @@ TEST(gguf)
     struct sl_error e = {0};
     CHECK_MSG(model_text_open(&t, TEST_DATA "/gguf/llama_a.gguf", NULL, &e) == 0, "%s", e.text);
     CHECK(strcmp(seen.model, "gpt2") == 0 && strcmp(seen.pre, "gpt-2") == 0);
-    CHECK(seen.vocab.n_tokens == 320 && seen.vocab.n_merges == 61 && seen.vocab.types && !seen.vocab.scores);
-    CHECK(seen.vocab.bos == 1 && seen.vocab.eos == 2 && seen.vocab.pad == 0 && seen.vocab.unk == -1);
+    CHECK(seen.vocab.n_tokens == 320 && seen.vocab.n_merges == 61 && seen.vocab.types &&
+          !seen.vocab.scores);
+    CHECK(seen.vocab.bos == 1 && seen.vocab.eos == 2 && seen.vocab.pad == 0 &&
+          seen.vocab.unk == -1);
     CHECK(seen.vocab.add_bos == 0 && seen.vocab.add_eos == -1 && seen.vocab.add_space_prefix == -1);
     CHECK(t->n_eos == 1 && t->eos[0] == 2 && t->chat && strncmp(seen.source, "{%- for m", 9) == 0);
     CHECK(strcmp(seen.chat_bos, "<s>") == 0);
