@@ -134,12 +134,14 @@ void api_engine_request(const struct api_request *r, int choice, uint64_t entrop
                         struct sl_request *out)
 {
     const struct api_prompt *p = &r->prompts[choice / (int)r->f.n];
-    uint64_t base = r->f.seed != API_ABSENT ? (uint64_t)r->f.seed : entropy;
+    int n = (int)r->f.n;
+    bool has_seed = r->f.seed != API_ABSENT; /* else equal prompts must not get equal answers */
     *out = (struct sl_request){.prompt = p->ids,
                                .n_prompt = p->n,
                                .sampling = r->sampling,
                                .priority = (int32_t)r->f.priority};
-    out->sampling.seed = base + (uint64_t)(choice % (int)r->f.n);
+    out->sampling.seed =
+        has_seed ? (uint64_t)r->f.seed + (uint64_t)(choice % n) : entropy + (uint64_t)choice;
     out->sampling.max_tokens = p->max_tokens;
     out->sampling.min_tokens =
         r->f.min_tokens < p->max_tokens ? (uint32_t)r->f.min_tokens : p->max_tokens;

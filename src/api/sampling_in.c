@@ -82,7 +82,7 @@ static const char *const refused[] = {"functions",
                                       "guided_regex",
                                       "guided_choice",
                                       "guided_grammar",
-                                      "guided_decoding_backend",
+
                                       "grammar",
                                       "json_schema",
                                       "ebnf",

@@ -220,7 +220,7 @@ TEST(engine_request)
     done(&x);
     x = run(API_COMPLETION, "{\"prompt\":[[5,6],[7]],\"n\":2}");
     api_engine_request(x.r, 3, 99, &q);
-    CHECK(q.n_prompt == 1 && q.prompt[0] == 7 && q.sampling.seed == 100 &&
+    CHECK(q.n_prompt == 1 && q.prompt[0] == 7 && q.sampling.seed == 102 &&
           q.sampling.max_tokens == 16);
     done(&x);
 }
