@@ -23,11 +23,11 @@ struct api_fields {
 };
 
 struct api_prompt {
-    struct str text;      /* given as text (completion), or what echo shows */
-    const int32_t *ids;   /* in the arena */
+    struct str text;    /* given as text (completion), or what echo shows */
+    const int32_t *ids; /* in the arena */
     uint32_t n, max_tokens;
-    bool is_text;         /* given as text: to be tokenized */
-    bool has_bos;         /* the tokenizer put its BOS in front, which the text does not show */
+    bool is_text; /* given as text: to be tokenized */
+    bool has_bos; /* the tokenizer put its BOS in front, which the text does not show */
 };
 
 struct api_request {
@@ -36,14 +36,14 @@ struct api_request {
     struct arena *arena;           /* borrowed */
     struct json_doc *doc;          /* owned until api_prepare */
     struct api_fields f;
-    struct sl_sampling sampling;   /* but for seed and max_tokens, which a choice sets */
+    struct sl_sampling sampling;     /* but for seed and max_tokens, which a choice sets */
     const struct stop_set *stop_set; /* NULL: no stop strings */
-    const struct str *stops;       /* [n_stops], in the arena */
+    const struct str *stops;         /* [n_stops], in the arena */
     int n_stops;
-    const struct str *bad_words;   /* [n_bad_words], in the tree until api_prepare */
+    const struct str *bad_words; /* [n_bad_words], in the tree until api_prepare */
     int n_bad_words;
     const json_node *messages, *tools, *documents, *kwargs; /* in the tree until api_prepare */
-    struct api_prompt *prompts;    /* [n_prompts]; one for a chat */
+    struct api_prompt *prompts;                             /* [n_prompts]; one for a chat */
     int n_prompts;
     bool has_service_tier;
 };

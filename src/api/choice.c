@@ -1,5 +1,6 @@
-/* choice.c - the text machine of one choice. The plain path (no stop strings, no log probabilities) is detok_push and a
- * comparison of positions; everything else hangs off branches that are rarely taken.
+/* choice.c - the text machine of one choice. The plain path (no stop strings, no log probabilities)
+ * is detok_push and a comparison of positions; everything else hangs off branches that are rarely
+ * taken.
  */
 #include "api/choice.h"
 
@@ -7,8 +8,9 @@
 
 #include "base/utf8.h"
 
-/* SLICE_*: keep one SSE line below 64 KiB, which some clients cannot read past. CONTEXT: prompt ids that decide how the first
- * generated token is spelled. TEXT_MAX: far above what max_tokens can produce. */
+/* SLICE_*: keep one SSE line below 64 KiB, which some clients cannot read past. CONTEXT: prompt ids
+ * that decide how the first generated token is spelled. TEXT_MAX: far above what max_tokens can
+ * produce. */
 enum { SLICE_BYTES = 8192, SLICE_ENTRIES = 16, CONTEXT = 16, TEXT_MAX = 256 << 20 };
 
 static bool wants_prompt_entries(const struct choice *c)
@@ -25,8 +27,13 @@ static uint32_t count_chars(const char *p, size_t n)
 
 void choice_init(struct choice *c, const struct api_request *r, const struct api_prompt *prompt)
 {
-    *c = (struct choice){.r = r, .prompt = prompt, .text = buf_make(TEXT_MAX),
-                         .stop_string = -1, .stop_id = -1, .last_token = -1};
+    *c = (struct choice){
+        .r = r,
+        .prompt = prompt,
+        .text = buf_make(TEXT_MAX),
+        .stop_string = -1,
+        .stop_id = -1,
+    };
     detok_init(&c->detok, r->ctx->text->tok, r->f.skip_special);
     size_t n = prompt->n < CONTEXT ? prompt->n : CONTEXT;
     detok_prime(&c->detok, prompt->ids + prompt->n - n, n);
@@ -40,6 +47,7 @@ void choice_init(struct choice *c, const struct api_request *r, const struct api
 
 void choice_free(struct choice *c)
 {
+    detok_free(&c->detok);
     buf_free(&c->text);
     free(c->lp.v);
     free(c->lp.top);
@@ -71,7 +79,8 @@ static void add_top(struct lp_list *l, int32_t token, float logprob)
     l->v[l->n - 1].n_top++;
 }
 
-/* Echo with log probabilities: the prompt's tokens become entries, placed in the echoed text by decoding them one by one. */
+/* Echo with log probabilities: the prompt's tokens become entries, placed in the echoed text by
+ * decoding them one by one. */
 static void add_prompt_entries(struct choice *c)
 {
     const struct api_prompt *p = c->prompt;
@@ -100,6 +109,7 @@ static void add_prompt_entries(struct choice *c)
         at += text.n;
         chars += count_chars(text.p, text.n);
     }
+    detok_free(&d);
     buf_free(&text);
 }
 
@@ -112,7 +122,10 @@ static void end_waiting(struct choice *c)
 
 /* ------------------------------------------------------------------ text */
 
-static uint64_t text_end(const struct choice *c) { return c->base + c->text.n; }
+static uint64_t text_end(const struct choice *c)
+{
+    return c->base + c->text.n;
+}
 
 /* U+0000 becomes U+FFFD: databases behind clients refuse it. */
 static void replace_nul(struct buf *text, size_t from)
@@ -175,16 +188,18 @@ static void text_added(struct choice *c, size_t from)
 
 /* ------------------------------------------------------------------ events */
 
-/* Does this id end the sequence? Such a token has no visible text. */
-static bool is_end(const struct api_request *r, int32_t id)
+/* Does this id end the sequence, as the engine sees it? Such a token has no visible text. */
+static bool is_end(const struct choice *c, int32_t id)
 {
-    const struct sl_sampling *s = &r->sampling;
+    const struct sl_sampling *s = &c->r->sampling;
+    if ((int64_t)c->n_tokens <= c->r->f.min_tokens) return false;
     for (uint32_t i = s->ignore_eos ? s->n_eos : 0; i < s->n_stop_ids; i++)
         if (s->stop_ids[i] == id) return true;
     return false;
 }
 
-/* A chat lists visible tokens only; a completion lists every one, as evaluation harnesses count them. */
+/* A chat lists visible tokens only; a completion lists every one, as evaluation harnesses count
+ * them. */
 static bool is_listed(const struct choice *c, int32_t id, bool ends)
 {
     if (c->r->kind == API_COMPLETION) return true;
@@ -195,7 +210,7 @@ static bool is_listed(const struct choice *c, int32_t id, bool ends)
 static void token_complete(struct choice *c)
 {
     int32_t id = c->pending.token;
-    bool ends = is_end(c->r, id);
+    bool ends = is_end(c, id);
     if (c->pending_list && !is_listed(c, id, ends)) {
         c->lp.n--;
         c->lp.n_top = c->lp.v[c->lp.n].top;
@@ -209,7 +224,6 @@ static void token_complete(struct choice *c)
 static void token_begin(struct choice *c, const struct sl_event *ev)
 {
     if (c->n_tokens++ == 0) c->n_cached = ev->n_cached;
-    c->last_token = ev->token;
     c->pending = *ev;
     c->tops_left = ev->n_top;
     c->pending_list = NULL;
@@ -231,11 +245,10 @@ static void done(struct choice *c, const struct sl_event *ev)
         return;
     }
     if (reason == SL_FINISH_STOP && ev->token >= 0) {
-        /* The stop id counts as generated; an engine may tell it here only. */
-        if (c->last_token != ev->token) c->n_tokens++;
         const struct sl_sampling *s = &c->r->sampling;
         bool by_eos = false;
-        for (uint32_t i = 0; i < s->n_eos && !s->ignore_eos; i++) by_eos |= s->stop_ids[i] == ev->token;
+        for (uint32_t i = 0; i < s->n_eos && !s->ignore_eos; i++)
+            by_eos |= s->stop_ids[i] == ev->token;
         if (!by_eos) c->stop_id = ev->token;
     }
     size_t from = c->text.n;
@@ -291,8 +304,8 @@ bool choice_take(struct choice *c, struct slice *out)
     if (c->is_waiting) return false;
     if (l->head == l->n && l->head > 0) l->head = l->n = l->n_top = 0;
     uint64_t end = slice_end(c, c->base, c->limit);
-    const struct lp_entry *v = l->v + l->head;
     size_t k = 0, left = l->n - l->head;
+    const struct lp_entry *v = left ? l->v + l->head : NULL;
     while (k < left && k < SLICE_ENTRIES && v[k].start < end) k++;
     if (k < left && v[k].start < end) end = v[k].start;
     if (c->is_finished && end == c->limit)

@@ -19,8 +19,9 @@ int field_type_error(const json_node *v, const char *param, const char *what, st
     const char *got = json_type_name(json_type(v));
     const char *article = got[0] == 'a' || got[0] == 'i' || got[0] == 'o' ? "an" : "a";
     if (json_type(v) == JSON_NULL) article = "";
-    return sl_fail_param(e, SL_ETYPE, param, "Invalid type for '%s': expected %s, but got %s%s%s instead.",
-                         param, what, article, *article ? " " : "", got);
+    return sl_fail_param(e, SL_ETYPE, param,
+                         "Invalid type for '%s': expected %s, but got %s%s%s instead.", param, what,
+                         article, *article ? " " : "", got);
 }
 
 int field_is(const json_node *v, enum json_type type, const char *param, const char *what,
@@ -87,16 +88,20 @@ static int read_row(const json_node *v, const char *param, const struct field *r
 {
     void *to = (char *)out + row->at;
     switch (row->kind) {
-    case FIELD_BOOL: return field_bool(v, param, to, e);
-    case FIELD_INT: return field_int(v, param, row->lo, row->hi, to, e);
-    case FIELD_NUM: return field_num(v, param, row->lo, row->hi, to, e);
-    case FIELD_STR: return field_str(v, param, to, e);
+    case FIELD_BOOL:
+        return field_bool(v, param, to, e);
+    case FIELD_INT:
+        return field_int(v, param, row->lo, row->hi, to, e);
+    case FIELD_NUM:
+        return field_num(v, param, row->lo, row->hi, to, e);
+    case FIELD_STR:
+        return field_str(v, param, to, e);
     }
     return 0;
 }
 
-int fields_read(const json_node *object, const char *prefix, const struct field *rows, size_t n_rows,
-                void *out, struct sl_error *e)
+int fields_read(const json_node *object, const char *prefix, const struct field *rows,
+                size_t n_rows, void *out, struct sl_error *e)
 {
     for (size_t i = 0; i < n_rows; i++) {
         const json_node *v = json_opt(object, rows[i].name);

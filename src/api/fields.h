@@ -1,7 +1,8 @@
 /* fields.h - reading request fields by a table: name, kind, range, where the value goes.
  *
- * An explicit null reads as absent and leaves the target untouched, so the caller fills in the defaults first.
- * Errors carry the field's path as `param` and the codes of section 2 of the wire specification. No state.
+ * An explicit null reads as absent and leaves the target untouched, so the caller fills in the
+ * defaults first. Errors carry the field's path as `param` and the codes of section 2 of the wire
+ * specification. No state.
  */
 #ifndef API_FIELDS_H
 #define API_FIELDS_H
@@ -23,9 +24,10 @@ struct field {
     double lo, hi; /* closed range of INT and NUM */
 };
 
-/* Read every row's field of `object` into the struct at `out`. `prefix` starts the param ("" or "stream_options."). */
-int fields_read(const json_node *object, const char *prefix, const struct field *rows, size_t n_rows,
-                void *out, struct sl_error *e);
+/* Read every row's field of `object` into the struct at `out`. `prefix` starts the param ("" or
+ * "stream_options."). */
+int fields_read(const json_node *object, const char *prefix, const struct field *rows,
+                size_t n_rows, void *out, struct sl_error *e);
 
 /* One value of a kind; `param` names it in errors. */
 int field_bool(const json_node *v, const char *param, bool *out, struct sl_error *e);

@@ -1,6 +1,8 @@
-/* logprobs_out.c - log probabilities in their three shapes: chat, legacy completions, vLLM's prompt_logprobs.
+/* logprobs_out.c - log probabilities in their three shapes: chat, legacy completions, vLLM's
+ * prompt_logprobs.
  *
- * A token's text is its own bytes read as UTF-8, lossy where it is a part of a character; `bytes` are exact.
+ * A token's text is its own bytes read as UTF-8, lossy where it is a part of a character; `bytes`
+ * are exact.
  */
 #include "api/out.h"
 
@@ -64,12 +66,17 @@ static uint32_t n_tops(const struct api_response *p, const struct lp_entry *x)
     return x->n_top < asked ? x->n_top : asked;
 }
 
+static const struct lp_top *tops_of(const struct slice *s, const struct lp_entry *x)
+{
+    return x->n_top ? s->top + x->top : NULL;
+}
+
 void put_chat_logprobs(struct api_response *p, const struct slice *s, struct buf *out)
 {
     buf_puts(out, "{\"content\":[");
     for (size_t i = 0; i < s->n_lp; i++) {
         const struct lp_entry *x = &s->lp[i];
-        const struct lp_top *top = s->top + x->top;
+        const struct lp_top *top = tops_of(s, x);
         buf_puts(out, i ? ",{" : "{");
         put_members(p, x->token, x->logprob, out);
         buf_puts(out, ",\"top_logprobs\":[");
@@ -85,10 +92,10 @@ void put_chat_logprobs(struct api_response *p, const struct slice *s, struct buf
 
 /* ------------------------------------------------------------------ completions */
 
-/* One object token -> log probability: the alternatives, then the token itself where it is not among them. Equal texts
- * collapse into the likeliest. */
-static void put_top_object(struct api_response *p, const struct lp_entry *x, const struct lp_top *top,
-                           struct buf *out)
+/* One object token -> log probability: the alternatives, then the token itself where it is not
+ * among them. Equal texts collapse into the likeliest. */
+static void put_top_object(struct api_response *p, const struct lp_entry *x,
+                           const struct lp_top *top, struct buf *out)
 {
     struct buf keys = buf_make(1 << 20);
     size_t at[SL_TOP_MAX + 2] = {0};
@@ -137,7 +144,7 @@ void put_legacy_logprobs(struct api_response *p, const struct slice *s, struct b
         if (s->lp[i].is_first)
             buf_puts(out, "null");
         else
-            put_top_object(p, &s->lp[i], s->top + s->lp[i].top, out);
+            put_top_object(p, &s->lp[i], tops_of(s, &s->lp[i]), out);
     }
     buf_puts(out, "],\"text_offset\":[");
     for (size_t i = 0; i < s->n_lp; i++) {
@@ -149,7 +156,8 @@ void put_legacy_logprobs(struct api_response *p, const struct slice *s, struct b
 
 /* ------------------------------------------------------------------ prompt_logprobs */
 
-static void put_ranked(struct api_response *p, int32_t id, float logprob, int64_t rank, struct buf *out)
+static void put_ranked(struct api_response *p, int32_t id, float logprob, int64_t rank,
+                       struct buf *out)
 {
     buf_putc(out, '"');
     buf_put_i64(out, id);

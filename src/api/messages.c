@@ -1,5 +1,6 @@
-/* messages.c - is `messages` what section 3.2 of the wire specification allows? Order is not checked here: clients trim
- * their history, and the template has the last word. The tree itself goes to the template unchanged.
+/* messages.c - is `messages` what section 3.2 of the wire specification allows? Order is not
+ * checked here: clients trim their history, and the template has the last word. The tree itself
+ * goes to the template unchanged.
  */
 #include "api/api_impl.h"
 
@@ -10,9 +11,9 @@ static const struct role {
     enum part_set parts;
     bool may_lack_content;
 } roles[] = {
-    {"system", PARTS_TEXT, false},        {"developer", PARTS_TEXT, false},
-    {"user", PARTS_USER, false},          {"assistant", PARTS_ASSISTANT, true},
-    {"tool", PARTS_TEXT, false},          {"function", PARTS_TEXT, true},
+    {"system", PARTS_TEXT, false}, {"developer", PARTS_TEXT, false},
+    {"user", PARTS_USER, false},   {"assistant", PARTS_ASSISTANT, true},
+    {"tool", PARTS_TEXT, false},   {"function", PARTS_TEXT, true},
 };
 
 static const struct role *role_of(struct str name)
@@ -22,30 +23,35 @@ static const struct role *role_of(struct str name)
     return NULL;
 }
 
-static int check_part(const json_node *part, const struct role *role, const char *at, struct sl_error *e)
+static int check_part(const json_node *part, const struct role *role, const char *at,
+                      struct sl_error *e)
 {
-    static const char *const media[] = {"image_url", "input_audio", "file", "video_url", "audio_url",
-                                        "image",     "audio",       "video"};
+    static const char *const media[] = {"image_url", "input_audio", "file",  "video_url",
+                                        "audio_url", "image",       "audio", "video"};
     struct str type;
     struct path p = path_of("%s.type", at);
     TRY(field_is(part, JSON_OBJ, at, "an object", e));
-    if (!json_opt(part, "type")) return sl_fail_param(e, SL_EMISSING, p.z, "Missing required parameter: '%s'.", p.z);
+    if (!json_opt(part, "type"))
+        return sl_fail_param(e, SL_EMISSING, p.z, "Missing required parameter: '%s'.", p.z);
     TRY(field_str(json_opt(part, "type"), p.z, &type, e));
     bool refusal = str_is(type, "refusal") && role->parts == PARTS_ASSISTANT;
     if (str_is(type, "text") || refusal) {
         const char *key = refusal ? "refusal" : "text";
         struct path text = path_of("%s.%s", at, key);
         if (!json_opt(part, key))
-            return sl_fail_param(e, SL_EMISSING, text.z, "Missing required parameter: '%s'.", text.z);
+            return sl_fail_param(e, SL_EMISSING, text.z, "Missing required parameter: '%s'.",
+                                 text.z);
         return field_is(json_opt(part, key), JSON_STR, text.z, "a string", e);
     }
     for (size_t i = 0; i < sizeof media / sizeof *media; i++)
         if (str_is(type, media[i]))
-            return sl_fail_param(e, SL_EUNSUPPORTED, p.z,
-                                 "This model takes text only; content parts of type '%s' are not supported.",
-                                 media[i]);
-    return sl_fail_param(e, SL_EVALUE, p.z, "Invalid value: '%.40s'. Supported content parts are: 'text'%s.",
-                         type.p, role->parts == PARTS_ASSISTANT ? " and 'refusal'" : "");
+            return sl_fail_param(
+                e, SL_EUNSUPPORTED, p.z,
+                "This model takes text only; content parts of type '%s' are not supported.",
+                media[i]);
+    return sl_fail_param(e, SL_EVALUE, p.z,
+                         "Invalid value: '%.40s'. Supported content parts are: 'text'%s.", type.p,
+                         role->parts == PARTS_ASSISTANT ? " and 'refusal'" : "");
 }
 
 static int check_content(const json_node *content, const struct role *role, const char *at,
@@ -73,7 +79,8 @@ static int check_call(const json_node *call, const char *at, struct sl_error *e)
     const json_node *f = json_opt(call, "function");
     if (!f) return sl_fail_param(e, SL_EMISSING, fn.z, "Missing required parameter: '%s'.", fn.z);
     TRY(field_is(f, JSON_OBJ, fn.z, "an object", e));
-    if (!json_opt(f, "name")) return sl_fail_param(e, SL_EMISSING, name.z, "Missing required parameter: '%s'.", name.z);
+    if (!json_opt(f, "name"))
+        return sl_fail_param(e, SL_EMISSING, name.z, "Missing required parameter: '%s'.", name.z);
     TRY(field_is(json_opt(f, "name"), JSON_STR, name.z, "a string", e));
     const json_node *a = json_opt(f, "arguments");
     if (a && json_type(a) != JSON_STR && json_type(a) != JSON_OBJ)
@@ -97,13 +104,16 @@ static int check_message(const json_node *m, const char *at, struct sl_error *e)
     struct str name;
     struct path p = path_of("%s.role", at);
     TRY(field_is(m, JSON_OBJ, at, "an object", e));
-    if (!json_opt(m, "role")) return sl_fail_param(e, SL_EMISSING, p.z, "Missing required parameter: '%s'.", p.z);
+    if (!json_opt(m, "role"))
+        return sl_fail_param(e, SL_EMISSING, p.z, "Missing required parameter: '%s'.", p.z);
     TRY(field_str(json_opt(m, "role"), p.z, &name, e));
     const struct role *role = role_of(name);
     if (!role)
-        return sl_fail_param(e, SL_EVALUE, p.z,
-                             "Invalid value: '%.40s'. Supported values are: 'system', 'developer', 'user', "
-                             "'assistant', 'tool', and 'function'.", name.p);
+        return sl_fail_param(
+            e, SL_EVALUE, p.z,
+            "Invalid value: '%.40s'. Supported values are: 'system', 'developer', 'user', "
+            "'assistant', 'tool', and 'function'.",
+            name.p);
     TRY(check_content(json_opt(m, "content"), role, at, e));
     for (size_t i = 0; i < sizeof strings / sizeof *strings; i++) {
         const json_node *v = json_opt(m, strings[i]);

@@ -1,4 +1,5 @@
-/* models.c - GET /v1/models and /v1/models/ID. Every served name is an entry; the first is the one answers carry. */
+/* models.c - GET /v1/models and /v1/models/ID. Every served name is an entry; the first is the one
+ * answers carry. */
 #include "api/api_impl.h"
 
 static void put_model(const struct api_context *ctx, const char *name, struct buf *out)

@@ -1,10 +1,13 @@
-/* openai_in.c - api_parse: a chat or completion body into struct api_request; and what is asked of it later.
+/* openai_in.c - api_parse: a chat or completion body into struct api_request; and what is asked of
+ * it later.
  *
- * The tree stays until api_prepare, which needs the messages for the template; all else is copied out of it.
+ * The tree stays until api_prepare, which needs the messages for the template; all else is copied
+ * out of it.
  */
 #include "api/api_impl.h"
 
-static int check_enum(struct str given, const char *param, const char *const *allowed, struct sl_error *e)
+static int check_enum(struct str given, const char *param, const char *const *allowed,
+                      struct sl_error *e)
 {
     if (!given.p) return 0;
     for (; *allowed; allowed++)
@@ -19,27 +22,31 @@ static int check_modalities(const json_node *v, struct sl_error *e)
     for (const json_node *c = json_child(v); c; c = json_next(c)) {
         TRY(field_is(c, JSON_STR, "modalities", "an array of strings", e));
         if (!str_is(json_str(c), "text"))
-            return sl_fail_param(e, SL_EUNSUPPORTED, "modalities", "This model answers in text only.");
+            return sl_fail_param(e, SL_EUNSUPPORTED, "modalities",
+                                 "This model answers in text only.");
     }
     return 0;
 }
 
 int read_chat(struct api_request *r, const json_node *root, struct sl_error *e)
 {
-    static const char *const efforts[] = {"none", "minimal", "low", "medium", "high", "xhigh", "max", NULL};
+    static const char *const efforts[] = {"none", "minimal", "low", "medium",
+                                          "high", "xhigh",   "max", NULL};
     static const char *const verbosities[] = {"low", "medium", "high", NULL};
     struct api_fields *f = &r->f;
     TRY(check_messages(json_opt(root, "messages"), e));
     if (f->top_logprobs > 0 && !f->want_logprobs)
-        return sl_fail_param(e, SL_EVALUE, "top_logprobs", "'top_logprobs' requires 'logprobs' to be true.");
+        return sl_fail_param(e, SL_EVALUE, "top_logprobs",
+                             "'top_logprobs' requires 'logprobs' to be true.");
     TRY(check_enum(f->reasoning_effort, "reasoning_effort", efforts, e));
     TRY(check_enum(f->verbosity, "verbosity", verbosities, e));
     TRY(check_modalities(json_opt(root, "modalities"), e));
     TRY(read_tools(r, root, e));
     TRY(check_response_format(json_opt(root, "response_format"), e));
     if (f->continue_final && json_opt(root, "add_generation_prompt") && f->add_generation_prompt)
-        return sl_fail_param(e, SL_EVALUE, "continue_final_message",
-                             "'continue_final_message' and 'add_generation_prompt' cannot both be true.");
+        return sl_fail_param(
+            e, SL_EVALUE, "continue_final_message",
+            "'continue_final_message' and 'add_generation_prompt' cannot both be true.");
     if (f->continue_final) f->add_generation_prompt = false;
     r->messages = json_opt(root, "messages");
     r->documents = json_opt(root, "documents");
@@ -101,13 +108,20 @@ void api_request_free(struct api_request *r)
     r->doc = NULL;
 }
 
-bool api_is_stream(const struct api_request *r) { return r->f.stream; }
-int api_n_choices(const struct api_request *r) { return r->n_prompts * (int)r->f.n; }
+bool api_is_stream(const struct api_request *r)
+{
+    return r->f.stream;
+}
+int api_n_choices(const struct api_request *r)
+{
+    return r->n_prompts * (int)r->f.n;
+}
 
 uint64_t api_cost_tokens(const struct api_request *r)
 {
     uint64_t sum = 0;
-    for (int i = 0; i < r->n_prompts; i++) sum += (uint64_t)r->prompts[i].n + r->prompts[i].max_tokens;
+    for (int i = 0; i < r->n_prompts; i++)
+        sum += (uint64_t)r->prompts[i].n + r->prompts[i].max_tokens;
     return sum * (uint64_t)r->f.n;
 }
 
@@ -116,13 +130,18 @@ struct str api_cache_salt(const struct api_request *r)
     return r->f.cache_salt.p ? r->f.cache_salt : STR("");
 }
 
-void api_engine_request(const struct api_request *r, int choice, uint64_t entropy, struct sl_request *out)
+void api_engine_request(const struct api_request *r, int choice, uint64_t entropy,
+                        struct sl_request *out)
 {
     const struct api_prompt *p = &r->prompts[choice / (int)r->f.n];
-    uint64_t base = r->f.seed != API_ABSENT ? (uint64_t)r->f.seed : entropy;
-    *out = (struct sl_request){
-        .prompt = p->ids, .n_prompt = p->n, .sampling = r->sampling, .priority = (int32_t)r->f.priority};
-    out->sampling.seed = base + (uint64_t)(choice % (int)r->f.n);
+    int n = (int)r->f.n;
+    bool has_seed = r->f.seed != API_ABSENT; /* else equal prompts must not get equal answers */
+    *out = (struct sl_request){.prompt = p->ids,
+                               .n_prompt = p->n,
+                               .sampling = r->sampling,
+                               .priority = (int32_t)r->f.priority};
+    out->sampling.seed =
+        has_seed ? (uint64_t)r->f.seed + (uint64_t)(choice % n) : entropy + (uint64_t)choice;
     out->sampling.max_tokens = p->max_tokens;
     out->sampling.min_tokens =
         r->f.min_tokens < p->max_tokens ? (uint32_t)r->f.min_tokens : p->max_tokens;

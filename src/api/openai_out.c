@@ -28,7 +28,8 @@ void put_usage(const struct api_usage *u, struct buf *out)
     buf_put_i64(out, (int64_t)(u->prompt_tokens + u->completion_tokens));
     buf_puts(out, ",\"prompt_tokens_details\":{\"cached_tokens\":");
     buf_put_i64(out, (int64_t)u->cached_tokens);
-    buf_puts(out, ",\"audio_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0,\"audio_tokens\":0,"
+    buf_puts(out, ",\"audio_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0,"
+                  "\"audio_tokens\":0,"
                   "\"accepted_prediction_tokens\":0,\"rejected_prediction_tokens\":0}}");
 }
 

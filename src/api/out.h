@@ -6,8 +6,8 @@
 
 struct response_choice {
     struct choice c;
-    struct buf prefix; /* streaming: an event up to the value of its text */
-    bool is_closed;    /* its finish chunk is written, or the choice failed */
+    struct buf prefix;   /* streaming: an event up to the value of its text */
+    bool is_closed;      /* its finish chunk is written, or the choice failed */
     bool has_prompt_ids; /* return_token_ids: the prompt's were sent */
 };
 
@@ -17,7 +17,7 @@ struct api_response {
     int64_t created;
     int n;
     struct response_choice *choices; /* owned, [n] */
-    struct buf head;    /* streaming: an event up to and with "choices":[ */
+    struct buf head;                 /* streaming: an event up to and with "choices":[ */
     struct buf suffix;  /* streaming: an event from behind the text of a plain token to its end */
     struct buf scratch; /* one token's bytes */
 };
@@ -25,7 +25,8 @@ struct api_response {
 /* sse.c */
 void sse_prepare(struct api_response *p);
 void sse_start(struct api_response *p, struct buf *out);
-void sse_drain(struct api_response *p, int choice, struct buf *out); /* what choice_take gives, then the finish chunk */
+void sse_drain(struct api_response *p, int choice,
+               struct buf *out); /* what choice_take gives, then the finish chunk */
 void sse_end(struct api_response *p, struct buf *out);
 
 /* openai_out.c, legacy_out.c: whole bodies */

@@ -1,6 +1,8 @@
-/* prepare.c - api_prepare: messages through the template, text through the tokenizer, lengths against the context.
+/* prepare.c - api_prepare: messages through the template, text through the tokenizer, lengths
+ * against the context.
  *
- * May run on a work-pool thread. When it returns the JSON tree is gone and the request is plain data in its arena.
+ * May run on a work-pool thread. When it returns the JSON tree is gone and the request is plain
+ * data in its arena.
  */
 #include "api/api_impl.h"
 
@@ -23,7 +25,8 @@ static void put_choice(struct buf *b, const json_node *kwargs, const char *name,
     json_put_str(b, value);
 }
 
-/* chat_template_kwargs and the fields that are template variables, as one object; the former win. */
+/* chat_template_kwargs and the fields that are template variables, as one object; the former win.
+ */
 static int merge_kwargs(const struct api_request *r, struct json_doc **out, struct sl_error *e)
 {
     const struct api_fields *f = &r->f;
@@ -50,9 +53,10 @@ static int merge_kwargs(const struct api_request *r, struct json_doc **out, stru
 int render_chat(const struct api_request *r, struct buf *out, struct sl_error *e)
 {
     if (!r->ctx->text->chat)
-        return sl_fail_param(e, SL_EINVAL, "messages",
-                             "This model has no chat template; start the server with --chat-template, or use "
-                             "/v1/completions.");
+        return sl_fail_param(
+            e, SL_EINVAL, "messages",
+            "This model has no chat template; start the server with --chat-template, or use "
+            "/v1/completions.");
     struct json_doc *kwargs;
     TRY(merge_kwargs(r, &kwargs, e));
     struct chat_request q = {.messages = r->messages,
@@ -67,7 +71,8 @@ int render_chat(const struct api_request *r, struct buf *out, struct sl_error *e
     return code;
 }
 
-/* echo in a chat (vLLM): the answer starts with the last message's text if that message is the assistant's. */
+/* echo in a chat (vLLM): the answer starts with the last message's text if that message is the
+ * assistant's. */
 static int set_chat_echo(struct api_request *r, struct sl_error *e)
 {
     const json_node *last = NULL;
@@ -81,7 +86,8 @@ static int set_chat_echo(struct api_request *r, struct sl_error *e)
 
 /* ------------------------------------------------------------------ tokens */
 
-static int keep_ids(struct api_request *r, struct api_prompt *p, const struct ids *ids, struct sl_error *e)
+static int keep_ids(struct api_request *r, struct api_prompt *p, const struct ids *ids,
+                    struct sl_error *e)
 {
     int32_t *copy = arena_array(r->arena, ids->n, sizeof *copy);
     if (!copy || ids->n > UINT32_MAX) return arena_full(e);
@@ -91,7 +97,8 @@ static int keep_ids(struct api_request *r, struct api_prompt *p, const struct id
     return 0;
 }
 
-static int tokenize(struct api_request *r, struct api_prompt *p, struct str text, struct sl_error *e)
+static int tokenize(struct api_request *r, struct api_prompt *p, struct str text,
+                    struct sl_error *e)
 {
     const struct tokenizer *t = r->ctx->text->tok;
     struct ids ids = {0};
@@ -102,8 +109,8 @@ static int tokenize(struct api_request *r, struct api_prompt *p, struct str text
     if (code < 0) return code;
     for (uint32_t i = 0; i < p->n; i++)
         if (p->ids[i] < 0 || p->ids[i] >= r->ctx->info->n_vocab)
-            return sl_fail(e, SL_EINVAL, "the prompt has token %d, beyond the model's %d", p->ids[i],
-                           r->ctx->info->n_vocab);
+            return sl_fail(e, SL_EINVAL, "the prompt has token %d, beyond the model's %d",
+                           p->ids[i], r->ctx->info->n_vocab);
     struct str bos = p->n ? tokenizer_special_text(t, p->ids[0]) : STR("");
     p->has_bos = r->f.add_special && p->n && p->ids[0] == tokenizer_bos(t) &&
                  !(text.n >= bos.n && bos.n && memcmp(text.p, bos.p, bos.n) == 0);
@@ -152,28 +159,33 @@ static int check_length(const struct api_request *r, struct api_prompt *p, struc
     int64_t len = r->ctx->info->max_model_len, n = p->n, want = r->f.max_tokens;
     if (n == 0) return sl_fail_param(e, SL_EINVAL, param, "The prompt has no tokens.");
     if (n > len || (n == len && want != 0))
-        return sl_fail_param(e, SL_ECONTEXT, param,
-                             "This model's maximum context length is %lld tokens. However, your messages "
-                             "resulted in %lld tokens. Please reduce the length of the messages or completion.",
-                             (long long)len, (long long)n);
+        return sl_fail_param(
+            e, SL_ECONTEXT, param,
+            "This model's maximum context length is %lld tokens. However, your messages "
+            "resulted in %lld tokens. Please reduce the length of the messages or completion.",
+            (long long)len, (long long)n);
     bool given = want != API_ABSENT;
-    if (!given) want = !chat ? 16 : r->ctx->model_defaults && d->max_new_tokens > 0 ? d->max_new_tokens : len;
+    if (!given)
+        want = !chat                                             ? 16
+               : r->ctx->model_defaults && d->max_new_tokens > 0 ? d->max_new_tokens
+                                                                 : len;
     if (given && want > len - n && r->ctx->strict_length)
-        return sl_fail_param(e, SL_ECONTEXT, param,
-                             "This model's maximum context length is %lld tokens. However, you requested %lld "
-                             "tokens (%lld in the messages, %lld in the completion). Please reduce the length of "
-                             "the messages or completion.",
-                             (long long)len, (long long)(n + want), (long long)n, (long long)want);
+        return sl_fail_param(
+            e, SL_ECONTEXT, param,
+            "This model's maximum context length is %lld tokens. However, you requested %lld "
+            "tokens (%lld in the messages, %lld in the completion). Please reduce the length of "
+            "the messages or completion.",
+            (long long)len, (long long)(n + want), (long long)n, (long long)want);
     p->max_tokens = (uint32_t)(want < len - n ? want : len - n);
     return 0;
 }
 
 /* ------------------------------------------------------------------ bad words */
 
-/* A word at a line's start and inside a sentence are different tokens: vLLM bans the word without a leading space, and
- * with one where that gives as many tokens with another first one. */
-static int add_bad_word(const struct api_request *r, struct str word, struct ids *all, struct ids *lens,
-                        struct sl_error *e)
+/* A word at a line's start and inside a sentence are different tokens: vLLM bans the word without a
+ * leading space, and with one where that gives as many tokens with another first one. */
+static int add_bad_word(const struct api_request *r, struct str word, struct ids *all,
+                        struct ids *lens, struct sl_error *e)
 {
     char spaced[BAD_WORD_BYTES_MAX + 2] = " ";
     size_t first = all->n, n_plain = 0;
@@ -189,7 +201,8 @@ static int add_bad_word(const struct api_request *r, struct str word, struct ids
         if (take && lens->n < SL_BAD_WORDS_MAX)
             ids_push(lens, (int32_t)n);
         else if (take)
-            return sl_fail_param(e, SL_ELONG, "bad_words", "Invalid 'bad_words': more than %d token sequences.",
+            return sl_fail_param(e, SL_ELONG, "bad_words",
+                                 "Invalid 'bad_words': more than %d token sequences.",
                                  SL_BAD_WORDS_MAX);
         else
             all->n = at;
@@ -205,7 +218,8 @@ static int prepare_bad_words(struct api_request *r, struct sl_error *e)
         code = add_bad_word(r, r->bad_words[i], &all, &lens, e);
     for (size_t i = 0; i < all.n && code == 0; i++)
         if (all.v[i] < 0 || all.v[i] >= r->ctx->info->n_vocab)
-            code = sl_fail_param(e, SL_EVALUE, "bad_words", "Invalid 'bad_words': beyond the model's vocabulary.");
+            code = sl_fail_param(e, SL_EVALUE, "bad_words",
+                                 "Invalid 'bad_words': beyond the model's vocabulary.");
     int32_t *ids = code == 0 ? arena_array(r->arena, all.n, sizeof *ids) : NULL;
     uint32_t *len = code == 0 ? arena_array(r->arena, lens.n, sizeof *len) : NULL;
     if (code == 0 && (!ids || !len)) code = arena_full(e);

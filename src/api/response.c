@@ -1,4 +1,5 @@
-/* response.c - the life of an answer: engine events of its choices in, bytes out, usage at the end; and error bodies.
+/* response.c - the life of an answer: engine events of its choices in, bytes out, usage at the end;
+ * and error bodies.
  *
  * Owns one struct choice for each engine request. Belongs to the io thread.
  */
@@ -11,7 +12,8 @@
 /* One event's fixed parts are small, even with a long model name; one token's bytes too. */
 enum { PART_BYTES_MAX = 1 << 20 };
 
-struct api_response *api_response_new(const struct api_request *r, const char *id_hex, int64_t created)
+struct api_response *api_response_new(const struct api_request *r, const char *id_hex,
+                                      int64_t created)
 {
     struct api_response *p = xcalloc(1, sizeof *p);
     *p = (struct api_response){.r = r,
@@ -49,7 +51,8 @@ void api_response_start(struct api_response *p, struct buf *out)
     if (p->r->f.stream) sse_start(p, out);
 }
 
-bool api_response_event(struct api_response *p, int choice, const struct sl_event *ev, struct buf *out)
+bool api_response_event(struct api_response *p, int choice, const struct sl_event *ev,
+                        struct buf *out)
 {
     ASSERT(choice >= 0 && choice < p->n);
     struct choice *c = &p->choices[choice].c;

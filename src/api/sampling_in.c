@@ -1,16 +1,18 @@
-/* sampling_in.c - the fields that chat and completions share, and what becomes of them in struct sl_sampling.
+/* sampling_in.c - the fields that chat and completions share, and what becomes of them in struct
+ * sl_sampling.
  *
- * Source: OpenAI API reference; vLLM's extensions with vLLM's ranges. A value that would lose its meaning as a
- * float (a temperature of 1e-40) is brought to the nearest that keeps it.
+ * Source: OpenAI API reference; vLLM's extensions with vLLM's ranges. A value that would lose its
+ * meaning as a float (a temperature of 1e-40) is brought to the nearest that keeps it.
  */
 #include <float.h>
 #include <math.h>
 
 #include "api/api_impl.h"
 
-/* Ranges of counts: anything above the context is clamped later, so only absurd numbers are refused. */
+/* Ranges of counts: anything above the context is clamped later, so only absurd numbers are
+ * refused. */
 #define COUNT_MAX 0x1p53
-#define ID_MAX 2147483647.0
+#define ID_MAX    2147483647.0
 /* Below this a temperature turns logits into infinities; vLLM's floor. */
 #define TEMPERATURE_MIN 0.01
 
@@ -69,29 +71,57 @@ static const struct field stream_rows[] = {
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 /* Recognised, but not what this server does: better refused than silently without effect. */
-static const char *const refused[] = {
-    "functions",     "function_call",    "audio",         "web_search_options", "chat_template",
-    "prompt_embeds", "structured_outputs", "guided_json", "guided_regex",       "guided_choice",
-    "guided_grammar", "guided_decoding_backend", "grammar", "json_schema",      "ebnf",
-    "regex",         "logits_processors"};
+static const char *const refused[] = {"functions",
+                                      "function_call",
+                                      "audio",
+                                      "web_search_options",
+                                      "chat_template",
+                                      "prompt_embeds",
+                                      "structured_outputs",
+                                      "guided_json",
+                                      "guided_regex",
+                                      "guided_choice",
+                                      "guided_grammar",
 
-static const struct api_fields absent = {
-    .temperature = NAN, .top_p = NAN, .min_p = NAN, .typical_p = NAN,
-    .repetition_penalty = NAN, .presence_penalty = 0, .frequency_penalty = 0,
-    .top_k = API_ABSENT, .n = 1, .best_of = API_ABSENT, .max_tokens = API_ABSENT,
-    .max_completion_tokens = API_ABSENT, .max_new_tokens = API_ABSENT, .n_predict = API_ABSENT,
-    .min_tokens = 0, .seed = API_ABSENT, .logprobs = API_ABSENT, .top_logprobs = API_ABSENT,
-    .prompt_logprobs = API_ABSENT, .truncate_prompt_tokens = API_ABSENT,
-    .skip_special = true, .spaces_between = true, .add_generation_prompt = true,
-    .parallel_tool_calls = true};
+                                      "grammar",
+                                      "json_schema",
+                                      "ebnf",
+                                      "regex",
+                                      "logits_processors"};
+
+static const struct api_fields absent = {.temperature = NAN,
+                                         .top_p = NAN,
+                                         .min_p = NAN,
+                                         .typical_p = NAN,
+                                         .repetition_penalty = NAN,
+                                         .presence_penalty = 0,
+                                         .frequency_penalty = 0,
+                                         .top_k = API_ABSENT,
+                                         .n = 1,
+                                         .best_of = API_ABSENT,
+                                         .max_tokens = API_ABSENT,
+                                         .max_completion_tokens = API_ABSENT,
+                                         .max_new_tokens = API_ABSENT,
+                                         .n_predict = API_ABSENT,
+                                         .min_tokens = 0,
+                                         .seed = API_ABSENT,
+                                         .logprobs = API_ABSENT,
+                                         .top_logprobs = API_ABSENT,
+                                         .prompt_logprobs = API_ABSENT,
+                                         .truncate_prompt_tokens = API_ABSENT,
+                                         .skip_special = true,
+                                         .spaces_between = true,
+                                         .add_generation_prompt = true,
+                                         .parallel_tool_calls = true};
 
 static int read_stream_options(struct api_fields *f, const json_node *root, struct sl_error *e)
 {
     const json_node *v = json_opt(root, "stream_options");
     if (!v) return 0;
     if (!f->stream)
-        return sl_fail_param(e, SL_EVALUE, "stream_options",
-                             "The 'stream_options' parameter is only allowed when 'stream' is enabled.");
+        return sl_fail_param(
+            e, SL_EVALUE, "stream_options",
+            "The 'stream_options' parameter is only allowed when 'stream' is enabled.");
     TRY(field_is(v, JSON_OBJ, "stream_options", "an object", e));
     return fields_read(v, "stream_options.", stream_rows, COUNT(stream_rows), f, e);
 }
@@ -101,8 +131,8 @@ static int check_cache_salt(struct str s, struct sl_error *e)
     bool good = s.n >= 1 && s.n <= CACHE_SALT_BYTES_MAX;
     for (size_t i = 0; i < s.n && good; i++) {
         char c = s.p[i];
-        good = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '.' ||
-               c == '_' || c == '-';
+        good = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+               c == '.' || c == '_' || c == '-';
     }
     return good ? 0
                 : sl_fail_param(e, SL_EVALUE, "cache_salt",
@@ -129,8 +159,8 @@ static int check_fields(const struct api_request *r, const json_node *root, stru
     if (json_opt(root, "cache_salt")) TRY(check_cache_salt(f->cache_salt, e));
     for (size_t i = 0; i < COUNT(refused); i++)
         if (json_opt(root, refused[i]))
-            return sl_fail_param(e, SL_EPARAM, refused[i], "Unsupported parameter: '%s' is not supported.",
-                                 refused[i]);
+            return sl_fail_param(e, SL_EPARAM, refused[i],
+                                 "Unsupported parameter: '%s' is not supported.", refused[i]);
     return 0;
 }
 
@@ -193,8 +223,8 @@ static int read_stop_ids(struct api_request *r, const json_node *root, struct sl
     uint32_t n_given = 0, n_eos = (uint32_t)text->n_eos;
     if (v) TRY(read_ids(v, "stop_token_ids", r->ctx, r->arena, &given, &n_given, e));
     if (n_given > SL_STOP_IDS_MAX - n_eos)
-        return sl_fail_param(e, SL_ELONG, "stop_token_ids", "Invalid 'stop_token_ids': at most %u ids.",
-                             SL_STOP_IDS_MAX - n_eos);
+        return sl_fail_param(e, SL_ELONG, "stop_token_ids",
+                             "Invalid 'stop_token_ids': at most %u ids.", SL_STOP_IDS_MAX - n_eos);
     int32_t *ids = arena_array(r->arena, n_eos + n_given, sizeof *ids);
     if (!ids) return arena_full(e);
     memcpy(ids, text->eos, n_eos * sizeof *ids);
@@ -212,7 +242,8 @@ static int read_allowed(struct api_request *r, const json_node *root, struct sl_
     struct sl_sampling *s = &r->sampling;
     TRY(read_ids(v, "allowed_token_ids", r->ctx, r->arena, &s->allowed_ids, &s->n_allowed, e));
     if (s->n_allowed == 0)
-        return sl_fail_param(e, SL_EEMPTY, "allowed_token_ids", "Invalid 'allowed_token_ids': empty array.");
+        return sl_fail_param(e, SL_EEMPTY, "allowed_token_ids",
+                             "Invalid 'allowed_token_ids': empty array.");
     if (s->n_allowed > (uint32_t)r->ctx->info->n_vocab)
         return sl_fail_param(e, SL_ELONG, "allowed_token_ids",
                              "Invalid 'allowed_token_ids': more ids than the vocabulary has.");
@@ -232,7 +263,8 @@ static int read_strings(const json_node *array, const char *param, int max, size
         struct path at = path_of("%s[%zu]", param, i);
         TRY(field_str(c, at.z, &list[i], e));
         if (list[i].n == 0 || list[i].n > bytes_max)
-            return sl_fail_param(e, SL_EVALUE, at.z, "Invalid '%s': 1 to %zu bytes.", at.z, bytes_max);
+            return sl_fail_param(e, SL_EVALUE, at.z, "Invalid '%s': 1 to %zu bytes.", at.z,
+                                 bytes_max);
     }
     *out = list;
     *n = (int)len;
@@ -248,11 +280,13 @@ static int read_stop(struct api_request *r, const json_node *root, struct sl_err
     if (json_type(v) == JSON_STR) {
         *one = json_str(v);
         if (one->n == 0 || one->n > STOP_BYTES_MAX)
-            return sl_fail_param(e, SL_EVALUE, "stop", "Invalid 'stop': 1 to %d bytes.", STOP_BYTES_MAX);
+            return sl_fail_param(e, SL_EVALUE, "stop", "Invalid 'stop': 1 to %d bytes.",
+                                 STOP_BYTES_MAX);
         r->stops = one;
         r->n_stops = 1;
     } else if (json_type(v) == JSON_ARR) {
-        TRY(read_strings(v, "stop", STOP_STRINGS_MAX, STOP_BYTES_MAX, r->arena, &r->stops, &r->n_stops, e));
+        TRY(read_strings(v, "stop", STOP_STRINGS_MAX, STOP_BYTES_MAX, r->arena, &r->stops,
+                         &r->n_stops, e));
     } else {
         return field_type_error(v, "stop", "a string or an array of strings", e);
     }
@@ -285,7 +319,8 @@ static int read_bias(struct api_request *r, const json_node *root, struct sl_err
     TRY(field_is(v, JSON_OBJ, "logit_bias", "an object", e));
     size_t len = json_len(v), i = 0;
     if (len > SL_BIAS_MAX)
-        return sl_fail_param(e, SL_ELONG, "logit_bias", "Invalid 'logit_bias': at most %d entries.", SL_BIAS_MAX);
+        return sl_fail_param(e, SL_ELONG, "logit_bias", "Invalid 'logit_bias': at most %d entries.",
+                             SL_BIAS_MAX);
     struct sl_bias *bias = arena_array(r->arena, len, sizeof *bias);
     if (!bias) return arena_full(e);
     for (const json_node *c = json_child(v); c; c = json_next(c), i++) {
@@ -338,7 +373,9 @@ static void set_logprobs(struct api_request *r)
     const struct api_fields *f = &r->f;
     struct sl_sampling *s = &r->sampling;
     bool chat = r->kind == API_CHAT;
-    int64_t own = chat ? (!f->want_logprobs ? -1 : f->top_logprobs > 0 ? f->top_logprobs : 0)
+    int64_t own = chat ? (!f->want_logprobs     ? -1
+                          : f->top_logprobs > 0 ? f->top_logprobs
+                                                : 0)
                        : (f->logprobs != API_ABSENT ? f->logprobs : -1);
     int64_t prompt = f->prompt_logprobs != API_ABSENT ? f->prompt_logprobs : -1;
     if (!chat && f->echo && own > prompt) prompt = own;
@@ -356,6 +393,6 @@ int read_sampling(struct api_request *r, const json_node *root, struct sl_error 
     TRY(read_bias(r, root, e));
     const json_node *v = json_opt(root, "bad_words");
     if (!v) return 0;
-    return read_strings(v, "bad_words", SL_BAD_WORDS_MAX, BAD_WORD_BYTES_MAX, r->arena, &r->bad_words,
-                        &r->n_bad_words, e);
+    return read_strings(v, "bad_words", SL_BAD_WORDS_MAX, BAD_WORD_BYTES_MAX, r->arena,
+                        &r->bad_words, &r->n_bad_words, e);
 }

@@ -1,11 +1,14 @@
 /* sse.c - server-sent events of both routes: one line of JSON an event, `data: [DONE]` last.
  *
- * What does not change between a choice's chunks is rendered once (prefix, suffix), so that a plain token costs two
- * copies and one escaped string.
+ * What does not change between a choice's chunks is rendered once (prefix, suffix), so that a plain
+ * token costs two copies and one escaped string.
  */
 #include "api/out.h"
 
-static bool is_chat(const struct api_response *p) { return p->r->kind == API_CHAT; }
+static bool is_chat(const struct api_response *p)
+{
+    return p->r->kind == API_CHAT;
+}
 
 /* An event up to and with "index":i. */
 static void put_head(const struct api_response *p, int i, struct buf *out)
@@ -46,7 +49,8 @@ void sse_start(struct api_response *p, struct buf *out)
 {
     for (int i = 0; i < p->n && is_chat(p); i++) {
         put_head(p, i, out);
-        buf_puts(out, ",\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null}]");
+        buf_puts(out, ",\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,"
+                      "\"finish_reason\":null}]");
         if (i == 0 && p->r->f.return_token_ids) {
             buf_puts(out, ",\"prompt_token_ids\":");
             put_id_list(p->r->prompts->ids, p->r->prompts->n, out);
@@ -67,7 +71,8 @@ static void put_new_ids(const struct api_response *p, struct response_choice *x,
     }
     x->has_prompt_ids = true;
     buf_puts(out, ",\"token_ids\":");
-    put_id_list(c->out_ids.v + c->ids_sent, c->out_ids.n - c->ids_sent, out);
+    size_t n = c->out_ids.n - c->ids_sent;
+    put_id_list(n ? c->out_ids.v + c->ids_sent : NULL, n, out);
     c->ids_sent = c->out_ids.n;
 }
 

@@ -1,4 +1,5 @@
-/* stop.c - the automaton of stop.h: a trie with failure links, children in sibling lists (at most 32 long). */
+/* stop.c - the automaton of stop.h: a trie with failure links, children in sibling lists (at most
+ * 32 long). */
 #include "api/stop.h"
 
 struct node {

@@ -1,11 +1,12 @@
-/* tokenize.c - /tokenize, /detokenize, /apply-template: the forms of vLLM and of llama.cpp, told apart by the key present. */
+/* tokenize.c - /tokenize, /detokenize, /apply-template: the forms of vLLM and of llama.cpp, told
+ * apart by the key present. */
 #include "api/api_impl.h"
 
 enum { BODY_ARENA_MAX = 256 << 20, TEXT_MAX = 256 << 20 };
 
 struct tokenize_fields {
     struct str model, prompt, content;
-    bool add_special_tokens, return_token_strs; /* vLLM */
+    bool add_special_tokens, return_token_strs;   /* vLLM */
     bool add_special, parse_special, with_pieces; /* llama.cpp */
 };
 
@@ -22,7 +23,8 @@ static const struct field rows[] = {
 };
 #undef AT
 
-static int render_body(const struct api_context *ctx, struct str body, struct buf *text, struct sl_error *e)
+static int render_body(const struct api_context *ctx, struct str body, struct buf *text,
+                       struct sl_error *e)
 {
     struct arena arena = arena_make(BODY_ARENA_MAX);
     struct api_request *r;
@@ -35,7 +37,8 @@ static int render_body(const struct api_context *ctx, struct str body, struct bu
     return code;
 }
 
-int api_apply_template(const struct api_context *ctx, struct str body, struct buf *out, struct sl_error *e)
+int api_apply_template(const struct api_context *ctx, struct str body, struct buf *out,
+                       struct sl_error *e)
 {
     struct buf text = buf_make(TEXT_MAX);
     int code = render_body(ctx, body, &text, e);
@@ -96,8 +99,9 @@ static int tokenize_body(const struct api_context *ctx, const json_node *root, s
     if (!chat && !f.prompt.p && !f.content.p)
         return sl_fail_param(e, SL_EMISSING, "prompt", "Missing required parameter: 'prompt'.");
     bool llama = !chat && !f.prompt.p;
-    unsigned flags = llama ? (f.add_special ? TOK_ADD_SPECIAL : 0u) | (f.parse_special ? TOK_PARSE_SPECIAL : 0u)
-                           : TOK_PARSE_SPECIAL | (f.add_special_tokens ? TOK_ADD_SPECIAL : 0u);
+    unsigned flags =
+        llama ? (f.add_special ? TOK_ADD_SPECIAL : 0u) | (f.parse_special ? TOK_PARSE_SPECIAL : 0u)
+              : TOK_PARSE_SPECIAL | (f.add_special_tokens ? TOK_ADD_SPECIAL : 0u);
     struct buf text = buf_make(TEXT_MAX);
     struct ids ids = {0};
     int code = 0;
@@ -112,7 +116,8 @@ static int tokenize_body(const struct api_context *ctx, const json_node *root, s
     return code;
 }
 
-int api_tokenize(const struct api_context *ctx, struct str body, struct buf *out, struct sl_error *e)
+int api_tokenize(const struct api_context *ctx, struct str body, struct buf *out,
+                 struct sl_error *e)
 {
     struct json_doc *doc;
     TRY(json_parse(&doc, body.p, body.n, &json_limits_request, e));
@@ -123,13 +128,14 @@ int api_tokenize(const struct api_context *ctx, struct str body, struct buf *out
     return code;
 }
 
-static int detokenize_body(const struct api_context *ctx, const json_node *root, struct arena *arena,
-                           struct buf *out, struct sl_error *e)
+static int detokenize_body(const struct api_context *ctx, const json_node *root,
+                           struct arena *arena, struct buf *out, struct sl_error *e)
 {
     const json_node *list = json_opt(root, "tokens");
     const int32_t *ids;
     uint32_t n;
-    if (!list) return sl_fail_param(e, SL_EMISSING, "tokens", "Missing required parameter: 'tokens'.");
+    if (!list)
+        return sl_fail_param(e, SL_EMISSING, "tokens", "Missing required parameter: 'tokens'.");
     TRY(read_ids(list, "tokens", ctx, arena, &ids, &n, e));
     struct buf text = buf_make(TEXT_MAX);
     int code = tokenizer_decode(ctx->text->tok, ids, n, false, &text);
@@ -145,7 +151,8 @@ static int detokenize_body(const struct api_context *ctx, const json_node *root,
     return code;
 }
 
-int api_detokenize(const struct api_context *ctx, struct str body, struct buf *out, struct sl_error *e)
+int api_detokenize(const struct api_context *ctx, struct str body, struct buf *out,
+                   struct sl_error *e)
 {
     struct json_doc *doc;
     struct arena arena = arena_make(BODY_ARENA_MAX);

@@ -528,6 +528,10 @@ void json_put_num(struct buf *b, double v)
 {
     char text[40];
     if (!isfinite(v)) v = -9999.0;
+    if (v == 0 && signbit(v)) {
+        buf_puts(b, "-0.0"); /* "-0" would read back as an integer */
+        return;
+    }
     for (int digits = 15; digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, v);
         if (strtod(text, NULL) == v) break;
