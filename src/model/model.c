@@ -37,6 +37,7 @@ struct model {
 
 const struct device *model_device(const struct model *m) { return m->device; }
 int32_t model_max_wants(const struct model *m) { return m->max_wants; }
+struct plan *model_plan(struct model *m) { return &m->plan; }
 int model_assign(struct model *m, int32_t slot, const struct slot_init *init)
 {
     return m->device->assign(m->dev, slot, init);

@@ -80,10 +80,11 @@ int weights_load(struct plan *p, const struct weights_load *l, struct sl_error *
 int weights_vector(const struct checkpoint *c, const struct tensor *t, int64_t n, float *out,
                    struct sl_error *e);
 
-/* model.c: model_open, with fusion as asked. */
+/* model.c: model_open, with fusion as asked, and its inside: for tests. */
 struct model;
 int model_open_as(struct model **out, const struct sl_options *o, bool fuse, struct sl_info *info,
                   struct sl_error *e);
+struct plan *model_plan(struct model *m);
 
 /* explain.c: the program as text. */
 void plan_explain(const struct plan *p, int32_t n_tokens, int32_t ctx, FILE *out);
