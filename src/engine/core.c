@@ -88,6 +88,11 @@ static void finish(struct core *c, struct seq *s, enum sl_finish reason, int32_t
     struct sl_event ev = {.req = handle_of(c, s), .kind = SL_EV_DONE, .reason = (uint8_t)reason,
                           .token = token, .n_cached = (uint32_t)s->n_cached};
     if (s->state == SEQ_WAITING) sched_dequeue(c, s);
+    if (s->must_yield) { /* it leaves for good instead */
+        c->n_yielding--;
+        c->n_leaving--;
+        s->must_yield = 0;
+    }
     s->state = SEQ_ENDED;
     emit(c, &ev);
     if (s->n_flight == 0 || MUT(SLOT_EARLY_REUSE, false, true)) {
@@ -97,9 +102,7 @@ static void finish(struct core *c, struct seq *s, enum sl_finish reason, int32_t
     if (MUT(KV_FREE_IN_FLIGHT, false, true)) {
         for (; s->n_pages > 0; s->n_pages--) kv_unref(&c->kv, core_table(c, s)[s->n_pages - 1]);
     }
-    if (s->must_yield) c->n_yielding--;
-    else c->n_leaving++;
-    s->must_yield = 0;
+    c->n_leaving++;
 }
 
 static void submit(struct core *c, const struct command *cmd)
