@@ -12,6 +12,8 @@
 #include "engine/mutants.h"
 #include "engine/sched.h"
 
+enum { SPARE_STEPS = 2 }; /* full steps of events a client may lag behind before the engine waits for it */
+
 static uint32_t step_events(const struct core_config *cfg)
 {
     return (uint32_t)cfg->max_wants * (1 + SL_TOP_MAX);
@@ -19,7 +21,7 @@ static uint32_t step_events(const struct core_config *cfg)
 
 uint32_t core_events_max(const struct core_config *cfg)
 {
-    return 2 * (uint32_t)cfg->n_reqs + (uint32_t)cfg->depth * step_events(cfg);
+    return 2 * (uint32_t)cfg->n_reqs + ((uint32_t)cfg->depth + SPARE_STEPS) * step_events(cfg);
 }
 
 void core_open(struct core *c, const struct core_config *cfg, const struct core_env *env)
@@ -88,7 +90,7 @@ static void finish(struct core *c, struct seq *s, enum sl_finish reason, int32_t
     struct sl_event ev = {.req = handle_of(c, s), .kind = SL_EV_DONE, .reason = (uint8_t)reason,
                           .token = token, .n_cached = (uint32_t)s->n_cached};
     if (s->state == SEQ_WAITING) sched_dequeue(c, s);
-    if (s->must_yield) { /* it leaves for good instead */
+    if (s->must_yield && MUT(SCHED_YIELD_ENDS, true, false)) { /* it leaves for good instead */
         c->n_yielding--;
         c->n_leaving--;
         s->must_yield = 0;

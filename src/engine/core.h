@@ -68,7 +68,7 @@ struct core {
     int32_t *check_refs;     /* owned [n_pages]: scratch of core_check */
 };
 
-/* Events the client's ring must hold: two for each request, and a full step for each in flight. */
+/* Events the client's ring must hold: two for each request, a full step for each in flight, and some lag. */
 uint32_t core_events_max(const struct core_config *cfg);
 void core_open(struct core *c, const struct core_config *cfg, const struct core_env *env);
 void core_close(struct core *c);
