@@ -37,7 +37,8 @@ void core_open(struct core *c, const struct core_config *cfg, const struct core_
     c->running = xcalloc((size_t)cfg->max_seqs, sizeof *c->running);
     c->free_slot = xcalloc((size_t)cfg->max_seqs, sizeof *c->free_slot);
     c->table = xcalloc((size_t)cfg->max_seqs * (size_t)c->stride, sizeof *c->table);
-    c->check_refs = xcalloc((size_t)cfg->n_pages, sizeof *c->check_refs);
+    c->check_counts = xcalloc((size_t)(cfg->n_pages > cfg->n_reqs ? cfg->n_pages : cfg->n_reqs),
+                              sizeof *c->check_counts);
     struct job_limits limits = {cfg->max_tokens, cfg->max_seqs, cfg->max_wants, cfg->page_size, c->stride};
     for (int32_t i = 0; i <= cfg->depth; i++) job_open(&c->job[i], &limits);
     while (c->n_free_slots < cfg->max_seqs) {
@@ -49,7 +50,7 @@ void core_open(struct core *c, const struct core_config *cfg, const struct core_
 void core_close(struct core *c)
 {
     for (int32_t i = 0; i <= c->cfg.depth; i++) job_close(&c->job[i]);
-    void *owned[] = {c->seq, c->heap, c->running, c->free_slot, c->table, c->check_refs};
+    void *owned[] = {c->seq, c->heap, c->running, c->free_slot, c->table, c->check_counts};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     kv_close(&c->kv);
     *c = (struct core){0};

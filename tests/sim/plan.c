@@ -9,7 +9,7 @@ static void draw_core(struct sim_plan *p, uint64_t *r)
     struct core_config *c = &p->core;
     c->page_size = page_sizes[sim_below(r, 4)];
     c->n_pages = sim_below(r, 3) ? between(r, 2, 24) : between(r, 2, 100);
-    c->max_seqs = between(r, 1, 8);
+    c->max_seqs = between(r, 1, 10);
     c->max_tokens = c->max_seqs + (sim_below(r, 3) ? sim_below(r, 24) : 0);
     c->max_wants = c->max_seqs + (sim_below(r, 2) ? sim_below(r, 6) : 0);
     c->n_reqs = c->max_seqs + between(r, 1, 12);

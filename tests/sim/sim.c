@@ -185,6 +185,7 @@ static int check_coverage(const struct sim_tally *t)
         const char *what;
         uint64_t n;
     } rows[] = {{"submitted", t->n_submitted}, {"refused", t->n_refused},       {"queue full", t->n_busy},
+                {"out of memory", t->n_no_memory},
                 {"stopped", t->n_stopped},     {"length", t->n_length},         {"cancelled", t->n_cancelled},
                 {"errors", t->n_errors},       {"lost by a fault", t->n_lost},  {"preemptions", t->n_preemptions},
                 {"cached tokens", t->n_hits},  {"evictions", t->n_evictions},   {"stalls", t->n_stalls},

@@ -18,7 +18,8 @@ struct client { /* one slot, as the io thread keeps it */
     uint32_t gen;
     int32_t event;      /* index of its submit */
     bool is_done, is_cancelled;
-    int32_t n_tokens, n_scored, n_tops_due, n_tops_seen, n_cached;
+    int32_t n_tokens, n_scored, n_tops_due, n_cached;
+    int32_t yields_since; /* step at which it was told to yield; -1 */
     struct oracle o;
 };
 
@@ -52,8 +53,8 @@ struct world {
     int32_t n_live;
 };
 
-/* Allocations while the core runs [17]: malloc and friends are wrapped by the linker. */
-static bool is_in_core, has_allocated;
+/* Allocations while the core runs [17], and memory that is out: malloc and friends are wrapped by the linker. */
+static bool is_in_core, has_allocated, fails_once;
 void *__real_malloc(size_t n);
 void *__real_calloc(size_t n, size_t size);
 void *__real_realloc(void *p, size_t n);
@@ -63,6 +64,7 @@ void *__wrap_realloc(void *p, size_t n);
 void *__wrap_malloc(size_t n)
 {
     has_allocated |= is_in_core;
+    if (fails_once) return fails_once = false, NULL;
     return __real_malloc(n);
 }
 void *__wrap_calloc(size_t n, size_t size)
@@ -119,6 +121,10 @@ static int env_launch(void *arg, const struct job *j)
     int32_t ready = w->step + sim_below(&w->rng, w->p->delay_max + 1);
     *fl = (struct flight){j, ready > before ? ready : before};
     w->tally->n_late_results += ready > w->step;
+    for (int32_t i = 0; i < j->b.n_seqs && j->n_assigns > 0; i++) { /* just admitted: a new life */
+        const struct seq *s = &w->core.seq[j->req[i]];
+        if (s->n_flight == 1) w->client[j->req[i]].yields_since = -1;
+    }
     w->tally->n_tokens += (uint64_t)j->b.n_tokens;
     w->n_launched++;
     trace(w, (uint64_t)j->b.n_tokens << 32 | (uint32_t)j->b.n_seqs);
@@ -129,8 +135,6 @@ static int env_launch(void *arg, const struct job *j)
 static const struct result *run_job(struct world *w, const struct job *j)
 {
     const struct result *r = NULL;
-    struct sl_error e;
-    (void)e;
     for (int32_t i = 0; i < j->n_assigns; i++)
         device_sim.assign(w->dev, j->assign[i].dev_slot, &j->assign[i].init);
     device_sim.launch(w->dev, NULL, 0, &j->b);
@@ -185,12 +189,18 @@ static void do_submit(struct world *w, int32_t event)
         w->tally->n_refused++;
         return;
     }
-    w->n_free--;
+    fails_once = sim_below(&w->rng, 64) == 0; /* memory may be out: that request alone is refused */
     cl->rq = request_new(&cl->o.rq);
+    if (!cl->rq) {
+        w->tally->n_no_memory++;
+        return;
+    }
+    w->n_free--;
     cl->gen++;
     cl->event = event;
     cl->is_done = cl->is_cancelled = false;
-    cl->n_tokens = cl->n_scored = cl->n_tops_due = cl->n_tops_seen = cl->n_cached = 0;
+    cl->n_tokens = cl->n_scored = cl->n_tops_due = cl->n_cached = 0;
+    cl->yields_since = -1;
     w->handle[event] = (sl_req){(uint32_t)slot, cl->gen};
     w->n_live++;
     w->tally->n_submitted++;
@@ -342,6 +352,18 @@ static void check_order(struct world *w)
     w->top = first && !first->must_yield ? (sl_req){(uint32_t)(first - c->seq), first->gen} : (sl_req){0};
 }
 
+/* Who must yield is gone when the steps that named it then are back [8]. */
+static void check_yields(struct world *w)
+{
+    for (int32_t i = 0; i < w->core.n_running; i++) {
+        int32_t slot = w->core.running[i];
+        struct client *cl = &w->client[slot];
+        if (!w->core.seq[slot].must_yield) cl->yields_since = -1;
+        else if (cl->yields_since < 0) cl->yields_since = w->step;
+        else MUST(w, w->step - cl->yields_since <= w->p->delay_max + 1, "[8] told to yield, but still runs", slot, 0);
+    }
+}
+
 static void check_step(struct world *w, int n_moved)
 {
     const char *bad = core_check(&w->core);
@@ -355,6 +377,7 @@ static void check_step(struct world *w, int n_moved)
     MUST(w, !w->core.failed || w->core.n_live == 0, "[14] failed, but requests are left", w->core.n_live, 0);
     if (w->is_broken || w->core.failed) return;
     check_order(w);
+    check_yields(w);
     check_words(w);
     poison_page(w);
 }
