@@ -24,6 +24,10 @@ static void draw_sampling(struct oracle *o, const struct sim_plan *p, uint64_t *
     s->max_tokens = sim_below(r, 12) ? (uint32_t)(1 + sim_below(r, p->max_output)) : 0;
     s->n_eos = (uint32_t)sim_below(r, 2);
     s->n_stop_ids = s->n_eos + (uint32_t)sim_below(r, 3);
+    if (p->is_long) {
+        s->max_tokens = (uint32_t)p->max_output;
+        s->n_eos = s->n_stop_ids = 0;
+    }
     for (int i = 0; i < 3; i++) o->stop_ids[i] = sim_below(r, p->n_vocab < 261 ? p->n_vocab : 128);
     s->n_bias = sim_below(r, 8) ? 0 : 2;
     for (int i = 0; i < 2; i++)

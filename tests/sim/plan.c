@@ -60,6 +60,7 @@ void plan_draw(struct sim_plan *p, uint64_t seed)
     p->delay_max = sim_below(&r, 3);
     p->n_tenants = between(&r, 1, 3);
     p->n_families = between(&r, 1, 3);
+    p->is_long = sim_below(&r, 2) == 0;
     p->is_hasty = sim_below(&r, 3) == 0;
     draw_events(p, &r);
 }
