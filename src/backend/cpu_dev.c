@@ -1,0 +1,265 @@
+/* cpu_dev.c - the cpu device: memory, threads, and a loop over steps.
+ *
+ * All calls come from one thread; pool_run lends work to the helpers and takes it back before an op ends.
+ * launch computes at once and collect hands out what it made. Memory is mapped, zero, and costs no
+ * RSS before it is touched.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "backend/cpu.h"
+
+enum {
+    ALIGNMENT = 64,
+    HUGE_PAGE = 2 << 20,
+    DEFAULT_SEQS = 16,
+    DEFAULT_TOKENS = 512,
+};
+/* Below this a job runs on the caller: handing it over and back costs 0.5 to 1 us. */
+static const double SPREAD_MIN_US = 3.0;
+/* The share of the machine's memory that a model may take; the rest is the system's and ours. */
+static const double MEMORY_SHARE = 0.75;
+
+struct region {
+    struct region *next;
+    void *p;
+    size_t bytes;
+};
+
+static void *map_region(struct dev *d, size_t bytes)
+{
+    size_t need;
+    if (bytes == 0 || ckd_align(&need, bytes, bytes >= HUGE_PAGE ? HUGE_PAGE : 4096)) return NULL;
+    void *p = mmap(NULL, need, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    if (need >= HUGE_PAGE) madvise(p, need, MADV_HUGEPAGE); /* fewer TLB misses; failure is harmless */
+    struct region *r = xmalloc(sizeof *r);
+    *r = (struct region){d->regions, p, need};
+    d->regions = r;
+    return p;
+}
+
+static void unmap_region(struct dev *d, void *p)
+{
+    for (struct region **at = &d->regions; *at; at = &(*at)->next) {
+        if ((*at)->p != p) continue;
+        struct region *r = *at;
+        *at = r->next;
+        munmap(r->p, r->bytes);
+        free(r);
+        return;
+    }
+}
+
+void *scratch_get(struct dev *d, struct scratch *s, size_t bytes)
+{
+    if (bytes <= s->bytes) return s->p;
+    unmap_region(d, s->p);
+    *s = (struct scratch){map_region(d, bytes), bytes};
+    if (!s->p) s->bytes = 0;
+    return s->p;
+}
+
+void cpu_spread(struct dev *d, pool_fn fn, void *arg, int n_items, double work_us)
+{
+    if (work_us >= SPREAD_MIN_US) {
+        pool_run(d->pool, fn, arg, n_items);
+        return;
+    }
+    for (int i = 0; i < n_items; i++) fn(arg, i, 0);
+}
+
+/* ------------------------------------------------------------------ before open */
+
+static int cpu_probe(struct sl_error *e)
+{
+    (void)e;
+    return 0;
+}
+
+/* A control group's limit in bytes, or UINT64_MAX ("max", or no such file). */
+static uint64_t cgroup_limit(const char *path)
+{
+    char text[32] = {0};
+    FILE *f = fopen(path, "r");
+    if (!f) return UINT64_MAX;
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    if (n == 0 || text[0] < '0' || text[0] > '9') return UINT64_MAX;
+    return strtoull(text, NULL, 10);
+}
+
+static uint64_t cpu_memory(void)
+{
+    uint64_t bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t v2 = cgroup_limit("/sys/fs/cgroup/memory.max");
+    uint64_t v1 = cgroup_limit("/sys/fs/cgroup/memory/memory.limit_in_bytes");
+    if (v2 < bytes) bytes = v2;
+    if (v1 < bytes) bytes = v1;
+    return (uint64_t)((double)bytes * MEMORY_SHARE);
+}
+
+/* ------------------------------------------------------------------ open, close */
+
+static void cpu_close(struct dev *d)
+{
+    if (!d) return;
+    if (d->sample && d->pool)
+        for (int i = 0; i < pool_threads(d->pool); i++) sample_scratch_close(d->sample[i]);
+    free(d->sample);
+    pool_close(d->pool);
+    cpu_slots_close(d->slots);
+    for (int i = 0; i < RESULTS; i++) {
+        free(d->result[i].token);
+        free(d->result[i].logprob);
+        free(d->result[i].rank);
+        free(d->result[i].n_top);
+        free(d->result[i].top_id);
+        free(d->result[i].top_logprob);
+    }
+    while (d->regions) unmap_region(d, d->regions->p);
+    free(d);
+}
+
+static void open_result(struct result *r, size_t n)
+{
+    r->token = xcalloc(n, sizeof *r->token);
+    r->logprob = xcalloc(n, sizeof *r->logprob);
+    r->rank = xcalloc(n, sizeof *r->rank);
+    r->n_top = xcalloc(n, sizeof *r->n_top);
+    r->top_id = xcalloc(n * SL_TOP_MAX, sizeof *r->top_id);
+    r->top_logprob = xcalloc(n * SL_TOP_MAX, sizeof *r->top_logprob);
+}
+
+static int open_parts(struct dev *d, int n_threads, struct sl_error *e)
+{
+    const struct dev_config *c = &d->config;
+    d->pool = pool_open(n_threads);
+    if (!d->pool) return sl_fail(e, SL_ENOMEM, "cpu: cannot start %d threads", n_threads);
+    TRY(cpu_slots_open(&d->slots, c->max_seqs, c->max_model_len, c->n_vocab, e));
+    d->sample = xcalloc((size_t)n_threads, sizeof *d->sample);
+    for (int i = 0; i < n_threads; i++)
+        if (!(d->sample[i] = sample_scratch_open(c->n_vocab)))
+            return sl_fail(e, SL_ENOMEM, "cpu: no memory to sample from %d tokens", c->n_vocab);
+    for (int i = 0; i < RESULTS; i++) open_result(&d->result[i], (size_t)c->max_wants);
+    return 0;
+}
+
+static int cpu_open(struct dev **out, const struct dev_config *c, struct sl_error *e)
+{
+    *out = NULL;
+    if (c->n_ranks > 1) return sl_fail(e, SL_EINVAL, "the cpu device runs one rank, not %d", c->n_ranks);
+    long n = c->n_threads > 0 ? c->n_threads : sysconf(_SC_NPROCESSORS_ONLN);
+    n = n < 1 ? 1 : n > POOL_THREADS_MAX ? POOL_THREADS_MAX : n;
+    struct dev *d = xcalloc(1, sizeof *d);
+    d->config = *c;
+    d->k = cpu_isa_kernels();
+    int code = open_parts(d, (int)n, e);
+    if (code < 0) {
+        cpu_close(d);
+        return code;
+    }
+    *out = d;
+    return 0;
+}
+
+static void *cpu_alloc(struct dev *d, size_t bytes, const char *what, struct sl_error *e)
+{
+    void *p = map_region(d, bytes ? bytes : ALIGNMENT);
+    if (!p) sl_fail(e, SL_ENOMEM, "cpu: no memory for %s (%zu bytes)", what, bytes);
+    return p;
+}
+
+/* ------------------------------------------------------------------ steps */
+
+static int cpu_assign(struct dev *d, int32_t slot, const struct slot_init *init)
+{
+    if (slot < 0 || slot >= d->config.max_seqs) return SL_EINTERNAL;
+    return cpu_slot_assign(d->slots, slot, init);
+}
+
+static uint64_t now_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+static int cpu_launch(struct dev *d, const struct step *steps, int32_t n_steps, const struct batch *b)
+{
+    if (d->n_launched - d->n_collected >= 2 || b->n_wants > d->config.max_wants) return SL_EINTERNAL;
+    uint64_t start = now_us();
+    struct result *r = &d->result[d->n_launched % RESULTS];
+    r->step_id = b->step_id;
+    r->n_wants = b->n_wants;
+    d->angles_freq = NULL;
+    for (int32_t i = 0; i < n_steps; i++) TRY(steps[i].fn(d, b, &steps[i]));
+    r->device_us = now_us() - start;
+    d->n_launched++;
+    return 0;
+}
+
+static int cpu_collect(struct dev *d, const struct result **out)
+{
+    if (d->n_collected == d->n_launched) return SL_EINTERNAL;
+    *out = &d->result[d->n_collected++ % RESULTS];
+    return 0;
+}
+
+struct sample_job {
+    struct dev *d;
+    const struct batch *b;
+    const struct step *s;
+};
+
+static void sample_item(void *arg, int i, int thread)
+{
+    struct sample_job *j = arg;
+    const struct want *w = &j->b->want[i];
+    float *logits = (float *)j->s->src.data + (int64_t)i * j->s->src.cols;
+    struct result *r = &j->d->result[j->d->n_launched % RESULTS];
+    cpu_sample_row(j->d->slots, j->b->slot[w->seq], j->d->sample[thread], logits, w, r, i);
+}
+
+int cpu_sample(struct dev *d, const struct batch *b, const struct step *s)
+{
+    struct sample_job j = {d, b, s};
+    pool_run(d->pool, sample_item, &j, b->n_wants);
+    return 0;
+}
+
+const struct device device_cpu = {
+    .name = "cpu",
+    .act_type = DT_F32,
+    .kv_type = DT_F16,
+    .default_max_seqs = DEFAULT_SEQS,
+    .default_max_tokens = DEFAULT_TOKENS,
+    .default_async = 0,
+    .probe = cpu_probe,
+    .memory = cpu_memory,
+    .open = cpu_open,
+    .close = cpu_close,
+    .alloc = cpu_alloc,
+    .weight_bytes = cpu_weight_bytes,
+    .upload = cpu_upload,
+    .assign = cpu_assign,
+    .launch = cpu_launch,
+    .collect = cpu_collect,
+    .ops = {
+        [OP_EMBED] = cpu_embed,
+        [OP_NORM] = cpu_norm,
+        [OP_LINEAR] = cpu_linear,
+        [OP_ROPE_KV] = cpu_rope_kv,
+        [OP_ATTN] = cpu_attn,
+        [OP_GLU] = cpu_glu,
+        [OP_ADD] = cpu_add,
+        [OP_ADD_NORM] = cpu_add_norm,
+        [OP_GATHER] = cpu_gather,
+        [OP_LOGITS] = cpu_logits,
+        [OP_SAMPLE] = cpu_sample,
+    },
+};
