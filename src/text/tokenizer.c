@@ -37,6 +37,21 @@ void tokenizer_free(struct tokenizer *t)
 
 /* ------------------------------------------------------------------ building */
 
+struct tokenizer *tokenizer_new(void)
+{
+    struct tokenizer *t = xcalloc(1, sizeof *t);
+    t->arena = arena_make(CONFIG_BYTES_MAX);
+    t->bos = t->eos = -1;
+    return t;
+}
+
+void tokenizer_seal(struct tokenizer *t)
+{
+    vocab_seal(&t->vocab);
+    added_seal(&t->added);
+    added_seal(&t->added_normalized);
+}
+
 int tokenizer_add_token(struct tokenizer *t, const struct added_desc *d, struct sl_error *e)
 {
     if (d->content.n == 0) return 0;

@@ -170,6 +170,11 @@ struct tokenizer {
     struct arena arena; /* strings of the steps and added tokens */
 };
 
+/* Empty; tokenizer_free also frees a half-built one. */
+struct tokenizer *tokenizer_new(void);
+/* After the last token and step: from here on immutable. */
+void tokenizer_seal(struct tokenizer *t);
+
 /* Register a token of the vocabulary as added: cut out of the text before anything else. */
 struct added_desc {
     struct str content;

@@ -43,8 +43,20 @@ static bool merge_halves(const json_node *m, struct str half[2])
     return true;
 }
 
+/* Id of a merge's result: mostly the same as the merge's before, or the next one, which saves a
+ * search. */
+static int32_t find_near(const struct vocab *v, int32_t last, struct str raw)
+{
+    for (int32_t id = last; id <= last + 1; id++) {
+        const struct token *t = vocab_token(v, id);
+        if (t && t->flags & TOKEN_RAW && str_eq(token_raw(v, t), raw)) return id;
+    }
+    return vocab_find_raw(v, raw.p, raw.n);
+}
+
+/* *last: what the merge before made. */
 static int read_merge(struct vocab *v, const json_node *m, uint32_t rank, struct buf *raw,
-                      struct sl_error *e)
+                      int32_t *last, struct sl_error *e)
 {
     struct str half[2];
     if (!merge_halves(m, half))
@@ -60,7 +72,8 @@ static int read_merge(struct vocab *v, const json_node *m, uint32_t rank, struct
     }
     const char *p = buf_cstr(raw);
     int32_t left = vocab_find_raw(v, p, cut), right = vocab_find_raw(v, p + cut, raw->n - cut);
-    int32_t whole = vocab_find_raw(v, p, raw->n);
+    int32_t whole = find_near(v, *last, buf_str(raw));
+    *last = whole;
     if (left < 0 || right < 0 || whole < 0 || raw->overflow)
         return sl_fail(e, SL_EFORMAT,
                        "tokenizer.json: merge %u names a token outside the vocabulary", rank);
@@ -89,9 +102,10 @@ static int read_model(struct tokenizer *t, const json_node *model, bool byte_lev
     if (json_type(unk) == JSON_STR) v->unk = vocab_find(v, json_str(unk));
     struct buf raw = buf_make(VOCAB_TEXT_MAX);
     uint32_t rank = 0;
+    int32_t last = -1;
     int code = 0;
     for (const json_node *m = json_child(merges); m && code == 0; m = json_next(m))
-        code = read_merge(v, m, rank++, &raw, e);
+        code = read_merge(v, m, rank++, &raw, &last, e);
     buf_free(&raw);
     return code;
 }
@@ -225,9 +239,7 @@ static int build(struct tokenizer *t, const json_node *root, const struct tokeni
     TRY(read_post(t, json_get(root, "post_processor"), e));
     TRY(read_added(t, json_get(root, "added_tokens"),
                    json_len(json_get(json_get(root, "model"), "vocab")), e));
-    vocab_seal(&t->vocab);
-    added_seal(&t->added);
-    added_seal(&t->added_normalized);
+    tokenizer_seal(t);
     t->bos = cfg ? find_named(t, cfg->bos) : -1;
     t->eos = cfg ? find_named(t, cfg->eos) : -1;
     if (t->bos < 0 && t->n_prefix) t->bos = t->prefix[0];
@@ -238,9 +250,7 @@ static int build(struct tokenizer *t, const json_node *root, const struct tokeni
 int tokenizer_from_json(struct tokenizer **out, const json_node *root,
                         const struct tokenizer_config *cfg, struct sl_error *e)
 {
-    struct tokenizer *t = xcalloc(1, sizeof *t);
-    t->arena = arena_make(CONFIG_BYTES_MAX);
-    t->bos = t->eos = -1;
+    struct tokenizer *t = tokenizer_new();
     *out = NULL;
     int code = build(t, root, cfg, e);
     if (code < 0)

@@ -95,27 +95,38 @@ void vocab_free(struct vocab *v)
 }
 
 /* The slot that holds the raw text, or the free one where it belongs. */
-static size_t find_slot(const struct vocab *v, const char *p, size_t n)
+static struct vocab_slot *find_slot(const struct vocab *v, const char *p, size_t n, uint64_t hash)
 {
-    for (size_t i = text_hash(p, n) & v->slot_mask;; i = (i + 1) & v->slot_mask) {
-        if (!v->slots[i]) return i;
-        const struct token *t = &v->tokens[v->slots[i] - 1];
-        if (t->raw_n == n && memcmp(v->text.p + t->raw_at, p, n) == 0) return i;
+    for (size_t i = hash & v->slot_mask;; i = (i + 1) & v->slot_mask) {
+        struct vocab_slot *s = &v->slots[i];
+        if (!s->id1) return s;
+        if (s->tag == hash >> 32 && s->raw_n == n && memcmp(v->text.p + s->raw_at, p, n) == 0)
+            return s;
     }
 }
 
 static void grow_slots(struct vocab *v)
 {
     size_t n = v->slot_mask + 1;
-    uint32_t *old = v->slots;
+    struct vocab_slot *old = v->slots;
     v->slots = xcalloc(n * 2, sizeof *v->slots);
     v->slot_mask = n * 2 - 1;
     for (size_t i = 0; i < n; i++) {
-        if (!old[i]) continue;
-        struct str raw = token_raw(v, &v->tokens[old[i] - 1]);
-        v->slots[find_slot(v, raw.p, raw.n)] = old[i];
+        const char *raw = v->text.p + old[i].raw_at;
+        if (old[i].id1) *find_slot(v, raw, old[i].raw_n, text_hash(raw, old[i].raw_n)) = old[i];
     }
     free(old);
+}
+
+static void put_slot(struct vocab *v, uint32_t id, const struct token *t)
+{
+    if ((v->n_slots_used + 1) * 4 > (v->slot_mask + 1) * 3) grow_slots(v);
+    struct str raw = token_raw(v, t);
+    uint64_t hash = text_hash(raw.p, raw.n);
+    struct vocab_slot *s = find_slot(v, raw.p, raw.n, hash);
+    if (!s->id1) v->n_slots_used++;
+    *s = (struct vocab_slot){(uint32_t)(hash >> 32), id + 1, t->raw_at, t->raw_n};
+    if (raw.n > v->raw_max) v->raw_max = raw.n;
 }
 
 static void grow_tokens(struct vocab *v, size_t n)
@@ -157,19 +168,13 @@ int vocab_add(struct vocab *v, int64_t id, struct str content, unsigned flags, s
         if (!mapped) t->flags &= ~(unsigned)TOKEN_RAW;
     }
     if (v->text.overflow) return sl_fail(e, SL_EFORMAT, "tokenizer: token texts are too long");
-    if (!(t->flags & TOKEN_RAW)) return 0;
-    struct str raw = token_raw(v, t);
-    if (raw.n > v->raw_max) v->raw_max = raw.n;
-    if ((v->n_slots_used + 1) * 4 > (v->slot_mask + 1) * 3) grow_slots(v);
-    size_t slot = find_slot(v, raw.p, raw.n);
-    if (!v->slots[slot]) v->n_slots_used++;
-    v->slots[slot] = (uint32_t)id + 1;
+    if (t->flags & TOKEN_RAW) put_slot(v, (uint32_t)id, t);
     return 0;
 }
 
 int32_t vocab_find_raw(const struct vocab *v, const char *p, size_t n)
 {
-    return n > v->raw_max ? -1 : (int32_t)v->slots[find_slot(v, p, n)] - 1;
+    return n > v->raw_max ? -1 : (int32_t)find_slot(v, p, n, text_hash(p, n))->id1 - 1;
 }
 
 int32_t vocab_find(const struct vocab *v, struct str content)

@@ -30,12 +30,19 @@ struct pair {
     int32_t id;
 };
 
+/* A slot tells by itself whether a look at the text is worth it: one cache miss less. */
+struct vocab_slot {
+    uint32_t tag; /* upper half of the hash */
+    uint32_t id1; /* id + 1; 0: free */
+    uint32_t raw_at, raw_n;
+};
+
 struct vocab {
     bool byte_level;
     struct token *tokens; /* owned [n] */
     size_t n, cap;
     struct buf text;  /* owned */
-    uint32_t *slots;  /* owned; id + 1, 0: free */
+    struct vocab_slot *slots; /* owned */
     size_t slot_mask, n_slots_used;
     struct pair *pairs; /* owned */
     size_t pair_mask, n_pairs;
