@@ -28,6 +28,10 @@ const struct cpu_kernels *cpu_isa_kernels(void)
 {
     static const struct cpu_kernels *const table[CPU_ISA_COUNT] = {
         [CPU_ISA_PLAIN] = &cpu_kernels_plain,
+#ifdef __x86_64__
+        [CPU_ISA_AVX2] = &cpu_kernels_avx2,
+        [CPU_ISA_AVX512] = &cpu_kernels_avx512,
+#endif
     };
     for (int isa = forced >= 0 ? forced : CPU_ISA_COUNT - 1; isa > CPU_ISA_PLAIN; isa--)
         if (table[isa] && cpu_isa_usable((enum cpu_isa)isa)) return table[isa];
