@@ -278,7 +278,7 @@ def slow():
 @pytest.mark.parametrize("how", ["fin", "rst", "half"])
 def test_19_leaving_a_stream(slow, how):
     s = slow.socket()
-    s.sendall(http_post(CHAT, chat(stream=True, max_tokens=4000)))
+    s.sendall(http_post(CHAT, chat(stream=True, max_tokens=4000, ignore_eos=True)))
     got = b""
     while got.count(b"data: ") < 3:
         got += s.recv(65536)
@@ -293,7 +293,7 @@ def test_19_leaving_a_stream(slow, how):
 @pytest.mark.parametrize("how", ["fin", "rst", "half"])
 def test_20_leaving_without_stream(slow, how):
     s = slow.socket()
-    s.sendall(http_post(CHAT, chat(max_tokens=4000)))
+    s.sendall(http_post(CHAT, chat(max_tokens=4000, ignore_eos=True)))
     slow.wait_metric("vllm:num_requests_running", 1, 1)
     leave(s, how)
     assert slow.wait_metric("vllm:num_requests_running", 0, 1) < 0.2
@@ -303,9 +303,9 @@ def test_20_leaving_without_stream(slow, how):
 @pytest.mark.parametrize("stream", [True, False])
 def test_20b_leaving_the_queue(slow, stream):
     runs, waits = slow.socket(), slow.socket()
-    runs.sendall(http_post(CHAT, chat(stream=True, max_tokens=4000)))
+    runs.sendall(http_post(CHAT, chat(stream=True, max_tokens=4000, ignore_eos=True)))
     slow.wait_metric("vllm:num_requests_running", 1, 1)
-    waits.sendall(http_post(CHAT, chat(stream=stream, max_tokens=4000)))
+    waits.sendall(http_post(CHAT, chat(stream=stream, max_tokens=4000, ignore_eos=True)))
     slow.wait_metric("vllm:num_requests_waiting", 1, 1)
     before = slow.metrics()['sluice:requests_aborted_total{phase="queue"}']
     waits.close()
@@ -319,10 +319,10 @@ def test_20b_leaving_the_queue(slow, stream):
 def test_21_queue_full(start):
     s = start(*SLOW, "--max-num-seqs", "1", "--max-queue-size", "2")
     held = [s.socket() for _ in range(3)]
-    held[0].sendall(http_post(CHAT, chat(stream=True, max_tokens=4000)))
+    held[0].sendall(http_post(CHAT, chat(stream=True, max_tokens=4000, ignore_eos=True)))
     s.wait_metric("vllm:num_requests_running", 1, 1)
     for h in held[1:]:
-        h.sendall(http_post(CHAT, chat(stream=True, max_tokens=4000)))
+        h.sendall(http_post(CHAT, chat(stream=True, max_tokens=4000, ignore_eos=True)))
     s.wait_metric("vllm:num_requests_waiting", 2, 1)
     for body in (chat(), chat(stream=True), chat(n=4)):
         r = s.post(CHAT, body)
@@ -380,34 +380,56 @@ def test_131_metrics(start):
         assert counts == sorted(counts)
 
 
-def test_132_health_while_loading(tmp_path):
-    # A chat template that is a FIFO holds the loader until somebody writes: the state "loading" as long as we like.
-    fifo = tmp_path / "template.jinja"
-    os.mkfifo(fifo)
+@pytest.fixture
+def big_model(tmp_path):
+    """A folder whose random weights take a second or two to make: "loading" as a state one can look at."""
+    config = dict(architectures=["LlamaForCausalLM"], model_type="llama", hidden_size=1024, intermediate_size=2048,
+                  num_hidden_layers=6, num_attention_heads=16, num_key_value_heads=16, vocab_size=8000,
+                  max_position_embeddings=2048, rms_norm_eps=1e-5, rope_theta=10000.0, hidden_act="silu",
+                  torch_dtype="bfloat16", tie_word_embeddings=False, bos_token_id=0, eos_token_id=1)
+    level = dict(type="ByteLevel", add_prefix_space=False, trim_offsets=True, use_regex=True)
+    tokenizer = dict(version="1.0", added_tokens=[], normalizer=None, pre_tokenizer=level, post_processor=None,
+                     decoder=level, model=dict(type="BPE", vocab={"a": 0, "b": 1}, merges=[]))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return str(tmp_path)
+
+
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    s = Server("--port", str(port), "--chat-template", str(fifo), wait=False)
+        return probe.getsockname()[1]
+
+
+def loading_server(model):
+    port = free_port()
+    s = Server("--model", model, "--device", "cpu", "--load-format", "dummy", "--threads", "1", "--port", str(port),
+               wait=False)
     s.port = port
-    try:
-        for _ in range(100):
-            try:
-                r = s.get("/health")
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.02)
-        if s.ready.is_set():
-            pytest.skip("loading does not read the template from a FIFO")
-        assert r.status == 503 and error_of(r)["code"] == "model_loading" and int(r.getheader("Retry-After")) >= 1
-        assert s.post(CHAT, chat()).status == 503
-        assert s.get("/livez").status == 200
-        with open(fifo, "w") as f:
-            f.write("{% for m in messages %}{{ m.content }}{% endfor %}")
-        assert s.ready.wait(10)
-        assert s.get("/health").status == 200
-        assert s.post(CHAT, chat()).status == 200
-    finally:
-        assert s.stop() == 0
+    for _ in range(200):
+        try:
+            return s, s.get("/health")
+        except ConnectionRefusedError:
+            time.sleep(0.01)
+
+
+def test_132_health_while_loading(big_model):
+    s, r = loading_server(big_model)
+    assert r.status == 503 and error_of(r)["code"] == "model_loading" and 1 <= int(r.getheader("Retry-After")) <= 60
+    for r in (s.post(CHAT, chat()), s.get("/v1/models"), s.get("/readyz")):
+        assert r.status == 503 and error_of(r)["code"] == "model_loading"
+    for path in ("/livez", "/version", "/metrics"):
+        assert s.get(path).status == 200
+    assert s.ready.wait(60)
+    assert s.get("/health").status == 200
+    assert s.post("/v1/completions", {"prompt": "ab", "max_tokens": 2}).status == 200
+    assert s.stop() == 0
+
+
+def test_132b_signal_while_loading(big_model):
+    s, r = loading_server(big_model)
+    assert r.status == 503
+    assert s.stop(timeout=1) == 0
 
 
 # -------------------------------------------------------------------- the gate
@@ -544,7 +566,7 @@ def test_drain_finishes_streams(start):
     with concurrent.futures.ThreadPoolExecutor(9) as pool:
         kept = s.connect()
         assert s.get("/health", conn=kept).status == 200
-        running = [pool.submit(s.post, CHAT, chat(stream=True, max_tokens=40)) for _ in range(8)]
+        running = [pool.submit(s.post, CHAT, chat(stream=True, max_tokens=40, ignore_eos=True)) for _ in range(8)]
         s.wait_metric("vllm:num_requests_running", 8, 2)
         s.proc.send_signal(signal.SIGTERM)
         time.sleep(0.1)
@@ -561,8 +583,8 @@ def test_drain_timeout_and_second_signal(start):
     for flags, signals in ((("--shutdown-timeout", "1"), 1), ((), 2)):
         s = start(*SLOW, *flags)
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            stream = pool.submit(s.post, CHAT, chat(stream=True, max_tokens=4000))
-            whole = pool.submit(s.post, CHAT, chat(max_tokens=4000))
+            stream = pool.submit(s.post, CHAT, chat(stream=True, max_tokens=4000, ignore_eos=True))
+            whole = pool.submit(s.post, CHAT, chat(max_tokens=4000, ignore_eos=True))
             s.wait_metric("vllm:num_requests_running", 2, 2)
             for _ in range(signals):
                 s.proc.send_signal(signal.SIGTERM)
@@ -606,10 +628,10 @@ def test_connection_limit(start):
 def test_request_and_queue_timeouts(start):
     s = start(*SLOW, "--max-num-seqs", "1", "--queue-timeout", "1", "--request-timeout", "4")
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        runs = pool.submit(s.post, CHAT, chat(max_tokens=4000))
+        runs = pool.submit(s.post, CHAT, chat(max_tokens=4000, ignore_eos=True))
         s.wait_metric("vllm:num_requests_running", 1, 1)
-        waits = pool.submit(s.post, CHAT, chat(max_tokens=4000))
-        streams = pool.submit(s.post, CHAT, chat(max_tokens=4000, stream=True))
+        waits = pool.submit(s.post, CHAT, chat(max_tokens=4000, ignore_eos=True))
+        streams = pool.submit(s.post, CHAT, chat(max_tokens=4000, stream=True, ignore_eos=True))
         r = waits.result()
         assert r.status == 503 and r.getheader("Retry-After")
         assert json.loads(events(streams.result().body)[-2])["error"]["code"] == "server_overloaded"
