@@ -9,6 +9,12 @@
 
 enum { NESTING_MAX = 8 };
 
+/* \w of Rust's regex crate, which the Whitespace pre-tokenizer uses; Oniguruma's differs (regex.c).
+ */
+#define RUST_WORD                                                                                  \
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{200C}\\x{200D}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}"  \
+    "\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}"
+
 /* ------------------------------------------------------------------ members */
 
 struct str member_str(const json_node *v, const char *key, const char *missing)
@@ -237,7 +243,8 @@ static int pre_tokenizer_step(struct tokenizer *t, const json_node *v, bool last
     if (str_is(type, "ByteLevel")) return add_byte_level(t, v, last, e);
     if (str_is(type, "Split")) return add_split(t, v, e);
     if (str_is(type, "Metaspace")) return add_metaspace(t, v, e);
-    if (str_is(type, "Whitespace")) return add_regex(t, "\\w+|[^\\w\\s]+", SPLIT_REMOVED, true, e);
+    if (str_is(type, "Whitespace"))
+        return add_regex(t, "[" RUST_WORD "]+|[^" RUST_WORD "\\s]+", SPLIT_REMOVED, true, e);
     if (str_is(type, "WhitespaceSplit")) return add_regex(t, "\\s", SPLIT_REMOVED, false, e);
     if (str_is(type, "Digits")) {
         behavior = member_bool(v, "individual_digits", false) ? SPLIT_ISOLATED : SPLIT_CONTIGUOUS;
