@@ -15,18 +15,18 @@
 /* References are exactly the block tables' entries [1]; no table names a page twice. */
 static const char *check_refs(struct core *c)
 {
-    memset(c->check_refs, 0, (size_t)c->kv.n_pages * sizeof *c->check_refs);
+    memset(c->check_counts, 0, (size_t)c->kv.n_pages * sizeof *c->check_counts);
     for (int32_t i = 0; i < c->cfg.n_reqs; i++) {
         const struct seq *s = &c->seq[i];
         const int32_t *table = s->dev_slot >= 0 ? core_table(c, s) : NULL;
         RULE(table || s->n_pages == 0, "pages without a slot");
         for (int32_t k = 0; k < s->n_pages; k++) {
             RULE(table[k] >= 0 && table[k] < c->kv.n_pages, "[1] a page that does not exist");
-            c->check_refs[table[k]]++;
+            c->check_counts[table[k]]++;
         }
     }
     for (int32_t p = 0; p < c->kv.n_pages; p++)
-        RULE(c->kv.page[p].n_refs == c->check_refs[p], "[1] references differ from the block tables");
+        RULE(c->kv.page[p].n_refs == c->check_counts[p], "[1] references differ from the block tables");
     return NULL;
 }
 
@@ -115,9 +115,11 @@ static const char *check_seqs(const struct core *c)
     return NULL;
 }
 
-/* What a step in flight reads is held, what it writes is held by one and not sealed [4] [10]. */
-static const char *check_flight(const struct core *c)
+/* What a step in flight reads is held, what it writes is held by one and not sealed [4] [10]; each
+ * sequence knows how many steps name it [7]. */
+static const char *check_flight(struct core *c)
 {
+    memset(c->check_counts, 0, (size_t)c->cfg.n_reqs * sizeof *c->check_counts);
     for (uint64_t n = c->n_reaped; n < c->n_launched; n++) {
         const struct job *j = &c->job[n % ((uint64_t)c->cfg.depth + 1)];
         const struct batch *b = &j->b;
@@ -127,6 +129,7 @@ static const char *check_flight(const struct core *c)
             const struct seq *s = &c->seq[j->req[i]];
             RULE(s->state == SEQ_RUNNING || s->state == SEQ_ENDED, "[10] in flight, but let go");
             RULE(b->q_start[i] < b->q_start[i + 1], "[7] a sequence without rows");
+            c->check_counts[j->req[i]]++;
             for (int32_t k = 0; k <= (b->kv_len[i] - 1) / b->page_size; k++)
                 RULE(c->kv.page[b->pages[i * b->pages_stride + k]].n_refs > 0, "[10] reads a free page");
             for (int32_t row = b->q_start[i]; row < b->q_start[i + 1]; row++) {
@@ -135,6 +138,8 @@ static const char *check_flight(const struct core *c)
             }
         }
     }
+    for (int32_t i = 0; i < c->cfg.n_reqs; i++)
+        RULE(c->seq[i].n_flight == c->check_counts[i], "[7] steps that name a sequence miscounted");
     return NULL;
 }
 

@@ -12,6 +12,8 @@
 #include "engine/mutants.h"
 #include "engine/sched.h"
 
+enum { SPARE_STEPS = 2 }; /* full steps of events a client may lag behind before the engine waits for it */
+
 static uint32_t step_events(const struct core_config *cfg)
 {
     return (uint32_t)cfg->max_wants * (1 + SL_TOP_MAX);
@@ -19,7 +21,7 @@ static uint32_t step_events(const struct core_config *cfg)
 
 uint32_t core_events_max(const struct core_config *cfg)
 {
-    return 2 * (uint32_t)cfg->n_reqs + (uint32_t)cfg->depth * step_events(cfg);
+    return 2 * (uint32_t)cfg->n_reqs + ((uint32_t)cfg->depth + SPARE_STEPS) * step_events(cfg);
 }
 
 void core_open(struct core *c, const struct core_config *cfg, const struct core_env *env)
@@ -35,7 +37,8 @@ void core_open(struct core *c, const struct core_config *cfg, const struct core_
     c->running = xcalloc((size_t)cfg->max_seqs, sizeof *c->running);
     c->free_slot = xcalloc((size_t)cfg->max_seqs, sizeof *c->free_slot);
     c->table = xcalloc((size_t)cfg->max_seqs * (size_t)c->stride, sizeof *c->table);
-    c->check_refs = xcalloc((size_t)cfg->n_pages, sizeof *c->check_refs);
+    c->check_counts = xcalloc((size_t)(cfg->n_pages > cfg->n_reqs ? cfg->n_pages : cfg->n_reqs),
+                              sizeof *c->check_counts);
     struct job_limits limits = {cfg->max_tokens, cfg->max_seqs, cfg->max_wants, cfg->page_size, c->stride};
     for (int32_t i = 0; i <= cfg->depth; i++) job_open(&c->job[i], &limits);
     while (c->n_free_slots < cfg->max_seqs) {
@@ -47,7 +50,7 @@ void core_open(struct core *c, const struct core_config *cfg, const struct core_
 void core_close(struct core *c)
 {
     for (int32_t i = 0; i <= c->cfg.depth; i++) job_close(&c->job[i]);
-    void *owned[] = {c->seq, c->heap, c->running, c->free_slot, c->table, c->check_refs};
+    void *owned[] = {c->seq, c->heap, c->running, c->free_slot, c->table, c->check_counts};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     kv_close(&c->kv);
     *c = (struct core){0};
@@ -88,7 +91,7 @@ static void finish(struct core *c, struct seq *s, enum sl_finish reason, int32_t
     struct sl_event ev = {.req = handle_of(c, s), .kind = SL_EV_DONE, .reason = (uint8_t)reason,
                           .token = token, .n_cached = (uint32_t)s->n_cached};
     if (s->state == SEQ_WAITING) sched_dequeue(c, s);
-    if (s->must_yield) { /* it leaves for good instead */
+    if (s->must_yield && MUT(SCHED_YIELD_ENDS, true, false)) { /* it leaves for good instead */
         c->n_yielding--;
         c->n_leaving--;
         s->must_yield = 0;

@@ -65,10 +65,10 @@ struct core {
     bool is_starved;         /* the last turn wanted to launch but the client's ring had no room */
     int failed;              /* 0, or the code that ended it for good */
     struct sl_stats stats;   /* n_steps, n_preemptions, tokens, prefix: kept here; gauges by core_stats */
-    int32_t *check_refs;     /* owned [n_pages]: scratch of core_check */
+    int32_t *check_counts;   /* owned [max(n_pages, n_reqs)]: scratch of core_check */
 };
 
-/* Events the client's ring must hold: two for each request, and a full step for each in flight. */
+/* Events the client's ring must hold: two for each request, a full step for each in flight, and some lag. */
 uint32_t core_events_max(const struct core_config *cfg);
 void core_open(struct core *c, const struct core_config *cfg, const struct core_env *env);
 void core_close(struct core *c);

@@ -31,6 +31,7 @@
     X(SCHED_OVER_BUDGET, "a prefill chunk ignores the token budget")                              \
     X(SCHED_OVER_WANTS,  "a prompt to score ignores the wants budget")                            \
     X(SCHED_YIELD_RUNS,  "a sequence that must yield is planned again")                           \
+    X(SCHED_YIELD_ENDS,  "a sequence that ends while it must yield is waited for for ever")       \
     X(SCHED_SLOT_LOST,   "a cancelled sequence keeps its device slot")                            \
     X(SCHED_NO_FIT,      "a request that can never fit is admitted")                              \
     X(SLOT_NOT_ASSIGNED, "a resumed sequence finds its slot as another left it")                  \
