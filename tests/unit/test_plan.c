@@ -400,6 +400,55 @@ TEST(dummy_weights)
     drop_folder(&f);
 }
 
+/* A device that keeps rows as they come. */
+static void *plain_alloc(struct dev *d, size_t bytes, const char *what, struct sl_error *e)
+{
+    (void)d, (void)what, (void)e;
+    return calloc(1, bytes);
+}
+static int plain_upload(struct dev *d, const struct weight_part *part, int64_t cols, int64_t row0, int64_t n,
+                        const void *src)
+{
+    (void)d;
+    size_t row = dtype_row_bytes(part->type, cols);
+    memcpy((char *)part->data + (size_t)row0 * row, src, (size_t)n * row);
+    return 0;
+}
+
+/* Each rank holds its share: rows of q, k, v, gate and up, columns of o and down, all of the rest. */
+TEST(shares_of_ranks)
+{
+    struct device d = device_of(0);
+    struct checkpoint *c = NULL;
+    struct model_config config;
+    struct sl_error e = {0};
+    d.alloc = plain_alloc;
+    d.upload = plain_upload;
+    CHECK(checkpoint_open(&c, TINY, &e) == 0 && config_read(&config, checkpoint_config(c), &e) == 0);
+    uint16_t *k = xmalloc(128 * 64 * 2), *down = xmalloc(64 * 128 * 2);
+    const struct tensor *tk = checkpoint_find(c, "model.layers.1.self_attn.k_proj.weight");
+    const struct tensor *td = checkpoint_find(c, "model.layers.1.mlp.down_proj.weight");
+    CHECK(checkpoint_read(c, tk, 0, tk->bytes, k, &e) == 0 && checkpoint_read(c, td, 0, td->bytes, down, &e) == 0);
+    for (int32_t rank = 0; rank < 2; rank++) {
+        struct plan p;
+        struct plan_target t = {.device = &d, .rank = rank, .n_ranks = 2};
+        struct weights_load l = {.checkpoint = c};
+        CHECK(plan_open(&p, &config, &t, &e) == 0);
+        CHECK_MSG(weights_find(&p, c, false, -1, &e) == 0 && weights_load(&p, &l, &e) == 0, "%s", e.text);
+        const struct weight *qkv = plan_weight(&p, W_QKV, 1), *w = plan_weight(&p, W_DOWN, 1);
+        CHECK(qkv->part[1].rows == 64 && memcmp(qkv->part[1].data, k + rank * 64 * 64, 64 * 64 * 2) == 0);
+        CHECK(w->rows == 64 && w->cols == 64);
+        for (int r = 0; r < 64; r++)
+            CHECK(memcmp((uint16_t *)w->part[0].data + r * 64, down + r * 128 + rank * 64, 128) == 0);
+        for (int32_t i = 0; i < p.n_weights; i++)
+            for (int j = 0; j < p.weights[i].weight.n_parts; j++) free(p.weights[i].weight.part[j].data);
+        plan_close(&p);
+    }
+    free(k);
+    free(down);
+    checkpoint_close(c);
+}
+
 /* A checkpoint that does not fit its config. */
 TEST(bad_checkpoints)
 {
