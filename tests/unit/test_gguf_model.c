@@ -1,7 +1,9 @@
-/* test_gguf_model.c - the same model as a GGUF file: rows permuted for neighbour-paired RoPE, other names.
+/* test_gguf_model.c - the same model as a GGUF file: rows permuted for neighbour-paired RoPE, other
+ * names.
  *
- * The file is written here from tests/data/models/llama. In BF16 it must say bit for bit what the folder
- * says; with Q8_0 weights, the embedding included, nearly that; rope_freqs divides the frequencies.
+ * The file is written here from tests/data/models/llama. In BF16 it must say bit for bit what the
+ * folder says; with Q8_0 weights, the embedding included, nearly that; rope_freqs divides the
+ * frequencies.
  */
 #include <math.h>
 #include <unistd.h>
@@ -14,9 +16,18 @@
 
 enum { META_U32 = 4, META_F32 = 6, META_STR = 8, ALIGN = 32, LAYERS = 3, HEADS = 4, KV_HEADS = 2 };
 
-static void put(struct buf *b, const void *p, size_t n) { buf_put(b, p, n); }
-static void put_u32(struct buf *b, uint32_t x) { put(b, &x, 4); }
-static void put_u64(struct buf *b, uint64_t x) { put(b, &x, 8); }
+static void put(struct buf *b, const void *p, size_t n)
+{
+    buf_put(b, p, n);
+}
+static void put_u32(struct buf *b, uint32_t x)
+{
+    put(b, &x, 4);
+}
+static void put_u64(struct buf *b, uint64_t x)
+{
+    put(b, &x, 8);
+}
 static void put_text(struct buf *b, const char *s)
 {
     put_u64(b, strlen(s));
@@ -95,13 +106,20 @@ static void add_tensor(struct writer *w, const char *gguf, const char *hf, int h
     uint16_t *raw = xmalloc(t->bytes);
     float *x = xmalloc((size_t)cols * sizeof *x);
     CHECK(checkpoint_read(w->from, t, 0, t->bytes, raw, &e) == 0);
-    add_info(w, gguf, t->n_dims, t->dims, dtype_info[!is_matrix ? DT_F32 : w->is_q8 ? DT_Q8_0 : DT_BF16].ggml);
+    add_info(w, gguf, t->n_dims, t->dims,
+             dtype_info[!is_matrix ? DT_F32
+                        : w->is_q8 ? DT_Q8_0
+                                   : DT_BF16]
+                 .ggml);
     for (int64_t r = 0; r < rows; r++) {
         const uint16_t *row = raw + source_row(r, rows, heads) * cols;
         dtype_expand(DT_BF16, row, cols, x);
-        if (!is_matrix) put(&w->data, x, (size_t)cols * 4);
-        else if (w->is_q8) quantize_row(x, cols, &w->data);
-        else put(&w->data, row, (size_t)cols * 2);
+        if (!is_matrix)
+            put(&w->data, x, (size_t)cols * 4);
+        else if (w->is_q8)
+            quantize_row(x, cols, &w->data);
+        else
+            put(&w->data, row, (size_t)cols * 2);
     }
     free(raw);
     free(x);
@@ -112,7 +130,8 @@ static void write_gguf(const char *path, bool is_q8, bool has_freqs)
     struct sl_error e = {0};
     struct checkpoint *from = NULL;
     CHECK_MSG(checkpoint_open(&from, FOLDER, &e) == 0, "%s", e.text);
-    struct writer w = {.from = from, .infos = buf_make(1 << 20), .data = buf_make(4 << 20), .is_q8 = is_q8};
+    struct writer w = {
+        .from = from, .infos = buf_make(1 << 20), .data = buf_make(4 << 20), .is_q8 = is_q8};
     struct buf head = buf_make(1 << 20);
     add_tensor(&w, "token_embd.weight", "model.embed_tokens.weight", 0);
     add_tensor(&w, "output_norm.weight", "model.norm.weight", 0);
@@ -149,7 +168,8 @@ static void write_gguf(const char *path, bool is_q8, bool has_freqs)
     put(&head, w.infos.p, w.infos.n);
     while (head.n % ALIGN) buf_putc(&head, 0);
     FILE *f = fopen(path, "wb");
-    CHECK(f && fwrite(head.p, 1, head.n, f) == head.n && fwrite(w.data.p, 1, w.data.n, f) == w.data.n);
+    CHECK(f && fwrite(head.p, 1, head.n, f) == head.n &&
+          fwrite(w.data.p, 1, w.data.n, f) == w.data.n);
     if (f) fclose(f);
     buf_free(&head);
     buf_free(&w.infos);
@@ -162,7 +182,11 @@ static void ask(const char *path, float top[SL_TOP_MAX], struct sl_info *info, f
 {
     struct sl_error e = {0};
     struct model *m = NULL;
-    struct sl_options o = {.model = path, .device = "cpu", .n_threads = 1, .max_num_seqs = 1, .num_gpu_blocks_override = 2};
+    struct sl_options o = {.model = path,
+                           .device = "cpu",
+                           .n_threads = 1,
+                           .max_num_seqs = 1,
+                           .num_gpu_blocks_override = 2};
     const struct sl_sampling s = {.top_p = 1, .typical_p = 1, .repetition_penalty = 1};
     const struct want want = {.row = 19, .target = -1, .n_top = SL_TOP_MAX};
     const struct result *r;
@@ -173,9 +197,19 @@ static void ask(const char *path, float top[SL_TOP_MAX], struct sl_info *info, f
     }
     CHECK_MSG(model_open(&m, &o, info, &e) == 0, "%s: %s", path, e.text);
     if (!m) return;
-    struct batch b = {.n_tokens = 20, .n_seqs = 1, .n_wants = 1, .page_size = 16, .pages_stride = 2, .token = tokens,
-                      .pos = pos, .kv_slot = pos, .q_start = (int32_t[]){0, 20}, .kv_len = (int32_t[]){20},
-                      .slot = (int32_t[]){0}, .pages = (int32_t[]){0, 1}, .want = &want};
+    struct batch b = {.n_tokens = 20,
+                      .n_seqs = 1,
+                      .n_wants = 1,
+                      .page_size = 16,
+                      .pages_stride = 2,
+                      .token = tokens,
+                      .pos = pos,
+                      .kv_slot = pos,
+                      .q_start = (int32_t[]){0, 20},
+                      .kv_len = (int32_t[]){20},
+                      .slot = (int32_t[]){0},
+                      .pages = (int32_t[]){0, 1},
+                      .want = &want};
     CHECK(model_assign(m, 0, &(struct slot_init){.sampling = &s}) == 0);
     CHECK(model_launch(m, &b) == 0 && model_collect(m, &r) == 0);
     memcpy(top, r->top_logprob, SL_TOP_MAX * sizeof *top);
@@ -200,6 +234,7 @@ TEST(gguf_equals_folder)
     write_gguf(path, true, false);
     ask(path, file, &info, &freq_file);
     for (int i = 0; i < SL_TOP_MAX; i++)
-        CHECK_MSG(fabsf(folder[i] - file[i]) < 0.1f, "%d: %g %g", i, (double)folder[i], (double)file[i]);
+        CHECK_MSG(fabsf(folder[i] - file[i]) < 0.1f, "%d: %g %g", i, (double)folder[i],
+                  (double)file[i]);
     unlink(path);
 }
