@@ -1,4 +1,4 @@
-/* dtype.c - the table of element types, half-precision conversions, and what each block layout means.
+/* dtype.c - the table of element types, half-precision conversions, and what each block means.
  *
  * One scalar expander per type, written from the layout so that a reader can check it; kernels have
  * their own fast forms and are tested against these. Products are rounded in the order of the
@@ -68,14 +68,24 @@ uint16_t f32_to_bf16(float f)
 }
 
 /* Files are little-endian and so is every machine that we run on; blocks are not aligned. */
-static uint16_t u16_at(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
-static uint32_t u32_at(const uint8_t *p) { return (uint32_t)u16_at(p) | (uint32_t)u16_at(p + 2) << 16; }
-static float half_at(const uint8_t *p) { return f16_to_f32(u16_at(p)); }
+static uint16_t u16_at(const uint8_t *p)
+{
+    return (uint16_t)(p[0] | p[1] << 8);
+}
+static uint32_t u32_at(const uint8_t *p)
+{
+    return (uint32_t)u16_at(p) | (uint32_t)u16_at(p + 2) << 16;
+}
+static float half_at(const uint8_t *p)
+{
+    return f16_to_f32(u16_at(p));
+}
 
 /* ------------------------------------------------------------------ blocks of 32
  * Nibbles: element i and element i + 16 share byte i, low half first. */
 
-static void expand_q4_0(const uint8_t *b, float *y) /* f16 d; 16 nibbles pairs: d * (q - 8) */
+/* f16 d; nibbles: d * (q - 8) */
+static void expand_q4_0(const uint8_t *b, float *y)
 {
     float d = half_at(b);
     for (int i = 0; i < 16; i++) {
@@ -84,7 +94,8 @@ static void expand_q4_0(const uint8_t *b, float *y) /* f16 d; 16 nibbles pairs: 
     }
 }
 
-static void expand_q4_1(const uint8_t *b, float *y) /* f16 d, m; nibbles: d * q + m */
+/* f16 d, m; nibbles: d * q + m */
+static void expand_q4_1(const uint8_t *b, float *y)
 {
     float d = half_at(b), m = half_at(b + 2);
     for (int i = 0; i < 16; i++) {
@@ -93,7 +104,8 @@ static void expand_q4_1(const uint8_t *b, float *y) /* f16 d, m; nibbles: d * q 
     }
 }
 
-static void expand_q5_0(const uint8_t *b, float *y) /* f16 d; u32 fifth bits; nibbles: d * (q - 16) */
+/* f16 d; u32 of fifth bits; nibbles: d * (q - 16) */
+static void expand_q5_0(const uint8_t *b, float *y)
 {
     float d = half_at(b);
     uint32_t high = u32_at(b + 2);
@@ -105,7 +117,8 @@ static void expand_q5_0(const uint8_t *b, float *y) /* f16 d; u32 fifth bits; ni
     }
 }
 
-static void expand_q5_1(const uint8_t *b, float *y) /* f16 d, m; u32 fifth bits; nibbles: d * q + m */
+/* f16 d, m; u32 of fifth bits; nibbles: d * q + m */
+static void expand_q5_1(const uint8_t *b, float *y)
 {
     float d = half_at(b), m = half_at(b + 2);
     uint32_t high = u32_at(b + 4);
@@ -117,7 +130,8 @@ static void expand_q5_1(const uint8_t *b, float *y) /* f16 d, m; u32 fifth bits;
     }
 }
 
-static void expand_q8_0(const uint8_t *b, float *y) /* f16 d; 32 int8: d * q */
+/* f16 d; 32 int8: d * q */
+static void expand_q8_0(const uint8_t *b, float *y)
 {
     float d = half_at(b);
     for (int i = 0; i < 32; i++) y[i] = d * (float)(int8_t)b[2 + i];
@@ -138,15 +152,16 @@ static void expand_q2_k(const uint8_t *b, float *y)
     }
 }
 
-/* 32 bytes of third bits, 64 bytes of 2-bit values, 12 bytes of 16 six-bit scales (offset 32), f16 d.
- * A third bit that is clear takes 4 off. */
+/* 32 bytes of third bits, 64 bytes of 2-bit values, 12 bytes of 16 six-bit scales (offset 32),
+ * f16 d. A third bit that is clear takes 4 off. */
 static void expand_q3_k(const uint8_t *b, float *y)
 {
     const uint8_t *high = b, *q = b + 32, *packed = b + 96;
     float d = half_at(b + 108);
     for (int i = 0; i < K_BLOCK; i++) {
         int run = i / 16;
-        int lo = packed[run % 8] >> (run / 8 * 4) & 15, hi = packed[8 + run % 4] >> (run / 4 * 2) & 3;
+        int lo = packed[run % 8] >> (run / 8 * 4) & 15;
+        int hi = packed[8 + run % 4] >> (run / 4 * 2) & 3;
         int scale = (lo | hi << 4) - 32;
         int v = q[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
         int third = high[i % 32] >> (i / 32) & 1;
@@ -154,8 +169,9 @@ static void expand_q3_k(const uint8_t *b, float *y)
     }
 }
 
-/* The 12 bytes of eight six-bit (scale, min) pairs that Q4_K and Q5_K share: the first four plain in
- * bytes 0..3 and 4..7, the low halves of the last four in 8..11, their top bits above the plain ones. */
+/* The 12 bytes of eight six-bit (scale, min) pairs that Q4_K and Q5_K share: the first four plain
+ * in bytes 0..3 and 4..7, the low halves of the last four in 8..11, their top bits above the plain
+ * ones. */
 static void scale_min_k(const uint8_t *packed, int j, int *scale, int *min)
 {
     if (j < 4) {
@@ -167,7 +183,8 @@ static void scale_min_k(const uint8_t *packed, int j, int *scale, int *min)
     *min = packed[j + 4] >> 4 | packed[j] >> 6 << 4;
 }
 
-/* f16 d, dmin; 12 bytes of scales; 128 bytes of nibbles: 64 elements in 32 bytes, low halves first. */
+/* f16 d, dmin; 12 bytes of scales; 128 bytes of nibbles, 64 elements in 32 bytes, low halves
+ * first: d * scale * q - dmin * min. */
 static void expand_q4_k(const uint8_t *b, float *y)
 {
     const uint8_t *q = b + 16;
@@ -197,7 +214,8 @@ static void expand_q5_k(const uint8_t *b, float *y)
     }
 }
 
-/* 128 bytes of low nibbles, 64 bytes of top bit pairs, 16 int8 scales, f16 d: d * scale * (q - 32). */
+/* 128 bytes of low nibbles, 64 bytes of top bit pairs, 16 int8 scales, f16 d:
+ * d * scale * (q - 32). */
 static void expand_q6_k(const uint8_t *b, float *y)
 {
     const int8_t *scales = (const int8_t *)b + 192;

@@ -25,7 +25,8 @@ int sl_err_status(int code) { return row_of(code)->status; }
 const char *sl_err_type(int code) { return row_of(code)->type; }
 const char *sl_err_openai_code(int code) { return row_of(code)->code; }
 
-static void fill(struct sl_error *e, int code, const char *param, const char *fmt, va_list ap)
+__attribute__((format(printf, 4, 0))) static void
+fill(struct sl_error *e, int code, const char *param, const char *fmt, va_list ap)
 {
     if (!e) return;
     e->code = code;

@@ -2,8 +2,8 @@
  *
  * Why a gate: cJSON 1.7.15 accepts duplicate keys, 1e999, \u0000 (cutting the string), raw control
  * characters, invalid UTF-8, 01 and trailing garbage, and keeps every number as a double. The gate
- * is one pass without recursion; it also lists the numbers in document order, so that the walk over
- * cJSON's tree can mark integers and attach their exact value.
+ * is one pass without recursion; it also lists the numbers, and the strings with a NUL, in document
+ * order, so that the walk over cJSON's tree can attach exact values and lengths.
  */
 #include "base/json.h"
 
@@ -14,13 +14,20 @@
 
 #include "base/utf8.h"
 
-/* IS_INT: our mark in cJSON's `type`, above its flags. The valuedouble of a marked node holds the
- * bits of the exact int64 instead of a double; nothing of cJSON reads it again. */
-enum { DEPTH_MAX = 512, IS_INT = 1 << 16 };
+/* Our marks in cJSON's `type`, above its flags. The valuedouble of a node marked IS_INT holds the bits of
+ * the exact int64 instead of a double; nothing of cJSON reads it again. cJSON decodes \u0000 into a NUL
+ * and keeps what follows, but no length: that of a value with a NUL lies in valuedouble too, that of
+ * such a key in valueint. */
+enum { DEPTH_MAX = 512, IS_INT = 1 << 16, HAS_NUL = 1 << 17, KEY_HAS_NUL = 1 << 18 };
 
 struct number {
     int64_t value;
     bool is_int;
+};
+
+/* A string, by its place among all keys and values, that holds a NUL. */
+struct nul_string {
+    size_t ordinal, length;
 };
 
 struct json_doc {
@@ -46,6 +53,10 @@ struct gate {
     bool in_object[DEPTH_MAX];
     struct number *numbers; /* owned, grows */
     size_t n_numbers, cap_numbers;
+    size_t n_strings;
+    bool nul_seen;          /* in the string at hand */
+    struct nul_string *nul; /* owned, grows */
+    size_t n_nul, cap_nul;
 };
 
 static int bad(const struct gate *g, const char *what)
@@ -83,6 +94,7 @@ static int gate_escape(struct gate *g)
     unsigned hi, lo;
     TRY(hex4(g, &hi));
     if (hi == 0 && !g->lim->allow_nul) return bad(g, "\\u0000 is not allowed");
+    g->nul_seen = g->nul_seen || hi == 0;
     if (hi >= 0xDC00 && hi < 0xE000) return bad(g, "lone surrogate");
     if (hi < 0xD800 || hi >= 0xE000) return 0;
     if (g->end - g->p < 6 || g->p[0] != '\\' || g->p[1] != 'u') return bad(g, "lone surrogate");
@@ -91,13 +103,43 @@ static int gate_escape(struct gate *g)
     return lo >= 0xDC00 && lo < 0xE000 ? 0 : bad(g, "lone surrogate");
 }
 
+/* Bytes that a checked string's literal decodes to. */
+static size_t decoded_length(const char *p, const char *end)
+{
+    size_t n = 0;
+    while (p < end) {
+        int bytes = 1, step = *p != '\\' ? 1 : 2;
+        if (step == 2 && p[1] == 'u') {
+            unsigned cp = (unsigned)strtoul((char[5]){p[2], p[3], p[4], p[5]}, NULL, 16);
+            bool pair = cp >= 0xD800 && cp < 0xE000;
+            bytes = pair ? 4 : cp < 0x80 ? 1 : cp < 0x800 ? 2 : 3;
+            step = pair ? 12 : 6;
+        }
+        p += step;
+        n += (size_t)bytes;
+    }
+    return n;
+}
+
+static void keep_nul_string(struct gate *g, const char *start)
+{
+    if (g->n_nul == g->cap_nul) {
+        g->cap_nul = g->cap_nul ? g->cap_nul * 2 : 8;
+        g->nul = xrealloc(g->nul, g->cap_nul * sizeof *g->nul);
+    }
+    g->nul[g->n_nul++] = (struct nul_string){g->n_strings, decoded_length(start, g->p)};
+}
+
 static int gate_string(struct gate *g)
 {
-    g->p++;
+    const char *start = ++g->p;
+    g->nul_seen = false;
     for (;;) {
         if (g->p >= g->end) return bad(g, "unterminated string");
         unsigned char c = (unsigned char)*g->p;
         if (c == '"') {
+            if (g->nul_seen) keep_nul_string(g, start);
+            g->n_strings++;
             g->p++;
             return 0;
         }
@@ -271,13 +313,35 @@ static int check_keys(const cJSON *object, const struct json_limits *lim, struct
     return code;
 }
 
-/* Walk in document order with a stack of our own: mark integers, check the keys of objects. */
+/* Attach the lengths of a node's key and value where they hold a NUL. *i_string counts all strings. */
+static void annotate_strings(cJSON *v, const struct gate *g, size_t *i_string, size_t *i_nul)
+{
+    if (v->string) {
+        if (*i_nul < g->n_nul && g->nul[*i_nul].ordinal == *i_string) {
+            v->type |= KEY_HAS_NUL;
+            v->valueint = (int)g->nul[(*i_nul)++].length;
+        }
+        ++*i_string;
+    }
+    if (cJSON_IsString(v)) {
+        if (*i_nul < g->n_nul && g->nul[*i_nul].ordinal == *i_string) {
+            int64_t length = (int64_t)g->nul[(*i_nul)++].length;
+            v->type |= HAS_NUL;
+            memcpy(&v->valuedouble, &length, sizeof length);
+        }
+        ++*i_string;
+    }
+}
+
+/* Walk in document order with a stack of our own: mark integers and strings with a NUL, check the keys
+ * of objects. */
 static int annotate(struct json_doc *d, const struct gate *g)
 {
     cJSON *stack[DEPTH_MAX + 1];
     int depth = 0;
-    size_t i_number = 0;
+    size_t i_number = 0, i_string = 0, i_nul = 0;
     for (cJSON *v = d->root; v;) {
+        if (g->n_nul) annotate_strings(v, g, &i_string, &i_nul);
         if (cJSON_IsNumber(v)) {
             ASSERT(i_number < g->n_numbers);
             struct number num = g->numbers[i_number++];
@@ -319,6 +383,7 @@ int json_parse(struct json_doc **out, const char *text, size_t n, const struct j
     *out = NULL;
     int code = n ? build(out, &g) : sl_fail(e, SL_EINVAL, "invalid JSON: the text is empty");
     free(g.numbers);
+    free(g.nul);
     return code;
 }
 
@@ -366,7 +431,11 @@ const json_node *json_child(const json_node *v)
 }
 
 const json_node *json_next(const json_node *v) { return node(item(v)->next); }
-struct str json_key(const json_node *v) { return str_of(item(v)->string); }
+struct str json_key(const json_node *v)
+{
+    if (item(v)->type & KEY_HAS_NUL) return (struct str){item(v)->string, (size_t)item(v)->valueint};
+    return str_of(item(v)->string);
+}
 
 size_t json_len(const json_node *v)
 {
@@ -391,8 +460,11 @@ const json_node *json_opt(const json_node *v, const char *key)
 
 struct str json_str(const json_node *v)
 {
+    int64_t length;
     ASSERT(json_type(v) == JSON_STR);
-    return str_of(item(v)->valuestring);
+    if (!(item(v)->type & HAS_NUL)) return str_of(item(v)->valuestring);
+    memcpy(&length, &item(v)->valuedouble, sizeof length);
+    return (struct str){item(v)->valuestring, (size_t)length};
 }
 
 int64_t json_int(const json_node *v)
@@ -456,6 +528,10 @@ void json_put_num(struct buf *b, double v)
 {
     char text[40];
     if (!isfinite(v)) v = -9999.0;
+    if (v == 0 && signbit(v)) {
+        buf_puts(b, "-0.0"); /* "-0" would read back as an integer */
+        return;
+    }
     for (int digits = 15; digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, v);
         if (strtod(text, NULL) == v) break;
@@ -491,7 +567,7 @@ static void put_scalar(struct buf *b, const json_node *v)
 static void put_key(struct buf *b, const cJSON *v, bool in_object)
 {
     if (!in_object) return;
-    json_put_str(b, str_of(v->string));
+    json_put_str(b, json_key(node(v)));
     buf_putc(b, ':');
 }
 

@@ -19,7 +19,7 @@ struct json_limits {
     int max_depth;       /* nesting of arrays and objects; at most 512 */
     size_t max_nodes;    /* values and keys */
     size_t max_keys;     /* members of one object */
-    bool allow_nul;      /* false: refuse the escape \u0000 (cJSON would cut the string) */
+    bool allow_nul;      /* false: refuse the escape \u0000; true: a struct str may hold NUL */
     bool allow_duplicates; /* model files only: the first of equal keys wins */
 };
 extern const struct json_limits json_limits_request; /* depth 64, 1,048,576 nodes, 4,096 keys */

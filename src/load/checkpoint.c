@@ -26,7 +26,8 @@ static int copy_name(struct checkpoint *c, struct str *name, struct sl_error *e)
     if (name->n == 0 || name->n > TENSOR_NAME_MAX)
         return sl_fail(e, SL_EFORMAT, "a tensor's name has %zu bytes, not 1 to %d", name->n,
                        TENSOR_NAME_MAX);
-    if (memchr(name->p, '\0', name->n)) return sl_fail(e, SL_EFORMAT, "a tensor's name holds a NUL");
+    if (memchr(name->p, '\0', name->n))
+        return sl_fail(e, SL_EFORMAT, "a tensor's name holds a NUL");
     if (c->n_tensors + c->n_foreign >= TENSORS_MAX)
         return sl_fail(e, SL_EFORMAT, "more than %d tensors", TENSORS_MAX);
     name->p = arena_strdup(&c->names, *name);
@@ -89,8 +90,8 @@ static int foreign_by_name(const void *a, const void *b)
 
 static int twice(struct str name, struct sl_error *e)
 {
-    return sl_fail(e, SL_EFORMAT, "tensor \"%.*s\" occurs twice", (int)(name.n < 120 ? name.n : 120),
-                   name.p);
+    return sl_fail(e, SL_EFORMAT, "tensor \"%.*s\" occurs twice",
+                   (int)(name.n < 120 ? name.n : 120), name.p);
 }
 
 int tensors_index(struct checkpoint *c, struct sl_error *e)
@@ -179,8 +180,8 @@ int checkpoint_open(struct checkpoint **out, const char *path, struct sl_error *
     *out = NULL;
     int dir = open(path, O_RDONLY | O_CLOEXEC | O_DIRECTORY);
     if (dir < 0 && errno != ENOTDIR)
-        return sl_fail(e, errno == ENOENT ? SL_ENOTFOUND : SL_EIO, "cannot open model %.160s: %s", path,
-                       errno == ENOENT ? "no such file or folder" : "not readable");
+        return sl_fail(e, errno == ENOENT ? SL_ENOTFOUND : SL_EIO, "cannot open model %.160s: %s",
+                       path, errno == ENOENT ? "no such file or folder" : "not readable");
     struct checkpoint *c = make(path);
     if (dir >= 0) {
         int code = hf_folder_read(c, dir, e);
@@ -220,9 +221,18 @@ const json_node *checkpoint_generation(const struct checkpoint *c)
     return c->generation ? json_root(c->generation) : NULL;
 }
 
-bool checkpoint_is_gguf(const struct checkpoint *c) { return c->is_gguf; }
-const char *checkpoint_path(const struct checkpoint *c) { return c->path; }
-size_t checkpoint_n_tensors(const struct checkpoint *c) { return c->n_tensors; }
+bool checkpoint_is_gguf(const struct checkpoint *c)
+{
+    return c->is_gguf;
+}
+const char *checkpoint_path(const struct checkpoint *c)
+{
+    return c->path;
+}
+size_t checkpoint_n_tensors(const struct checkpoint *c)
+{
+    return c->n_tensors;
+}
 
 const struct tensor *checkpoint_tensor(const struct checkpoint *c, size_t i)
 {
@@ -237,8 +247,8 @@ uint64_t checkpoint_bytes(const struct checkpoint *c)
     return sum;
 }
 
-/* llama.cpp pairs neighbouring rows for its RoPE: of a head's D rows, Hugging Face's row a * D/2 + b
- * (a: half, b: frequency) is stored as row 2 b + a. */
+/* llama.cpp pairs neighbouring rows for its RoPE: of a head's D rows, Hugging Face's row a * D/2 +
+ * b (a: half, b: frequency) is stored as row 2 b + a. */
 int64_t checkpoint_row(const struct tensor *t, int64_t r)
 {
     ASSERT(r >= 0 && r < t->dims[0]);

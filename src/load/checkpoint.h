@@ -1,4 +1,4 @@
-/* checkpoint.h - a model on disk, whatever its format: a table of tensors, a config, and reads by range.
+/* checkpoint.h - a model on disk, whatever its format: tensors, a config, and reads by range.
  *
  * Hugging Face folder: config.json, generation_config.json, model.safetensors or its shards with
  * model.safetensors.index.json. GGUF v3: one file; its metadata is rewritten as a config.json document
@@ -26,8 +26,9 @@ struct tensor {
     size_t bytes;        /* of the whole tensor */
     int file;            /* which shard */
     uint64_t offset;     /* absolute, in that file */
-    int rope_heads;      /* > 0: rows are permuted as llama.cpp does for interleaved RoPE, with this many heads;
-                            row r of the Hugging Face tensor is row checkpoint_row(t, r) of the file */
+    /* > 0: rows are permuted as llama.cpp does for interleaved RoPE, with this many heads; row r of
+     * the Hugging Face tensor is row checkpoint_row(t, r) of the file. */
+    int rope_heads;
 };
 
 /* path: a folder or a .gguf file. A folder without any safetensors file opens with no tensors (dummy
@@ -36,7 +37,9 @@ struct tensor {
 int checkpoint_open(struct checkpoint **out, const char *path, struct sl_error *e);
 void checkpoint_close(struct checkpoint *c); /* NULL is fine */
 
-/* The config with Hugging Face keys (model_type, hidden_size, rope_parameters/rope_scaling, ...). */
+/* The config with Hugging Face keys (model_type, hidden_size, rope_parameters/rope_scaling, ...). A GGUF
+ * file's rope_type may also be "freq_factors": tensor "model.rope_freqs" (F32, [head_dim / 2]) then has
+ * what each inverse frequency is divided by. */
 const json_node *checkpoint_config(const struct checkpoint *c);
 /* generation_config.json's root; for GGUF one with eos_token_id; NULL when there is none. */
 const json_node *checkpoint_generation(const struct checkpoint *c);

@@ -1,8 +1,8 @@
 /* gguf.c - reading a GGUF head from a file that may be hostile.
  *
- * The head's length is not written anywhere: it is read in growing pieces as the walk asks for more,
- * and never more than the file has. Keys and names are kept as offsets until the buffer rests. Limits
- * are below; every size that comes from the file goes through ckd_*.
+ * The head's length is not written anywhere: it is read in growing pieces as the walk asks for
+ * more, and never more than the file has. Keys and names are kept as offsets until the buffer
+ * rests. Limits are below; every size that comes from the file goes through ckd_*.
  */
 #include "load/gguf.h"
 
@@ -113,7 +113,8 @@ static int take_kv(struct walk *w, struct gguf_kv *kv)
         w->at += bytes;
         return 0;
     }
-    for (uint64_t i = 0; i < kv->n; i++) { /* each takes 8 bytes or more: the file bounds the loop */
+    for (uint64_t i = 0; i < kv->n;
+         i++) { /* each takes 8 bytes or more: the file bounds the loop */
         size_t at, n;
         TRY(take_str(w, STR_BYTES_MAX, &at, &n));
     }
@@ -129,8 +130,9 @@ static int take_type(struct walk *w, struct gguf_tensor *t)
             t->type = (enum dtype)i;
             return 0;
         }
-    return sl_fail(w->e, SL_EFORMAT, "%.80s: tensor \"%.*s\" has ggml type %llu, which is not supported",
-                   w->s->name, (int)(t->name.n < 80 ? t->name.n : 80), w->g->head.p + t->name_at,
+    return sl_fail(w->e, SL_EFORMAT,
+                   "%.80s: tensor \"%.*s\" has ggml type %llu, which is not supported", w->s->name,
+                   (int)(t->name.n < 80 ? t->name.n : 80), w->g->head.p + t->name_at,
                    (unsigned long long)ggml);
 }
 
@@ -162,12 +164,15 @@ static int walk_head(struct walk *w)
     if (memcmp(g->head.p, "GGUF", 4) != 0) return bad(w, "not a GGUF file");
     w->at = 4;
     TRY(take_uint(w, 4, &version));
-    if (version != 2 && version != 3) return bad(w, "only little-endian GGUF version 2 and 3 are supported");
+    if (version != 2 && version != 3)
+        return bad(w, "only little-endian GGUF version 2 and 3 are supported");
     TRY(take_uint(w, 8, &n_tensors));
     TRY(take_uint(w, 8, &n_kv));
     if (n_kv > KV_MAX || n_tensors > GGUF_TENSORS_MAX) return bad(w, "too many keys or tensors");
-    /* The least entry is 13 bytes (a key) or 33 (a tensor): counts that cannot fit allocate nothing. */
-    if (n_kv * 13 + n_tensors * 33 > w->s->size) return bad(w, "more keys and tensors than the file has room for");
+    /* The least entry is 13 bytes (a key) or 33 (a tensor): counts that cannot fit allocate
+     * nothing. */
+    if (n_kv * 13 + n_tensors * 33 > w->s->size)
+        return bad(w, "more keys and tensors than the file has room for");
     g->n_kv = (size_t)n_kv;
     g->n_tensors = (size_t)n_tensors;
     g->kv = xcalloc(g->n_kv, sizeof *g->kv);
@@ -195,7 +200,8 @@ static int settle_keys(struct walk *w)
 {
     struct gguf *g = w->g;
     for (size_t i = 0; i < g->n_kv; i++) g->kv[i].key.p = g->head.p + g->kv[i].key_at;
-    for (size_t i = 0; i < g->n_tensors; i++) g->tensors[i].name.p = g->head.p + g->tensors[i].name_at;
+    for (size_t i = 0; i < g->n_tensors; i++)
+        g->tensors[i].name.p = g->head.p + g->tensors[i].name_at;
     if (g->n_kv) qsort(g->kv, g->n_kv, sizeof *g->kv, by_key);
     for (size_t i = 1; i < g->n_kv; i++)
         if (str_eq(g->kv[i].key, g->kv[i - 1].key)) return bad(w, "a key occurs twice");
@@ -239,8 +245,8 @@ static int place_tensors(struct walk *w)
         if (t->offset % (uint64_t)align) return bad(w, "a tensor's offset is not aligned");
         if (ckd_add(&t->offset, t->offset, start) || ckd_add(&end, t->offset, t->bytes) ||
             end > w->s->size)
-            return sl_fail(w->e, SL_EFORMAT, "%.80s: tensor \"%.*s\" ends after the file", w->s->name,
-                           (int)(t->name.n < 100 ? t->name.n : 100), t->name.p);
+            return sl_fail(w->e, SL_EFORMAT, "%.80s: tensor \"%.*s\" ends after the file",
+                           w->s->name, (int)(t->name.n < 100 ? t->name.n : 100), t->name.p);
     }
     return check_overlap(w);
 }
@@ -254,7 +260,8 @@ int gguf_open(struct gguf **out, const struct source *s, struct sl_error *e)
     if (code == 0) code = settle_keys(&w);
     if (code == 0) code = place_tensors(&w);
     if (code == 0 && gguf_int(g, "split.count") > 1)
-        code = sl_fail(e, SL_EFORMAT, "%.120s is one part of a split GGUF; merge the parts first", s->name);
+        code = sl_fail(e, SL_EFORMAT, "%.120s is one part of a split GGUF; merge the parts first",
+                       s->name);
     if (code < 0) {
         gguf_close(g);
         return code;
@@ -334,7 +341,8 @@ struct str gguf_str(const struct gguf *g, const char *key)
     return kv && kv->type == GGUF_STR ? str_at(g, &at) : (struct str){NULL, 0};
 }
 
-static const struct gguf_kv *find_array(const struct gguf *g, const char *key, enum gguf_type type, size_t max)
+static const struct gguf_kv *find_array(const struct gguf *g, const char *key, enum gguf_type type,
+                                        size_t max)
 {
     const struct gguf_kv *kv = gguf_find(g, key);
     return kv && kv->is_array && kv->type == type && kv->n <= max ? kv : NULL;

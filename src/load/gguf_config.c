@@ -1,12 +1,13 @@
-/* gguf_config.c - GGUF's vocabulary to Hugging Face's: metadata to a config.json document, tensor names
- * by table, so that a family table knows one set of names whatever the file.
+/* gguf_config.c - GGUF's vocabulary to Hugging Face's: metadata to a config.json document, tensor
+ * names by table, so that a family table knows one set of names whatever the file.
  *
- * What GGUF does not say is derived as its writers derive it: head_dim from the widths, tied embeddings
- * from a missing output.weight, biases from the presence of bias tensors, the vocabulary's size from the
- * rows of the embedding. Llama 3's RoPE scaling comes as the tensor rope_freqs.weight, divisors of the
- * frequencies one by one; the config then says rope_type "freq_factors" and the tensor is
- * "model.rope_freqs".
+ * What GGUF does not say is derived as its writers derive it: head_dim from the widths, tied
+ * embeddings from a missing output.weight, biases from the presence of bias tensors, the
+ * vocabulary's size from the rows of the embedding. Llama 3's RoPE scaling comes as the tensor
+ * rope_freqs.weight, divisors of the frequencies one by one; the config then says rope_type
+ * "freq_factors" and the tensor is "model.rope_freqs".
  */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -19,25 +20,30 @@ enum { CONFIG_TEXT_MAX = 1 << 20, COUNT_MAX = 1 << 28, KEY_MAX = 128 };
 
 static const struct arch {
     const char *gguf, *model_type, *class_name;
-    const char *windowed_type; /* model_type when the metadata has a sliding window, or NULL: no change */
-    bool permuted;             /* rows of q and k are reordered for neighbour-paired RoPE */
+    const char *windowed_type, *windowed_class; /* instead, with a sliding window; NULL: the same */
+    bool permuted; /* rows of q and k are reordered for neighbour-paired RoPE */
 } archs[] = {
-    {"llama", "llama", "LlamaForCausalLM", "mistral", true},
-    {"qwen2", "qwen2", "Qwen2ForCausalLM", NULL, false},
-    {"qwen3", "qwen3", "Qwen3ForCausalLM", NULL, false},
+    {"llama", "llama", "LlamaForCausalLM", "mistral", "MistralForCausalLM", true},
+    {"qwen2", "qwen2", "Qwen2ForCausalLM", NULL, NULL, false},
+    {"qwen3", "qwen3", "Qwen3ForCausalLM", NULL, NULL, false},
 };
 
 enum rope_rows { ROWS_PLAIN, ROWS_Q, ROWS_K };
 
-/* Stems; ".weight" or ".bias" follows in both vocabularies. */
-static const struct stem {
+/* Stems of tensor names; ".weight" or ".bias" follows in both vocabularies. */
+struct stem {
     const char *gguf, *hf;
     enum rope_rows rows;
-} globals[] = {
+};
+
+static const struct stem globals[] = {
     {"token_embd", "model.embed_tokens", ROWS_PLAIN},
     {"output_norm", "model.norm", ROWS_PLAIN},
     {"output", "lm_head", ROWS_PLAIN},
-}, blocks[] = { /* after "blk.%d." and "model.layers.%d." */
+};
+
+/* After "blk.%d." and "model.layers.%d.". */
+static const struct stem blocks[] = {
     {"attn_norm", "input_layernorm", ROWS_PLAIN},
     {"attn_q", "self_attn.q_proj", ROWS_Q},
     {"attn_k", "self_attn.k_proj", ROWS_K},
@@ -55,10 +61,8 @@ static const struct stem {
 static const struct count_key {
     const char *gguf, *hf;
 } counts[] = {
-    {"embedding_length", "hidden_size"},
-    {"feed_forward_length", "intermediate_size"},
-    {"block_count", "num_hidden_layers"},
-    {"attention.head_count", "num_attention_heads"},
+    {"embedding_length", "hidden_size"},           {"feed_forward_length", "intermediate_size"},
+    {"block_count", "num_hidden_layers"},          {"attention.head_count", "num_attention_heads"},
     {"context_length", "max_position_embeddings"},
 };
 
@@ -95,8 +99,8 @@ static int need_count(const struct convert *v, const char *key, int64_t *out)
 {
     *out = meta_int(v, key);
     if (*out < 1 || *out > COUNT_MAX)
-        return sl_fail(v->e, SL_EFORMAT, "GGUF metadata: %s.%s is missing or out of range", v->arch->gguf,
-                       key);
+        return sl_fail(v->e, SL_EFORMAT, "GGUF metadata: %s.%s is missing or out of range",
+                       v->arch->gguf, key);
     return 0;
 }
 
@@ -153,10 +157,25 @@ static int read_heads(struct convert *v)
     int64_t value_dim = meta_int(v, "attention.value_length");
     if (v->head_dim < 0) v->head_dim = hidden / v->heads;
     if (v->head_dim < 1 || v->head_dim > COUNT_MAX || (value_dim >= 0 && value_dim != v->head_dim))
-        return sl_fail(v->e, SL_EFORMAT, "GGUF metadata: %s: bad key or value length", v->arch->gguf);
+        return sl_fail(v->e, SL_EFORMAT, "GGUF metadata: %s: bad key or value length",
+                       v->arch->gguf);
     if (meta_int(v, "expert_count") > 0)
         return sl_fail(v->e, SL_EFORMAT, "GGUF: %s with experts is not supported", v->arch->gguf);
     return 0;
+}
+
+/* YaRN's own parameters. llama.cpp multiplies cosine and sine by attn_factor times YaRN's usual
+ * magnitude; Hugging Face's attention_factor is the whole product. */
+static void put_yarn(const struct convert *v, struct buf *b, double factor)
+{
+    int64_t original = meta_int(v, "rope.scaling.original_context_length");
+    double attn = meta_real(v, "rope.scaling.attn_factor", 1.0);
+    double fast = meta_real(v, "rope.scaling.yarn_beta_fast", -1.0);
+    double slow = meta_real(v, "rope.scaling.yarn_beta_slow", -1.0);
+    if (original > 0) put_int(b, "original_max_position_embeddings", original);
+    if (attn != 1.0) put_real(b, "attention_factor", attn * (0.1 * log(factor) + 1.0));
+    if (fast > 0.0) put_real(b, "beta_fast", fast);
+    if (slow > 0.0) put_real(b, "beta_slow", slow);
 }
 
 /* rope_parameters, in the form of transformers 5. */
@@ -166,23 +185,23 @@ static int put_rope(const struct convert *v, struct buf *b)
     struct str type = gguf_str(v->g, arch_key(v, "rope.scaling.type", key));
     double theta = meta_real(v, "rope.freq_base", 10000.0);
     double factor = meta_real(v, "rope.scaling.factor", meta_real(v, "rope.scale_linear", 1.0));
-    double attn = meta_real(v, "rope.scaling.attn_factor", 1.0);
-    int64_t original = meta_int(v, "rope.scaling.original_context_length");
     int64_t rotary = meta_int(v, "rope.dimension_count");
     bool yarn = str_is(type, "yarn"), factors = find_tensor(v->g, "rope_freqs.weight") != NULL;
     bool linear = str_is(type, "linear") || (!type.n && factor != 1.0);
-    if (!yarn && !linear && type.n && !str_is(type, "none"))
-        return sl_fail(v->e, SL_EFORMAT, "GGUF: rope scaling \"%.*s\" is not supported",
-                       (int)(type.n < 40 ? type.n : 40), type.p);
-    if (!(factor > 0.0 && factor < 1e6) || !(theta > 0.0 && theta < 1e15) || attn != 1.0)
+    if ((!yarn && !linear && type.n && !str_is(type, "none")) || (factors && (yarn || linear)))
+        return sl_fail(v->e, SL_EUNSUPPORTED, "GGUF: rope scaling \"%.*s\"%s is not supported",
+                       (int)(type.n < 40 ? type.n : 40), type.n ? type.p : "",
+                       factors ? " with rope_freqs.weight" : "");
+    if (!(factor >= 1e-6 && factor < 1e6) || !(theta > 0.0 && theta < 1e15))
         return sl_fail(v->e, SL_EFORMAT, "GGUF metadata: rope values out of range");
     put_real(b, "rope_theta", theta);
     put_key(b, "rope_parameters");
     buf_putc(b, '{');
-    put_text(b, "rope_type", yarn ? "yarn" : factors ? "freq_factors" : linear ? "linear" : "default");
+    const char *scaling = linear ? "linear" : "default";
+    put_text(b, "rope_type", yarn ? "yarn" : factors ? "freq_factors" : scaling);
     put_real(b, "rope_theta", theta);
     if (yarn || linear) put_real(b, "factor", factor);
-    if (yarn && original > 0) put_int(b, "original_max_position_embeddings", original);
+    if (yarn) put_yarn(v, b, factor);
     if (rotary > 0 && rotary < v->head_dim)
         put_real(b, "partial_rotary_factor", (double)rotary / (double)v->head_dim);
     buf_putc(b, '}');
@@ -211,7 +230,7 @@ static int put_config(const struct convert *v, struct buf *b)
     buf_putc(b, '{');
     put_text(b, "model_type", windowed ? v->arch->windowed_type : v->arch->model_type);
     put_key(b, "architectures");
-    buf_printf(b, "[\"%s\"]", windowed ? "MistralForCausalLM" : v->arch->class_name);
+    buf_printf(b, "[\"%s\"]", windowed ? v->arch->windowed_class : v->arch->class_name);
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
         int64_t n;
         TRY(need_count(v, counts[i].gguf, &n));
@@ -278,8 +297,12 @@ static const struct stem *find_stem(int layer, struct str name)
 
 static int add_tensor(const struct convert *v, const struct gguf_tensor *src)
 {
-    struct tensor t = {.name = src->name, .type = src->type, .n_dims = src->n_dims,
-                       .bytes = src->bytes, .file = v->file, .offset = src->offset};
+    struct tensor t = {.name = src->name,
+                       .type = src->type,
+                       .n_dims = src->n_dims,
+                       .bytes = src->bytes,
+                       .file = v->file,
+                       .offset = src->offset};
     memcpy(t.dims, src->dims, sizeof t.dims);
     struct str stem_name, suffix;
     int layer;
@@ -287,11 +310,13 @@ static int add_tensor(const struct convert *v, const struct gguf_tensor *src)
     const struct stem *stem = NULL;
     if (split_name(src->name, &layer, &stem_name, &suffix)) stem = find_stem(layer, stem_name);
     if (str_is(src->name, "rope_freqs.weight")) t.name = STR("model.rope_freqs");
-    if (!stem) return tensors_add(v->c, &t, v->e); /* under its own name: no family will ask for it */
+    if (!stem)
+        return tensors_add(v->c, &t, v->e); /* under its own name: no family will ask for it */
     if (layer < 0)
         snprintf(name, sizeof name, "%s%.*s", stem->hf, (int)suffix.n, suffix.p);
     else
-        snprintf(name, sizeof name, "model.layers.%d.%s%.*s", layer, stem->hf, (int)suffix.n, suffix.p);
+        snprintf(name, sizeof name, "model.layers.%d.%s%.*s", layer, stem->hf, (int)suffix.n,
+                 suffix.p);
     t.name = str_of(name);
     if (v->arch->permuted && stem->rows != ROWS_PLAIN) {
         int64_t heads = stem->rows == ROWS_Q ? v->heads : v->kv_heads;
@@ -311,7 +336,8 @@ static int convert(struct convert *v, struct buf *text)
     for (size_t i = 0; i < sizeof archs / sizeof *archs; i++)
         if (str_is(name, archs[i].gguf)) v->arch = &archs[i];
     if (!v->arch)
-        return sl_fail(v->e, SL_EUNSUPPORTED, "GGUF architecture \"%.*s\" is not supported (llama, qwen2, qwen3 are)",
+        return sl_fail(v->e, SL_EUNSUPPORTED,
+                       "GGUF architecture \"%.*s\" is not supported (llama, qwen2, qwen3 are)",
                        (int)(name.n < 40 ? name.n : 40), name.n ? name.p : "");
     TRY(read_heads(v));
     TRY(put_config(v, text));

@@ -12,29 +12,8 @@
 /* config.json of real models is below 100 KiB, an index of 100,000 tensors about 10 MiB. */
 enum { CONFIG_BYTES_MAX = 4 << 20, INDEX_BYTES_MAX = 128 << 20 };
 
-static const struct json_limits index_limits = {.max_depth = 16, .max_nodes = 4u << 20,
-                                                .max_keys = TENSORS_MAX};
-
-/* A document below the folder, or NULL in *out when there is no such file and it is not needed. */
-static int read_json(struct json_doc **out, int dir, const char *name, size_t max,
-                     const struct json_limits *limits, struct sl_error *e)
-{
-    struct buf text;
-    struct sl_error why = {0};
-    *out = NULL;
-    int code = source_slurp_at(dir, name, max, &text, &why);
-    if (code < 0) {
-        code = sl_fail(e, code, "%.220s", why.text);
-    } else if (json_parse(out, text.p, text.n, limits, &why) < 0) {
-        code = sl_fail(e, SL_EFORMAT, "%s: %.200s", name, why.text);
-    } else if (json_type(json_root(*out)) != JSON_OBJ) {
-        code = sl_fail(e, SL_EFORMAT, "%s is no JSON object", name);
-        json_free(*out);
-        *out = NULL;
-    }
-    buf_free(&text);
-    return code;
-}
+static const struct json_limits index_limits = {
+    .max_depth = 16, .max_nodes = 4u << 20, .max_keys = TENSORS_MAX};
 
 static int add_shard(struct checkpoint *c, int dir, const char *name, struct sl_error *e)
 {
@@ -57,15 +36,19 @@ static int add_shards(struct checkpoint *c, int dir, const json_node *map, struc
     int code = 0;
     struct str *names = xmalloc(json_len(map) * sizeof *names);
     for (const json_node *v = json_child(map); v && code == 0; v = json_next(v)) {
-        if (json_type(v) != JSON_STR) code = sl_fail(e, SL_EFORMAT, "index: a file name is no string");
-        else names[n++] = json_str(v);
+        if (json_type(v) != JSON_STR)
+            code = sl_fail(e, SL_EFORMAT, "index: a file name is no string");
+        else
+            names[n++] = json_str(v);
     }
     if (n && code == 0) qsort(names, n, sizeof *names, by_text);
     for (size_t i = 0; i < n && code == 0; i++) {
         char name[256];
         if (i && str_eq(names[i], names[i - 1])) continue;
-        if (c->n_files == SHARDS_MAX) code = sl_fail(e, SL_EFORMAT, "more than %d shards", SHARDS_MAX);
-        else if (names[i].n >= sizeof name) code = sl_fail(e, SL_EFORMAT, "index: a file name too long");
+        if (c->n_files == SHARDS_MAX)
+            code = sl_fail(e, SL_EFORMAT, "more than %d shards", SHARDS_MAX);
+        else if (names[i].n >= sizeof name)
+            code = sl_fail(e, SL_EFORMAT, "index: a file name too long");
         if (code < 0) break;
         memcpy(name, names[i].p, names[i].n);
         name[names[i].n] = '\0';
@@ -81,7 +64,8 @@ static int check_map(const struct checkpoint *c, const json_node *map, struct sl
     for (const json_node *v = json_child(map); v; v = json_next(v)) {
         struct str key = json_key(v);
         const struct tensor *t = checkpoint_find(c, key.p);
-        bool here = t ? str_is(json_str(v), c->files[t->file].name) : checkpoint_foreign(c, key.p) != NULL;
+        bool here =
+            t ? str_is(json_str(v), c->files[t->file].name) : checkpoint_foreign(c, key.p) != NULL;
         if (!here)
             return sl_fail(e, SL_EFORMAT, "index: tensor \"%.*s\" is not in %.80s",
                            (int)(key.n < 100 ? key.n : 100), key.p, json_str(v).p);
@@ -89,7 +73,8 @@ static int check_map(const struct checkpoint *c, const json_node *map, struct sl
     return 0;
 }
 
-static int read_index(struct checkpoint *c, int dir, const struct json_doc *index, struct sl_error *e)
+static int read_index(struct checkpoint *c, int dir, const struct json_doc *index,
+                      struct sl_error *e)
 {
     const json_node *map = json_get(json_root(index), "weight_map");
     if (json_type(map) != JSON_OBJ) return sl_fail(e, SL_EFORMAT, "index: no weight_map");
@@ -102,11 +87,12 @@ int hf_folder_read(struct checkpoint *c, int dir, struct sl_error *e)
 {
     struct sl_error why = {0};
     struct json_doc *index;
-    TRY(read_json(&c->config, dir, "config.json", CONFIG_BYTES_MAX, &json_limits_file, e));
-    int code = read_json(&c->generation, dir, "generation_config.json", CONFIG_BYTES_MAX,
-                         &json_limits_file, &why);
+    TRY(source_json(&c->config, dir, "config.json", CONFIG_BYTES_MAX, &json_limits_file, e));
+    int code = source_json(&c->generation, dir, "generation_config.json", CONFIG_BYTES_MAX,
+                           &json_limits_file, &why);
     if (code < 0 && code != SL_ENOTFOUND) return sl_fail(e, code, "%s", why.text);
-    code = read_json(&index, dir, "model.safetensors.index.json", INDEX_BYTES_MAX, &index_limits, &why);
+    code = source_json(&index, dir, "model.safetensors.index.json", INDEX_BYTES_MAX, &index_limits,
+                       &why);
     if (code == 0) {
         code = read_index(c, dir, index, e);
         json_free(index);

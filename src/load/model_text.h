@@ -1,4 +1,4 @@
-/* model_text.h - what the io side needs of a model: tokenizer, chat template, stop tokens, sampling defaults.
+/* model_text.h - what the io side needs of a model: tokenizer, chat template, stop ids, defaults.
  *
  * From a Hugging Face folder (tokenizer.json, tokenizer_config.json, chat_template.jinja or its key,
  * generation_config.json) or from a GGUF file's metadata. Immutable after open, read by any thread.
@@ -21,7 +21,9 @@ struct model_text {
     struct tokenizer *tok;        /* owned */
     struct chat_template *chat;   /* owned; NULL: the model has none */
     const char *chat_source;      /* owned text of the template, or NULL */
-    int32_t eos[MODEL_EOS_MAX];   /* ids that end a turn: eos_token, generation_config's list, end-of-turn names */
+    /* Ids that end a turn: generation_config.json's, config.json's and the tokenizer's, then special
+     * tokens of known end-of-turn names (model_text.c lists them). */
+    int32_t eos[MODEL_EOS_MAX];
     int n_eos;
     struct generation_defaults defaults;
 };

@@ -1,8 +1,10 @@
-/* safetensors.c - the header of a safetensors file: 8 bytes of length, a JSON object, then the data.
+/* safetensors.c - the header of a safetensors file: 8 bytes of length, a JSON object, then the
+ * data.
  *
  * Layout rules, all of them checked before a byte of data is trusted: the header has at most 64 MiB
- * and fits the file; each tensor's byte range is exactly as long as its shape and type say; sorted by
- * offset, the ranges cover the data without overlap and without gap, to the last byte of the file.
+ * and fits the file; each tensor's byte range is exactly as long as its shape and type say; sorted
+ * by offset, the ranges cover the data without overlap and without gap, to the last byte of the
+ * file.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,26 +24,13 @@ static const struct st_dtype {
     bool loads;
     enum dtype type;
 } dtypes[] = {
-    {"F32", 32, true, DT_F32},
-    {"F16", 16, true, DT_F16},
-    {"BF16", 16, true, DT_BF16},
-    {"F64", 64, false, 0},
-    {"I64", 64, false, 0},
-    {"U64", 64, false, 0},
-    {"C64", 64, false, 0},
-    {"I32", 32, false, 0},
-    {"U32", 32, false, 0},
-    {"I16", 16, false, 0},
-    {"U16", 16, false, 0},
-    {"I8", 8, false, 0},
-    {"U8", 8, false, 0},
-    {"BOOL", 8, false, 0},
-    {"F8_E4M3", 8, false, 0},
-    {"F8_E5M2", 8, false, 0},
-    {"F8_E8M0", 8, false, 0},
-    {"F6_E2M3", 6, false, 0},
-    {"F6_E3M2", 6, false, 0},
-    {"F4", 4, false, 0},
+    {"F32", 32, true, DT_F32}, {"F16", 16, true, DT_F16}, {"BF16", 16, true, DT_BF16},
+    {"F64", 64, false, 0},     {"I64", 64, false, 0},     {"U64", 64, false, 0},
+    {"C64", 64, false, 0},     {"I32", 32, false, 0},     {"U32", 32, false, 0},
+    {"I16", 16, false, 0},     {"U16", 16, false, 0},     {"I8", 8, false, 0},
+    {"U8", 8, false, 0},       {"BOOL", 8, false, 0},     {"F8_E4M3", 8, false, 0},
+    {"F8_E5M2", 8, false, 0},  {"F8_E8M0", 8, false, 0},  {"F6_E2M3", 6, false, 0},
+    {"F6_E3M2", 6, false, 0},  {"F4", 4, false, 0},
 };
 
 struct range {
@@ -90,7 +79,8 @@ static int read_shape(struct reader *r, const json_node *shape, struct tensor *t
         if (t->n_dims == RANK_MAX) return bad(r, t->name, "too many dimensions");
         if (t->n_dims < 4) t->dims[t->n_dims] = (int64_t)dim;
         t->n_dims++;
-        if (ckd_mul(elements, *elements, dim)) return bad(r, t->name, "the shape's product overflows");
+        if (ckd_mul(elements, *elements, dim))
+            return bad(r, t->name, "the shape's product overflows");
     }
     if (t->n_dims == 0) t->dims[t->n_dims++] = 1; /* a scalar reads as [1] */
     return 0;
@@ -126,7 +116,8 @@ static int read_tensor(struct reader *r, const json_node *v)
     char why[32] = "no elements";
     if (t.n_dims > 4) snprintf(why, sizeof why, "rank %d", t.n_dims);
     if (!d->loads) snprintf(why, sizeof why, "dtype %s", d->name);
-    if (!d->loads || t.n_dims > 4 || elements == 0) return tensors_add_foreign(r->c, t.name, why, r->e);
+    if (!d->loads || t.n_dims > 4 || elements == 0)
+        return tensors_add_foreign(r->c, t.name, why, r->e);
     t.type = d->type;
     return tensors_add(r->c, &t, r->e);
 }
@@ -144,7 +135,8 @@ static int check_ranges(struct reader *r)
     if (r->n_ranges) qsort(r->ranges, r->n_ranges, sizeof *r->ranges, by_begin);
     for (size_t i = 0; i < r->n_ranges; i++) {
         if (r->ranges[i].begin != at)
-            return bad(r, r->ranges[i].name, r->ranges[i].begin < at ? "overlaps another" : "a gap before it");
+            return bad(r, r->ranges[i].name,
+                       r->ranges[i].begin < at ? "overlaps another" : "a gap before it");
         at = r->ranges[i].end;
     }
     if (at != r->data_bytes)
@@ -156,7 +148,8 @@ static int check_ranges(struct reader *r)
 static int read_header(struct reader *r, const json_node *root)
 {
     if (json_type(root) != JSON_OBJ)
-        return sl_fail(r->e, SL_EFORMAT, "%.120s: the header is no object", r->c->files[r->file].name);
+        return sl_fail(r->e, SL_EFORMAT, "%.120s: the header is no object",
+                       r->c->files[r->file].name);
     r->ranges = xmalloc(json_len(root) * sizeof *r->ranges);
     for (const json_node *v = json_child(root); v; v = json_next(v))
         if (!str_is(json_key(v), "__metadata__")) TRY(read_tensor(r, v));
@@ -177,7 +170,10 @@ int safetensors_read(struct checkpoint *c, int file, struct sl_error *e)
                        (unsigned long long)n);
     char *text = xmalloc((size_t)n);
     struct json_doc *doc = NULL;
-    struct reader r = {.c = c, .file = file, .e = e, .data_start = LENGTH_BYTES + n,
+    struct reader r = {.c = c,
+                       .file = file,
+                       .e = e,
+                       .data_start = LENGTH_BYTES + n,
                        .data_bytes = (size_t)(s->size - LENGTH_BYTES - n)};
     int code = source_read(s, LENGTH_BYTES, (size_t)n, text, e);
     struct sl_error why = {0};

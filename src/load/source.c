@@ -7,7 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* NONBLOCK: a FIFO in place of a file must not hang the start; it has no effect on regular files. */
+/* NONBLOCK: a FIFO in place of a file must not hang the start; it has no effect on regular files.
+ */
 enum { OPEN_FLAGS = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK };
 
 static bool is_basename(const char *name)
@@ -25,7 +26,8 @@ static int open_link(int dir, const char *name)
     errno = ELOOP;
     if ((size_t)n >= sizeof target) return -1;
     target[n] = '\0';
-    const char *base = strncmp(target, blobs, sizeof blobs - 1) == 0 ? target + sizeof blobs - 1 : target;
+    const char *base =
+        strncmp(target, blobs, sizeof blobs - 1) == 0 ? target + sizeof blobs - 1 : target;
     return is_basename(base) ? openat(dir, target, OPEN_FLAGS | O_NOFOLLOW) : -1;
 }
 
@@ -66,8 +68,8 @@ void source_close(struct source *s)
 int source_read(const struct source *s, uint64_t offset, size_t n, void *dst, struct sl_error *e)
 {
     if (offset > s->size || n > s->size - offset)
-        return sl_fail(e, SL_EFORMAT, "%.120s ends at byte %llu; a read wants %zu bytes at %llu", s->name,
-                       (unsigned long long)s->size, n, (unsigned long long)offset);
+        return sl_fail(e, SL_EFORMAT, "%.120s ends at byte %llu; a read wants %zu bytes at %llu",
+                       s->name, (unsigned long long)s->size, n, (unsigned long long)offset);
     for (char *p = dst; n > 0;) {
         ssize_t got = pread(s->fd, p, n, (off_t)offset);
         if (got < 0 && errno == EINTR) continue;
@@ -101,5 +103,23 @@ int source_slurp_at(int dir, const char *name, size_t max, struct buf *out, stru
     TRY(source_open(&s, dir, name, e));
     int code = source_slurp(&s, max, out, e);
     source_close(&s);
+    return code;
+}
+
+int source_json(struct json_doc **out, int dir, const char *name, size_t max,
+                const struct json_limits *limits, struct sl_error *e)
+{
+    struct buf text;
+    struct sl_error why = {0};
+    *out = NULL;
+    int code = source_slurp_at(dir, name, max, &text, e);
+    if (code == 0 && json_parse(out, text.p, text.n, limits, &why) < 0)
+        code = sl_fail(e, SL_EFORMAT, "%s: %.200s", name, why.text);
+    buf_free(&text);
+    if (code == 0 && json_type(json_root(*out)) != JSON_OBJ) {
+        json_free(*out);
+        *out = NULL;
+        code = sl_fail(e, SL_EFORMAT, "%s is no JSON object", name);
+    }
     return code;
 }

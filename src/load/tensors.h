@@ -7,8 +7,8 @@
 #include "load/source.h"
 
 enum {
-    TENSORS_MAX = 1 << 20,   /* of a whole checkpoint; DeepSeek V3 has 92 thousand */
-    TENSOR_NAME_MAX = 1024,  /* bytes */
+    TENSORS_MAX = 1 << 20,  /* of a whole checkpoint; DeepSeek V3 has 92 thousand */
+    TENSOR_NAME_MAX = 1024, /* bytes */
     SHARDS_MAX = 4096,
 };
 
@@ -19,13 +19,13 @@ struct foreign {
 };
 
 struct checkpoint {
-    char *path;                           /* owned */
-    struct source *files;                 /* owned [n_files] */
+    char *path;           /* owned */
+    struct source *files; /* owned [n_files] */
     int n_files;
-    struct tensor *tensors;               /* owned, in order of file and offset */
+    struct tensor *tensors; /* owned, in order of file and offset */
     size_t n_tensors, cap_tensors;
-    uint32_t *by_name;                    /* owned [n_tensors], sorted */
-    struct foreign *foreign;              /* owned */
+    uint32_t *by_name;       /* owned [n_tensors], sorted */
+    struct foreign *foreign; /* owned */
     size_t n_foreign, cap_foreign;
     struct arena names;
     struct json_doc *config, *generation; /* owned; generation may be NULL */
@@ -37,7 +37,8 @@ int tensors_add(struct checkpoint *c, const struct tensor *t, struct sl_error *e
 int tensors_add_foreign(struct checkpoint *c, struct str name, const char *why, struct sl_error *e);
 /* Build by_name; SL_EFORMAT when a name occurs twice. Once, after the last tensor. */
 int tensors_index(struct checkpoint *c, struct sl_error *e);
-/* dims' product and bytes of the type, checked; the row must be a multiple of the block. True: bad. */
+/* dims' product and bytes of the type, checked; the row must be a multiple of the block. True: bad.
+ */
 bool tensors_bytes(enum dtype type, int n_dims, const int64_t *dims, size_t *bytes);
 /* Take a file over into the table; its index. */
 int tensors_add_file(struct checkpoint *c, struct source s);

@@ -77,19 +77,25 @@ bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
 void tokenizer_token_bytes(const struct tokenizer *t, int32_t id, struct buf *out);
 
 /* Incremental decoding: push ids one by one, get text deltas that are always whole characters and whose
- * concatenation equals tokenizer_decode of all ids (skip_special as given at init). */
+ * concatenation equals tokenizer_decode of all ids (skip_special as given at init). A run of
+ * byte-fallback tokens comes out when it ends, since one bad byte turns all of it into U+FFFD. */
 struct detok {
     const struct tokenizer *t; /* borrowed */
     bool skip_special;
-    char held[16];   /* bytes of an unfinished character, or of a byte-fallback run's tail */
-    int n_held;
-    bool at_start;   /* nothing emitted yet: a leading-space strip may still apply */
+    bool is_begun;   /* a token was decoded: what applies to the first one alone no longer does */
+    bool is_bad_run; /* the running byte-fallback run is not UTF-8 */
+    int n_stripped;  /* characters taken from the start so far; INT_MAX: no more will be */
+    int n_tail;      /* characters held back that a strip at the end may still take */
+    struct buf held; /* owned; bytes of an unfinished character or of a byte-fallback run */
+    size_t n_whole;  /* held bytes known to be whole characters */
 };
 void detok_init(struct detok *d, const struct tokenizer *t, bool skip_special);
 /* Start in the middle: context are the prompt's last ids, whose text is not emitted but decides e.g.
  * whether the first piece keeps its leading space. */
 void detok_prime(struct detok *d, const int32_t *context, size_t n);
 void detok_push(struct detok *d, int32_t id, struct buf *out);
-void detok_finish(struct detok *d, struct buf *out); /* an unfinished tail becomes U+FFFD */
+/* The end: an unfinished tail becomes U+FFFD. Frees what d owns. */
+void detok_finish(struct detok *d, struct buf *out);
+void detok_free(struct detok *d); /* instead of detok_finish, when the rest does not matter */
 
 #endif

@@ -77,3 +77,22 @@ TEST(writes_back)
     buf_free(&b);
     json_free(d);
 }
+
+TEST(nul_keeps_its_length)
+{
+    static const struct json_limits lax = {.max_depth = 8, .max_nodes = 99, .max_keys = 9, .allow_nul = true};
+    const char *text = "{\"a\":\"x\",\"k\\u0000\\u00e9\":\"\\u0000\\ud83d\\ude00\\n\",\"\\u0000\":7,\"z\":\"\"}";
+    struct json_doc *d;
+    struct buf b = buf_make(1000);
+    CHECK(json_parse(&d, text, strlen(text), &lax, NULL) == 0);
+    const json_node *v = json_next(json_child(json_root(d)));
+    CHECK(str_eq(json_key(v), STR("k\0\xC3\xA9")));
+    CHECK(str_eq(json_str(v), STR("\0\xF0\x9F\x98\x80\n")));
+    v = json_next(v);
+    CHECK(str_eq(json_key(v), STR("\0")) && json_int(v) == 7);
+    CHECK(str_eq(json_key(json_next(v)), STR("z")) && json_str(json_next(v)).n == 0);
+    json_put_node(&b, json_root(d));
+    CHECK_MSG(strstr(buf_cstr(&b), "\"k\\u0000\xC3\xA9\":\"\\u0000"), "%s", buf_cstr(&b));
+    buf_free(&b);
+    json_free(d);
+}

@@ -1,0 +1,106 @@
+/* api.h - the OpenAI wire format, both ways, without sockets: bytes of JSON in, bytes of JSON or
+ * SSE out.
+ *
+ * The server calls these in the order of the twelve stages:
+ *   api_parse     (2)      body -> struct api_request, checked whole; nothing below sees JSON
+ *   api_prepare   (3)      chat template, tokenizer -> prompts as ids; context length checked,
+ * max_tokens clamped (submit one sl_request a choice with api_engine_request) api_response_*  (10,
+ * 11) engine events -> text deltas, stop strings, log probabilities -> bytes Everything of one
+ * request lives in its arena or in its api_response. Not thread-safe per request; the context is
+ * immutable and shared. api_parse and api_prepare may run on a work-pool thread. Source: OpenAI API
+ * reference (chat, completions, models), vLLM's extensions; tests/e2e numbers each rule.
+ */
+#ifndef API_API_H
+#define API_API_H
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/json.h"
+#include "load/model_text.h"
+#include "sluice/sluice.h"
+
+enum { API_CHOICES_MAX = 64 }; /* prompts times n of one request */
+
+/* Process-wide and immutable; borrowed by every request. */
+struct api_context {
+    const struct model_text *text;
+    const struct sl_info *info;
+    const char *const *served_names; /* [n_served]; the first is the canonical id in answers */
+    int n_served;
+    int64_t created;      /* for /v1/models */
+    char fingerprint[24]; /* "fp_" + 10 hex of build, model and config */
+    int n_max;            /* cap of `n` (16) */
+    bool strict_length;   /* prompt + max_tokens beyond the context: error instead of clamp */
+    bool model_defaults;  /* generation_config.json's sampling defaults apply */
+};
+
+enum api_kind { API_CHAT, API_COMPLETION };
+
+struct api_request; /* opaque; in the arena given to api_parse */
+
+int api_parse(struct api_request **out, enum api_kind kind, const struct api_context *ctx,
+              struct str body, struct arena *arena, struct sl_error *e);
+int api_prepare(struct api_request *r, struct sl_error *e);
+/* api_parse keeps the JSON tree until api_prepare; call this when a request is dropped between or
+ * after. */
+void api_request_free(
+    struct api_request *r); /* NULL is fine; the arena itself stays the caller's */
+
+bool api_is_stream(const struct api_request *r);
+int api_n_choices(const struct api_request *r); /* engine requests to submit, 1..API_CHOICES_MAX */
+uint64_t
+api_cost_tokens(const struct api_request *r); /* prompt + max_tokens over all choices, for quotas */
+struct str api_cache_salt(const struct api_request *r); /* "" if none */
+/* The engine request of choice i; borrowed from r. The caller adds the tenant to salt. `entropy`
+ * seeds a choice when the client gave no seed (choice i uses seed + i). */
+void api_engine_request(const struct api_request *r, int choice, uint64_t entropy,
+                        struct sl_request *out);
+
+struct api_response; /* owns its state; one a request */
+
+/* id_hex: at least 24 url-safe characters that make "chatcmpl-..." / "cmpl-..." unique. r must
+ * outlive it. */
+struct api_response *api_response_new(const struct api_request *r, const char *id_hex,
+                                      int64_t created);
+void api_response_free(struct api_response *p);
+
+/* Streaming: append the first chunks (a role chunk for each choice in order; echo text). */
+void api_response_start(struct api_response *p, struct buf *out);
+/* One engine event of choice i. Streaming: appends whole SSE events to out (or nothing while text
+ * is held back). Not streaming: gathers. Returns true when this choice needs no more tokens
+ * although the engine still runs it (a stop string matched): the caller cancels that engine request
+ * and goes on feeding its events, which are then ignored. */
+bool api_response_event(struct api_response *p, int choice, const struct sl_event *ev,
+                        struct buf *out);
+/* All choices have their finish reason (and, streaming, their finish chunk was written). */
+bool api_response_complete(const struct api_response *p);
+/* Did a choice end in SL_FINISH_ERROR? Its code, else 0. The caller then answers an error. */
+int api_response_failed(const struct api_response *p);
+/* Streaming: the usage chunk if asked for, then [DONE]. Not streaming: the whole body. Once, when
+ * complete. */
+void api_response_finish(struct api_response *p, struct buf *out);
+/* Streaming: one error event and [DONE], instead of finish. */
+void api_response_error(struct api_response *p, const struct sl_error *e, struct buf *out);
+
+struct api_usage {
+    uint64_t prompt_tokens, cached_tokens, completion_tokens;
+};
+struct api_usage api_response_usage(const struct api_response *p);
+enum sl_finish api_response_reason(const struct api_response *p, int choice);
+
+/* {"error":{...}} of section 2, all four keys. */
+void api_error_body(const struct sl_error *e, struct buf *out);
+
+/* The small endpoints: a body in, a body out. */
+void api_models(const struct api_context *ctx, struct buf *out);
+int api_model(const struct api_context *ctx, struct str id, struct buf *out, struct sl_error *e);
+int api_tokenize(const struct api_context *ctx, struct str body, struct buf *out,
+                 struct sl_error *e);
+int api_detokenize(const struct api_context *ctx, struct str body, struct buf *out,
+                   struct sl_error *e);
+/* {"prompt": text} of a chat request's messages: POST /apply-template, for tests and debugging. */
+int api_apply_template(const struct api_context *ctx, struct str body, struct buf *out,
+                       struct sl_error *e);
+
+#endif

@@ -1,0 +1,71 @@
+/* api_impl.h - what the files of api/ share: the parsed request. Not for other layers. */
+#ifndef API_API_IMPL_H
+#define API_API_IMPL_H
+
+#include "api/api.h"
+#include "api/fields.h"
+#include "api/stop.h"
+
+#define API_ABSENT INT64_MIN /* an integer field that was not given */
+enum { BAD_WORD_BYTES_MAX = 1024, CACHE_SALT_BYTES_MAX = 128, TOOLS_MAX = 128 };
+
+/* The scalar fields of a body, as given; the table of sampling_in.c fills it. */
+struct api_fields {
+    struct str model, reasoning_effort, verbosity, cache_salt;
+    double temperature, top_p, min_p, typical_p; /* NAN: absent */
+    double repetition_penalty, presence_penalty, frequency_penalty;
+    int64_t top_k, n, best_of, max_tokens, max_completion_tokens, max_new_tokens, n_predict;
+    int64_t min_tokens, seed, logprobs, top_logprobs, prompt_logprobs;
+    int64_t priority, truncate_prompt_tokens;
+    bool stream, include_usage, continuous_usage, echo, want_logprobs, ignore_eos;
+    bool include_stop, skip_special, spaces_between, add_special, add_generation_prompt;
+    bool continue_final, return_token_ids, tokens_as_ids, parallel_tool_calls, beam_search;
+};
+
+struct api_prompt {
+    struct str text;    /* given as text (completion), or what echo shows */
+    const int32_t *ids; /* in the arena */
+    uint32_t n, max_tokens;
+    bool is_text; /* given as text: to be tokenized */
+    bool has_bos; /* the tokenizer put its BOS in front, which the text does not show */
+};
+
+struct api_request {
+    enum api_kind kind;
+    const struct api_context *ctx; /* borrowed */
+    struct arena *arena;           /* borrowed */
+    struct json_doc *doc;          /* owned until api_prepare */
+    struct api_fields f;
+    struct sl_sampling sampling;     /* but for seed and max_tokens, which a choice sets */
+    const struct stop_set *stop_set; /* NULL: no stop strings */
+    const struct str *stops;         /* [n_stops], in the arena */
+    int n_stops;
+    const struct str *bad_words; /* [n_bad_words], in the tree until api_prepare */
+    int n_bad_words;
+    const json_node *messages, *tools, *documents, *kwargs; /* in the tree until api_prepare */
+    struct api_prompt *prompts;                             /* [n_prompts]; one for a chat */
+    int n_prompts;
+    bool has_service_tier;
+};
+
+/* The parts of api_parse; all leave the tree alone. */
+int read_fields(struct api_request *r, const json_node *root, struct sl_error *e);
+int read_sampling(struct api_request *r, const json_node *root, struct sl_error *e);
+int read_chat(struct api_request *r, const json_node *root, struct sl_error *e);
+int read_completion(struct api_request *r, const json_node *root, struct sl_error *e);
+int read_tools(struct api_request *r, const json_node *root, struct sl_error *e);
+int check_messages(const json_node *messages, struct sl_error *e);
+int check_response_format(const json_node *format, struct sl_error *e);
+
+/* The model named in a body is one of ours; an empty name is the default model. */
+int check_model(const struct api_context *ctx, struct str model, struct sl_error *e);
+/* An array of token ids into the arena; each in [0, n_vocab). */
+int read_ids(const json_node *array, const char *param, const struct api_context *ctx,
+             struct arena *arena, const int32_t **out, uint32_t *n, struct sl_error *e);
+/* The prompt's text of a chat request, appended. */
+int render_chat(const struct api_request *r, struct buf *out, struct sl_error *e);
+/* SL_ETOOLARGE: the request's arena is full. */
+int arena_full(struct sl_error *e);
+struct str arena_copy(struct arena *a, struct str s); /* p NULL when full */
+
+#endif

@@ -1,0 +1,48 @@
+/* out.h - what the writing files of api/ share: the response's state and the pieces of its JSON. */
+#ifndef API_OUT_H
+#define API_OUT_H
+
+#include "api/choice.h"
+
+struct response_choice {
+    struct choice c;
+    struct buf prefix;   /* streaming: an event up to the value of its text */
+    bool is_closed;      /* its finish chunk is written, or the choice failed */
+    bool has_prompt_ids; /* return_token_ids: the prompt's were sent */
+};
+
+struct api_response {
+    const struct api_request *r; /* borrowed */
+    char id[80];
+    int64_t created;
+    int n;
+    struct response_choice *choices; /* owned, [n] */
+    struct buf head;                 /* streaming: an event up to and with "choices":[ */
+    struct buf suffix;  /* streaming: an event from behind the text of a plain token to its end */
+    struct buf scratch; /* one token's bytes */
+};
+
+/* sse.c */
+void sse_prepare(struct api_response *p);
+void sse_start(struct api_response *p, struct buf *out);
+void sse_drain(struct api_response *p, int choice,
+               struct buf *out); /* what choice_take gives, then the finish chunk */
+void sse_end(struct api_response *p, struct buf *out);
+
+/* openai_out.c, legacy_out.c: whole bodies */
+void chat_body(struct api_response *p, struct buf *out);
+void completion_body(struct api_response *p, struct buf *out);
+
+/* logprobs_out.c */
+void put_chat_logprobs(struct api_response *p, const struct slice *s, struct buf *out);
+void put_legacy_logprobs(struct api_response *p, const struct slice *s, struct buf *out);
+void put_prompt_logprobs(struct api_response *p, const struct choice *c, struct buf *out);
+
+/* openai_out.c: pieces */
+void put_usage(const struct api_usage *u, struct buf *out);
+void put_id_list(const int32_t *ids, size_t n, struct buf *out);
+void put_stop_reason(const struct choice *c, struct buf *out); /* ,"stop_reason":... */
+/* {"id":...,"object":...,"created":...,"model":..., - the opening of a body or an event */
+void put_opening(const struct api_response *p, const char *object, struct buf *out);
+
+#endif

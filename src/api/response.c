@@ -1,0 +1,136 @@
+/* response.c - the life of an answer: engine events of its choices in, bytes out, usage at the end;
+ * and error bodies.
+ *
+ * Owns one struct choice for each engine request. Belongs to the io thread.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "api/out.h"
+#include "base/utf8.h"
+
+/* One event's fixed parts are small, even with a long model name; one token's bytes too. */
+enum { PART_BYTES_MAX = 1 << 20 };
+
+struct api_response *api_response_new(const struct api_request *r, const char *id_hex,
+                                      int64_t created)
+{
+    struct api_response *p = xcalloc(1, sizeof *p);
+    *p = (struct api_response){.r = r,
+                               .created = created,
+                               .n = api_n_choices(r),
+                               .head = buf_make(PART_BYTES_MAX),
+                               .suffix = buf_make(PART_BYTES_MAX),
+                               .scratch = buf_make(PART_BYTES_MAX)};
+    snprintf(p->id, sizeof p->id, "%s-%s", r->kind == API_CHAT ? "chatcmpl" : "cmpl", id_hex);
+    p->choices = xcalloc((size_t)p->n, sizeof *p->choices);
+    for (int i = 0; i < p->n; i++) {
+        choice_init(&p->choices[i].c, r, &r->prompts[i / (int)r->f.n]);
+        p->choices[i].prefix = buf_make(PART_BYTES_MAX);
+    }
+    if (r->f.stream) sse_prepare(p);
+    return p;
+}
+
+void api_response_free(struct api_response *p)
+{
+    if (!p) return;
+    for (int i = 0; i < p->n; i++) {
+        choice_free(&p->choices[i].c);
+        buf_free(&p->choices[i].prefix);
+    }
+    buf_free(&p->head);
+    buf_free(&p->suffix);
+    buf_free(&p->scratch);
+    free(p->choices);
+    free(p);
+}
+
+void api_response_start(struct api_response *p, struct buf *out)
+{
+    if (p->r->f.stream) sse_start(p, out);
+}
+
+bool api_response_event(struct api_response *p, int choice, const struct sl_event *ev,
+                        struct buf *out)
+{
+    ASSERT(choice >= 0 && choice < p->n);
+    struct choice *c = &p->choices[choice].c;
+    if (!choice_event(c, ev)) return false;
+    if (p->r->f.stream) sse_drain(p, choice, out);
+    return c->is_finished && ev->kind != SL_EV_DONE;
+}
+
+bool api_response_complete(const struct api_response *p)
+{
+    for (int i = 0; i < p->n; i++)
+        if (!p->choices[i].c.is_finished) return false;
+    return true;
+}
+
+int api_response_failed(const struct api_response *p)
+{
+    for (int i = 0; i < p->n; i++)
+        if (p->choices[i].c.reason == SL_FINISH_ERROR) return p->choices[i].c.error;
+    return 0;
+}
+
+void api_response_finish(struct api_response *p, struct buf *out)
+{
+    if (p->r->f.stream)
+        sse_end(p, out);
+    else if (p->r->kind == API_CHAT)
+        chat_body(p, out);
+    else
+        completion_body(p, out);
+}
+
+struct api_usage api_response_usage(const struct api_response *p)
+{
+    struct api_usage u = {0};
+    for (int i = 0; i < p->n; i++) {
+        const struct choice *c = &p->choices[i].c;
+        u.completion_tokens += c->n_tokens;
+        if (i % (int)p->r->f.n) continue; /* the prompt counts once, however many choices it has */
+        u.prompt_tokens += c->prompt->n;
+        u.cached_tokens += c->n_cached;
+    }
+    return u;
+}
+
+enum sl_finish api_response_reason(const struct api_response *p, int choice)
+{
+    return p->choices[choice].c.reason;
+}
+
+/* ------------------------------------------------------------------ errors */
+
+void api_error_body(const struct sl_error *e, struct buf *out)
+{
+    struct str text = str_of(e->text), param = str_of(e->param);
+    text.n -= utf8_incomplete_tail(text.p, text.n); /* cut by the size of the field */
+    if (text.n == 0) text = str_of(sl_err_type(e->code));
+    buf_puts(out, "{\"error\":{\"message\":");
+    json_put_str(out, text);
+    buf_puts(out, ",\"type\":");
+    json_put_str(out, str_of(sl_err_type(e->code)));
+    buf_puts(out, ",\"param\":");
+    if (param.n)
+        json_put_str(out, param);
+    else
+        buf_puts(out, "null");
+    buf_puts(out, ",\"code\":");
+    if (sl_err_openai_code(e->code))
+        json_put_str(out, str_of(sl_err_openai_code(e->code)));
+    else
+        buf_puts(out, "null");
+    buf_puts(out, "}}");
+}
+
+void api_response_error(struct api_response *p, const struct sl_error *e, struct buf *out)
+{
+    (void)p;
+    buf_puts(out, "data: ");
+    api_error_body(e, out);
+    buf_puts(out, "\n\ndata: [DONE]\n\n");
+}

@@ -1,0 +1,305 @@
+/* sim_dev.c - a device that does no maths: it hashes, and so notices every misplaced page.
+ *
+ * It ignores the steps of the plan and does everything in launch: each row reads its predecessor's hash
+ * through the block table and writes its own; wanted rows turn the hash into a token. Any stale, aliased,
+ * missing or misplaced page changes the output. A step's length is emulated by sim_step_us.
+ * Honoured of sampling: temperature (with seed and position), penalties (that output counts matter, not
+ * how), bias of +-100, allowed_ids, bad words of one token, min_tokens, ignore_eos, log probabilities.
+ */
+#include "backend/sim_dev.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/err.h"
+
+enum {
+    N_RESULTS = 3,    /* two outstanding and the one being read */
+    EOS_ONE_IN = 64,  /* how seldom a text ends by itself */
+    WORDS_MIN = 4096,
+};
+
+struct sim_slot {
+    struct sl_sampling s;
+    int32_t *ids; /* owned; what s's arrays point to */
+    size_t ids_max;
+    uint64_t head, output_sum;
+    int32_t last_token;
+};
+
+struct dev {
+    struct dev_config cfg;
+    struct sim_slot *slot; /* owned [max_seqs] */
+    uint64_t *word;        /* owned [n_words]: the pages; grows to the highest page seen */
+    int64_t n_words;
+    struct result result[N_RESULTS]; /* arrays owned */
+    uint64_t end_us[N_RESULTS];
+    uint64_t n_launched, n_collected;
+    void **block; /* owned: what alloc gave out */
+    size_t n_blocks;
+};
+
+static uint64_t now_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+static int sim_probe(struct sl_error *e)
+{
+    (void)e;
+    return 0;
+}
+
+static uint64_t sim_memory(void) { return (uint64_t)1 << 30; }
+
+static void sim_close(struct dev *d)
+{
+    if (!d) return;
+    for (int32_t i = 0; i < d->cfg.max_seqs; i++) free(d->slot[i].ids);
+    for (int i = 0; i < N_RESULTS; i++) {
+        struct result *r = &d->result[i];
+        void *owned[] = {r->token, r->logprob, r->rank, r->n_top, r->top_id, r->top_logprob};
+        for (size_t k = 0; k < sizeof owned / sizeof *owned; k++) free(owned[k]);
+    }
+    for (size_t i = 0; i < d->n_blocks; i++) free(d->block[i]);
+    free(d->block);
+    free(d->slot);
+    free(d->word);
+    free(d);
+}
+
+static int sim_open(struct dev **out, const struct dev_config *c, struct sl_error *e)
+{
+    if (c->n_vocab < 1 || c->max_seqs < 1 || c->max_wants < 1 || c->page_size < 1)
+        return sl_fail(e, SL_EINVAL, "the sim device needs a vocabulary, sequences and pages");
+    struct dev *d = xcalloc(1, sizeof *d);
+    size_t n = (size_t)c->max_wants;
+    d->cfg = *c;
+    d->slot = xcalloc((size_t)c->max_seqs, sizeof *d->slot);
+    for (int i = 0; i < N_RESULTS; i++) {
+        d->result[i] = (struct result){.token = xcalloc(n, sizeof(int32_t)),
+                                       .logprob = xcalloc(n, sizeof(float)),
+                                       .rank = xcalloc(n, sizeof(int32_t)),
+                                       .n_top = xcalloc(n, sizeof(int32_t)),
+                                       .top_id = xcalloc(n * SL_TOP_MAX, sizeof(int32_t)),
+                                       .top_logprob = xcalloc(n * SL_TOP_MAX, sizeof(float))};
+    }
+    *out = d;
+    return 0;
+}
+
+static void *sim_alloc(struct dev *d, size_t bytes, const char *what, struct sl_error *e)
+{
+    size_t rounded;
+    void *p = ckd_align(&rounded, bytes ? bytes : 1, 64) ? NULL : aligned_alloc(64, rounded);
+    if (!p) {
+        sl_fail(e, SL_ENOMEM, "no room for %zu bytes of %s", bytes, what);
+        return NULL;
+    }
+    memset(p, 0, rounded);
+    d->block = xrealloc(d->block, (d->n_blocks + 1) * sizeof *d->block);
+    return d->block[d->n_blocks++] = p;
+}
+
+/* Weights are not kept: one line stands for any number of rows. */
+static size_t sim_weight_bytes(enum dtype type, int64_t rows, int64_t cols)
+{
+    (void)type, (void)rows, (void)cols;
+    return 64;
+}
+
+static int sim_upload(struct dev *d, const struct weight_part *part, int64_t cols, int64_t row0, int64_t n,
+                      const void *src)
+{
+    (void)d, (void)part, (void)cols, (void)row0, (void)n, (void)src;
+    return 0;
+}
+
+static const int32_t *copy_ids(int32_t **at, const void *from, size_t n)
+{
+    int32_t *to = *at;
+    if (n) memcpy(to, from, n * sizeof *to);
+    *at += n;
+    return to;
+}
+
+static int sim_assign(struct dev *d, int32_t slot, const struct slot_init *init)
+{
+    struct sim_slot *t = &d->slot[slot];
+    const struct sl_sampling *s = init->sampling;
+    size_t n_bad = 0;
+    for (uint32_t i = 0; i < s->n_bad_words; i++) n_bad += s->bad_word_len[i];
+    size_t n_ids = s->n_stop_ids + 2 * (size_t)s->n_bias + s->n_allowed + n_bad + s->n_bad_words;
+    if (n_ids > t->ids_max) t->ids = xrealloc(t->ids, (t->ids_max = n_ids) * sizeof *t->ids);
+    int32_t *at = t->ids;
+    t->s = *s;
+    t->s.stop_ids = copy_ids(&at, s->stop_ids, s->n_stop_ids);
+    t->s.bias = (const struct sl_bias *)copy_ids(&at, s->bias, 2 * (size_t)s->n_bias);
+    t->s.allowed_ids = copy_ids(&at, s->allowed_ids, s->n_allowed);
+    t->s.bad_words = copy_ids(&at, s->bad_words, n_bad);
+    t->s.bad_word_len = (const uint32_t *)copy_ids(&at, s->bad_word_len, s->n_bad_words);
+    t->head = sim_head(init->salt);
+    t->last_token = -1;
+    t->output_sum = 0;
+    for (int32_t i = 0; i < init->n_output; i++)
+        t->output_sum += sim_mix(0, (uint64_t)init->tokens[init->n_prompt + i]);
+    return 0;
+}
+
+static bool is_banned(const struct sl_sampling *s, int32_t token, uint32_t position)
+{
+    for (uint32_t i = 0; i < s->n_bias; i++)
+        if (s->bias[i].token == token && s->bias[i].value <= -100) return true;
+    for (uint32_t i = 0; position < s->min_tokens && i < s->n_stop_ids; i++)
+        if (s->stop_ids[i] == token) return true;
+    const int32_t *word = s->bad_words;
+    for (uint32_t i = 0; i < s->n_bad_words; word += s->bad_word_len[i++])
+        if (s->bad_word_len[i] == 1 && *word == token) return true;
+    return false;
+}
+
+int32_t sim_pick(const struct sl_sampling *s, int32_t n_vocab, uint64_t logits, uint32_t position,
+                 uint64_t output_sum)
+{
+    static const char text[] = "the quick brown fox jumps over a lazy dog and then sleeps a lot ";
+    uint64_t x = logits;
+    if (s->temperature > 0) x = sim_mix(x, s->seed + position);
+    if (s->repetition_penalty != 1 || s->presence_penalty != 0 || s->frequency_penalty != 0)
+        x = sim_mix(x, output_sum);
+    for (uint32_t i = 0; i < s->n_bias; i++)
+        if (s->bias[i].value >= 100) return s->bias[i].token;
+    if (s->n_eos > 0 && !s->ignore_eos && s->n_allowed == 0 && (x >> 40) % EOS_ONE_IN == 0 &&
+        !is_banned(s, s->stop_ids[0], position))
+        return s->stop_ids[0];
+    for (uint64_t k = 0; k < 64; k++) {
+        uint64_t y = x + k * 0x9e3779b9u;
+        int32_t token = s->n_allowed ? s->allowed_ids[y % s->n_allowed]
+                        : n_vocab < 128 ? (int32_t)(y % (uint64_t)n_vocab)
+                                        : text[y % (sizeof text - 1)];
+        if (!is_banned(s, token, position)) return token;
+    }
+    for (int32_t token = 0; token < n_vocab; token++)
+        if (!is_banned(s, token, position)) return token;
+    return 0;
+}
+
+uint64_t *sim_words(struct dev *d, int64_t *n_words)
+{
+    *n_words = d->n_words;
+    return d->word;
+}
+
+static void hold(struct dev *d, int64_t n)
+{
+    if (n <= d->n_words) return;
+    int64_t held = d->n_words ? d->n_words : WORDS_MIN;
+    while (held < n) held *= 2;
+    d->word = xrealloc(d->word, (size_t)held * sizeof *d->word);
+    memset(d->word + d->n_words, 0, (size_t)(held - d->n_words) * sizeof *d->word);
+    d->n_words = held;
+}
+
+/* Hash at a position of the batch's sequence i, through its block table. */
+static uint64_t word_at(const struct dev *d, const struct batch *b, int32_t i, int32_t pos)
+{
+    const int32_t *pages = b->pages + (size_t)i * (size_t)b->pages_stride;
+    return d->word[(int64_t)pages[pos / b->page_size] * b->page_size + pos % b->page_size];
+}
+
+static void answer(struct dev *d, const struct batch *b, int32_t i, struct result *r)
+{
+    const struct want *w = &b->want[i];
+    struct sim_slot *t = &d->slot[b->slot[w->seq]];
+    int32_t pos = b->pos[w->row], n = pos + 1 < b->kv_len[w->seq] ? pos + 1 : b->kv_len[w->seq];
+    uint64_t h = word_at(d, b, w->seq, pos);
+    uint64_t logits = sim_logits(h, word_at(d, b, w->seq, sim_look(h, 0, n)),
+                                 word_at(d, b, w->seq, sim_look(h, 1, n)));
+    int32_t token = w->target, n_vocab = d->cfg.n_vocab;
+    if (token < 0) {
+        token = sim_pick(&t->s, n_vocab, logits, w->position, t->output_sum);
+        t->output_sum += sim_mix(0, (uint64_t)token);
+        t->last_token = token;
+    }
+    r->token[i] = token;
+    r->logprob[i] = sim_logprob(logits, token);
+    r->rank[i] = 1;
+    r->n_top[i] = w->n_top < n_vocab ? w->n_top : n_vocab;
+    for (int32_t k = 0; k < r->n_top[i]; k++) {
+        r->top_id[i * SL_TOP_MAX + k] = (token + k) % n_vocab;
+        r->top_logprob[i * SL_TOP_MAX + k] = r->logprob[i] - 0.25f * (float)k;
+    }
+}
+
+static void run(struct dev *d, const struct batch *b)
+{
+    const struct want *w = b->want, *w_end = b->want + b->n_wants;
+    struct result *r = &d->result[d->n_launched % N_RESULTS];
+    for (int32_t i = 0; i < b->n_seqs; i++) {
+        struct sim_slot *t = &d->slot[b->slot[i]];
+        for (int32_t row = b->q_start[i]; row < b->q_start[i + 1]; row++) {
+            int32_t token = b->token[row] >= 0 ? b->token[row] : t->last_token;
+            uint64_t before = b->pos[row] > 0 ? word_at(d, b, i, b->pos[row] - 1) : t->head;
+            hold(d, (int64_t)b->kv_slot[row] + 1);
+            d->word[b->kv_slot[row]] = sim_mix(before, (uint64_t)token);
+        }
+        for (; w < w_end && w->seq == i; w++) answer(d, b, (int32_t)(w - b->want), r);
+    }
+    r->step_id = b->step_id;
+    r->n_wants = b->n_wants;
+    r->device_us = d->cfg.sim_step_us;
+}
+
+static int sim_launch(struct dev *d, const struct step *steps, int32_t n_steps, const struct batch *b)
+{
+    (void)steps, (void)n_steps; /* no maths */
+    uint64_t at = d->n_launched % N_RESULTS;
+    run(d, b);
+    if (d->cfg.sim_step_us) { /* steps run one after the other */
+        uint64_t start = now_us(), before = d->end_us[(at + N_RESULTS - 1) % N_RESULTS];
+        d->end_us[at] = (start > before ? start : before) + d->cfg.sim_step_us;
+    }
+    d->n_launched++;
+    return 0;
+}
+
+static int sim_collect(struct dev *d, const struct result **out)
+{
+    uint64_t at = d->n_collected++ % N_RESULTS, end_us = d->end_us[at];
+    if (d->cfg.sim_step_us) {
+        struct timespec t = {(time_t)(end_us / 1000000), (long)(end_us % 1000000) * 1000};
+        while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) != 0) {}
+    }
+    *out = &d->result[at];
+    return 0;
+}
+
+static int sim_op(struct dev *d, const struct batch *b, const struct step *s)
+{
+    (void)d, (void)b, (void)s;
+    return 0;
+}
+
+const struct device device_sim = {
+    .name = "sim",
+    .act_type = DT_F32,
+    .kv_type = DT_F32,
+    .default_max_seqs = 256,
+    .default_max_tokens = 2048,
+    .default_async = 1,
+    .probe = sim_probe,
+    .memory = sim_memory,
+    .open = sim_open,
+    .close = sim_close,
+    .alloc = sim_alloc,
+    .weight_bytes = sim_weight_bytes,
+    .upload = sim_upload,
+    .assign = sim_assign,
+    .launch = sim_launch,
+    .collect = sim_collect,
+    .ops = {[OP_EMBED] = sim_op, [OP_NORM] = sim_op, [OP_LINEAR] = sim_op, [OP_ROPE_KV] = sim_op,
+            [OP_ATTN] = sim_op, [OP_GLU] = sim_op, [OP_ADD] = sim_op, [OP_ADD_NORM] = sim_op,
+            [OP_REDUCE] = sim_op, [OP_GATHER] = sim_op, [OP_LOGITS] = sim_op, [OP_SAMPLE] = sim_op},
+};

@@ -1,0 +1,127 @@
+/* batch.c - sequences to arrays. Linear in rows and pages; allocates nothing after job_open. */
+#include "engine/batch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/mutants.h"
+
+void job_open(struct job *j, const struct job_limits *l)
+{
+    size_t n_tokens = (size_t)l->max_tokens, n_seqs = (size_t)l->max_seqs;
+    *j = (struct job){0};
+    j->assign = xcalloc(n_seqs, sizeof *j->assign);
+    j->req = xcalloc(n_seqs, sizeof *j->req);
+    j->token = xcalloc(n_tokens, sizeof *j->token);
+    j->pos = xcalloc(n_tokens, sizeof *j->pos);
+    j->kv_slot = xcalloc(n_tokens, sizeof *j->kv_slot);
+    j->q_start = xcalloc(n_seqs + 1, sizeof *j->q_start);
+    j->kv_len = xcalloc(n_seqs, sizeof *j->kv_len);
+    j->slot = xcalloc(n_seqs, sizeof *j->slot);
+    j->pages = xcalloc(n_seqs * (size_t)l->pages_stride, sizeof *j->pages);
+    j->want = xcalloc((size_t)l->max_wants, sizeof *j->want);
+    j->b = (struct batch){.page_size = l->page_size,
+                          .pages_stride = l->pages_stride,
+                          .token = j->token,
+                          .pos = j->pos,
+                          .kv_slot = j->kv_slot,
+                          .q_start = j->q_start,
+                          .kv_len = j->kv_len,
+                          .slot = j->slot,
+                          .pages = j->pages,
+                          .want = j->want};
+}
+
+void job_close(struct job *j)
+{
+    void *owned[] = {j->assign, j->req,    j->token, j->pos,   j->kv_slot,
+                     j->q_start, j->kv_len, j->slot,  j->pages, j->want};
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
+    *j = (struct job){0};
+}
+
+void job_clear(struct job *j, uint64_t step_id)
+{
+    j->b.step_id = step_id;
+    j->b.n_tokens = j->b.n_seqs = j->b.n_wants = j->n_assigns = 0;
+}
+
+void job_assign(struct job *j, const struct seq *s)
+{
+    const struct request *rq = s->rq;
+    j->assign[j->n_assigns++] = (struct job_assign){
+        .dev_slot = s->dev_slot,
+        .init = {.sampling = &rq->sampling,
+                 .tokens = rq->tokens,
+                 .n_prompt = rq->n_prompt,
+                 .n_output = MUT(SLOT_NO_HISTORY, s->n_output, 0),
+                 .salt = {rq->salt[0], rq->salt[1]}}};
+    int32_t *n_output = &j->assign[j->n_assigns - 1].init.n_output;
+    if (MUT(SLOT_HISTORY_TWICE, false, *n_output > 1)) (*n_output)--;
+    if (MUT(SLOT_NOT_ASSIGNED, false, s->n_output > 0)) j->n_assigns--;
+}
+
+/* Is the log probability of the prompt token after position pos still to be reported? */
+static bool is_scored_row(const struct seq *s, int32_t pos)
+{
+    return s->rq->sampling.n_prompt_logprobs >= 0 && pos + 1 < s->rq->n_prompt &&
+           pos + 1 > MUT(SCORE_TWICE, s->n_scored, 0);
+}
+
+/* Does the row at pos sample? The last known (or pending) one does, while there is something to generate. */
+static bool is_sampling_row(const struct seq *s, int32_t pos)
+{
+    return pos + 1 == seq_len(s) + s->n_pending && s->n_output + s->n_pending < s->rq->max_tokens;
+}
+
+int32_t job_wants(const struct seq *s, int32_t n_rows)
+{
+    int32_t end = s->n_planned + n_rows, n = is_sampling_row(s, end - 1);
+    if (s->rq->sampling.n_prompt_logprobs < 0) return n;
+    int32_t first = s->n_planned > s->n_scored ? s->n_planned : s->n_scored;
+    int32_t last = end < s->rq->n_prompt ? end : s->rq->n_prompt - 1;
+    return n + (last > first ? last - first : 0);
+}
+
+static void add_want(struct job *j, const struct seq *s, int32_t pos, int32_t row)
+{
+    struct want w = {.row = row, .seq = j->b.n_seqs};
+    if (is_scored_row(s, pos)) {
+        w.target = s->rq->tokens[pos + 1];
+        w.n_top = s->rq->sampling.n_prompt_logprobs;
+    } else if (is_sampling_row(s, pos)) {
+        int32_t index = s->n_output + s->n_pending;
+        w.target = -1;
+        w.n_top = s->rq->sampling.n_logprobs;
+        w.position = (uint32_t)MUT(BATCH_COUNTER, index, index - s->n_output_at_start);
+    } else {
+        return;
+    }
+    j->want[j->b.n_wants++] = w;
+}
+
+void job_add(struct job *j, struct seq *s, int32_t req, int32_t n_rows, const int32_t *pages)
+{
+    struct batch *b = &j->b;
+    int32_t ps = b->page_size, first = s->n_planned, end = first + n_rows, len = seq_len(s);
+    int32_t row = b->n_tokens;
+    j->q_start[b->n_seqs] = row;
+    for (int32_t pos = first; pos < end; pos++, row++) {
+        int32_t last_known = MUT(BATCH_OLD_TOKEN, -1, s->rq->tokens[len - 1]);
+        int32_t page = pages[MUT(BATCH_KV_SLOT, pos, pos > first + 1 ? pos - 1 : pos) / ps];
+        j->token[row] = pos < len ? s->rq->tokens[pos] : last_known;
+        j->pos[row] = pos;
+        j->kv_slot[row] = page * ps + pos % ps;
+        add_want(j, s, pos, row);
+    }
+    j->req[b->n_seqs] = req;
+    j->slot[b->n_seqs] = s->dev_slot;
+    j->kv_len[b->n_seqs] = MUT(BATCH_KV_LEN, end, first > 0 ? first : end);
+    memcpy(j->pages + (size_t)b->n_seqs * (size_t)b->pages_stride, pages,
+           (size_t)s->n_pages * sizeof *pages);
+    b->n_tokens = row;
+    j->q_start[++b->n_seqs] = row;
+    if (is_sampling_row(s, end - 1)) s->n_pending++;
+    s->n_planned = end;
+    s->n_flight++;
+}

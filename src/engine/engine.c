@@ -1,0 +1,335 @@
+/* engine.c - the sl_* calls, the two rings and the engine thread around core.c.
+ *
+ * Io thread: the slot table, checking and copying of requests, freeing them. Engine thread: the core.
+ * Between them two rings of values: commands down, events up. The command ring holds all that the slot
+ * table can produce and the event ring all that a launched step can emit, so neither ever overflows: the
+ * core looks at the room before it launches, and a client that does not poll stops the steps, not memory.
+ * Atomics: failed, stats, heartbeat and live count are values for others to look at (relaxed);
+ * is_quitting and wants_room are ordered by the bell.
+ */
+#include <stdlib.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "engine/core.h"
+#include "engine/worker.h"
+
+enum {
+    QUEUE_DEFAULT = 1024,
+    QUEUE_MAX = 1 << 16,
+    CHECK_PERIOD_US = 1000000, /* core_check runs when idle, at most once in that time */
+};
+
+enum { SLOT_NONE = -1 };
+struct client_slot {
+    struct request *rq; /* owned; NULL while free */
+    uint32_t gen;
+    bool is_live;       /* no DONE polled yet */
+    bool is_cancelled;
+    int32_t next_free;
+};
+
+struct sl_engine {
+    struct sl_info info;
+    struct model *model; /* owned */
+    struct request_limits limits;
+    /* io thread */
+    struct client_slot *slot; /* owned [n_slots] */
+    int32_t n_slots, free_slot;
+    /* crossing */
+    struct ring commands, events;
+    struct bell bell; /* rung for the engine thread */
+    atomic_bool is_quitting, wants_room;
+    atomic_int failed;
+    _Atomic int32_t n_live;
+    _Atomic uint64_t heartbeat_us;
+    _Atomic uint64_t stats[sizeof(struct sl_stats) / sizeof(uint64_t)]; /* its words */
+    void (*wake)(void *arg);
+    void *wake_arg;
+    /* engine thread */
+    struct core core;
+    struct worker worker;
+    bool is_collecting; /* a collect is ordered and not answered */
+    bool has_emitted;   /* in this turn */
+    uint64_t host_us, checked_us;
+    pthread_t thread;
+};
+
+static uint64_t now_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+/* The core's environment: the rings and the worker. */
+static uint32_t env_room(void *arg)
+{
+    struct sl_engine *g = arg;
+    return ring_room(&g->events);
+}
+
+static int env_launch(void *arg, const struct job *j)
+{
+    struct sl_engine *g = arg;
+    worker_launch(&g->worker, j);
+    return 0;
+}
+
+static int env_poll(void *arg, const struct result **out)
+{
+    struct sl_engine *g = arg;
+    struct worker_result r;
+    if (!ring_pop(&g->worker.results, &r)) return 0;
+    g->is_collecting = false;
+    *out = r.result;
+    atomic_store_explicit(&g->heartbeat_us, now_us(), memory_order_relaxed);
+    return r.code < 0 ? r.code : 1;
+}
+
+static void env_emit(void *arg, const struct sl_event *ev)
+{
+    struct sl_engine *g = arg;
+    ASSERT(ring_push(&g->events, ev));
+    if (ev->kind == EV_RELEASE) atomic_fetch_sub_explicit(&g->n_live, 1, memory_order_relaxed);
+    g->has_emitted = true;
+}
+
+static void publish(struct sl_engine *g)
+{
+    struct sl_stats s;
+    uint64_t words[sizeof s / sizeof(uint64_t)];
+    core_stats(&g->core, &s);
+    s.host_us_total = g->host_us;
+    memcpy(words, &s, sizeof words);
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        atomic_store_explicit(&g->stats[i], words[i], memory_order_relaxed);
+    if (g->core.failed && !atomic_load(&g->failed)) {
+        log_error("engine", "the device failed for good: %s", sl_err_name(g->core.failed));
+        atomic_store(&g->failed, g->core.failed);
+    }
+    if (g->has_emitted && g->wake) g->wake(g->wake_arg);
+    g->has_emitted = false;
+}
+
+/* Commands, one step of the core, orders for the worker. True when anything moved. */
+static bool turn(struct sl_engine *g)
+{
+    struct command cmd;
+    bool has_moved = false;
+    uint64_t start_us = now_us();
+    while (ring_pop(&g->commands, &cmd)) {
+        core_cmd(&g->core, &cmd);
+        has_moved = true;
+    }
+    has_moved |= core_step(&g->core) > 0;
+    if (!has_moved) return false;
+    /* One collect at a time, behind the launches: the worker must not sit in the newest step's collect
+     * while the next launch waits behind it. */
+    if (!g->is_collecting && core_n_flight(&g->core) > 0) {
+        g->is_collecting = true;
+        worker_collect(&g->worker);
+    }
+    g->host_us += now_us() - start_us;
+    publish(g);
+    return true;
+}
+
+/* With nothing to do there is time to look whether everything adds up. Better to stop than to go on wrong. */
+static void check_idle(struct sl_engine *g)
+{
+    uint64_t us = now_us();
+    if (core_has_work(&g->core) || us - g->checked_us < CHECK_PERIOD_US) return;
+    g->checked_us = us;
+    const char *bad = core_check(&g->core);
+    if (bad) log_error("engine", "invariant broken: %s", bad);
+    ASSERT(!bad);
+}
+
+static void *engine_main(void *arg)
+{
+    struct sl_engine *g = arg;
+    while (!atomic_load(&g->is_quitting)) {
+        if (turn(g)) continue;
+        if (g->core.is_starved && !atomic_exchange(&g->wants_room, true)) continue; /* look once more */
+        check_idle(g);
+        bell_wait(&g->bell);
+    }
+    return NULL;
+}
+
+static int core_config_of(struct core_config *cfg, const struct sl_options *o, const struct sl_engine *g,
+                          struct sl_error *e)
+{
+    const struct sl_info *info = &g->info;
+    bool is_async = o->async_scheduling < 0 ? model_device(g->model)->default_async : o->async_scheduling;
+    *cfg = (struct core_config){.max_seqs = info->max_num_seqs,
+                                .max_tokens = info->max_num_batched_tokens,
+                                .max_wants = model_max_wants(g->model),
+                                .max_model_len = info->max_model_len,
+                                .page_size = info->block_size,
+                                .n_pages = info->num_blocks,
+                                .n_reqs = g->n_slots,
+                                .depth = is_async ? 2 : 1,
+                                .has_prefix_cache = o->enable_prefix_caching};
+    if (getrandom(&cfg->seed, sizeof cfg->seed, 0) != sizeof cfg->seed) cfg->seed = now_us();
+    cfg->seed ^= o->seed;
+    if (cfg->max_seqs < 1 || cfg->max_tokens < cfg->max_seqs || cfg->max_wants < cfg->max_seqs)
+        return sl_fail(e, SL_EINVAL, "max_num_batched_tokens (%d) must be at least max_num_seqs (%d)",
+                       cfg->max_tokens, cfg->max_seqs);
+    if (cfg->page_size < 1 || cfg->page_size > KV_PAGE_SIZE_MAX || cfg->n_pages < 1)
+        return sl_fail(e, SL_EINVAL, "a KV cache of %d pages of %d tokens cannot work (block_size is 1 to %d)",
+                       cfg->n_pages, cfg->page_size, KV_PAGE_SIZE_MAX);
+    return 0;
+}
+
+static void open_slots(struct sl_engine *g)
+{
+    g->slot = xcalloc((size_t)g->n_slots, sizeof *g->slot);
+    for (int32_t i = 0; i < g->n_slots; i++)
+        g->slot[i] = (struct client_slot){.gen = 1, .next_free = i + 1 < g->n_slots ? i + 1 : SLOT_NONE};
+}
+
+static int start(struct sl_engine *g, const struct sl_options *o, struct sl_error *e)
+{
+    struct core_config cfg;
+    if (o->max_queue_size < 0 || o->max_queue_size > QUEUE_MAX)
+        return sl_fail(e, SL_EINVAL, "max_queue_size must be 0 to %d", QUEUE_MAX);
+    g->n_slots = (o->max_queue_size ? o->max_queue_size : QUEUE_DEFAULT) + g->info.max_num_seqs;
+    TRY(core_config_of(&cfg, o, g, e));
+    TRY(worker_open(&g->worker, g->model, &g->bell, e));
+    open_slots(g);
+    g->limits = (struct request_limits){g->info.n_vocab, cfg.max_model_len, cfg.page_size, cfg.n_pages};
+    const struct core_env env = {g, env_room, env_launch, env_poll, env_emit};
+    core_open(&g->core, &cfg, &env);
+    /* A slot's commands at most: a stale cancel, a submit, a cancel. */
+    ring_init(&g->commands, sizeof(struct command), 4 * (uint32_t)g->n_slots);
+    ring_init(&g->events, sizeof(struct sl_event), core_events_max(&cfg));
+    int rc = pthread_create(&g->thread, NULL, engine_main, g);
+    if (rc == 0) return 0;
+    worker_close(&g->worker);
+    core_close(&g->core);
+    ring_free(&g->commands);
+    ring_free(&g->events);
+    free(g->slot);
+    return sl_fail(e, SL_EINTERNAL, "cannot start the engine thread (error %d)", rc);
+}
+
+int sl_open(sl_engine **out, const struct sl_options *o, struct sl_error *e)
+{
+    struct sl_engine *g = aligned_alloc(64, (sizeof *g + 63) & ~(size_t)63); /* rings are line-aligned */
+    *out = NULL;
+    if (!g) return sl_fail(e, SL_ENOMEM, "out of memory");
+    memset(g, 0, sizeof *g);
+    g->wake = o->wake;
+    g->wake_arg = o->wake_arg;
+    atomic_store(&g->heartbeat_us, now_us());
+    bell_open(&g->bell);
+    int rc = model_open(&g->model, o, &g->info, e);
+    if (rc == 0) {
+        rc = start(g, o, e);
+        if (rc < 0) model_close(g->model);
+    }
+    if (rc < 0) {
+        bell_close(&g->bell);
+        free(g);
+        return rc;
+    }
+    *out = g;
+    return 0;
+}
+
+void sl_close(sl_engine *g)
+{
+    if (!g) return;
+    atomic_store(&g->is_quitting, true);
+    bell_ring(&g->bell);
+    pthread_join(g->thread, NULL);
+    worker_close(&g->worker);
+    core_close(&g->core);
+    model_close(g->model);
+    for (int32_t i = 0; i < g->n_slots; i++) free(g->slot[i].rq);
+    free(g->slot);
+    ring_free(&g->commands);
+    ring_free(&g->events);
+    bell_close(&g->bell);
+    free(g);
+}
+
+const struct sl_info *sl_get_info(const sl_engine *g) { return &g->info; }
+
+static void send(struct sl_engine *g, const struct command *cmd)
+{
+    ASSERT(ring_push(&g->commands, cmd));
+    bell_ring(&g->bell);
+}
+
+int sl_submit(sl_engine *g, const struct sl_request *r, sl_req *out, struct sl_error *e)
+{
+    *out = (sl_req){0};
+    if (sl_failed(g)) return sl_fail(e, SL_EDEVICE, "The device has failed; the server is about to restart.");
+    TRY(request_check(r, &g->limits, e));
+    if (g->free_slot == SLOT_NONE) return sl_fail(e, SL_EBUSY, "Too many requests are waiting; try again.");
+    struct client_slot *s = &g->slot[g->free_slot];
+    s->rq = request_new(r);
+    if (!s->rq) return sl_fail(e, SL_ENOMEM, "out of memory");
+    *out = (sl_req){(uint32_t)g->free_slot, s->gen};
+    g->free_slot = s->next_free;
+    s->is_live = true;
+    s->is_cancelled = false;
+    if (atomic_fetch_add_explicit(&g->n_live, 1, memory_order_relaxed) == 0)
+        atomic_store_explicit(&g->heartbeat_us, now_us(), memory_order_relaxed); /* idle time is no hang */
+    send(g, &(struct command){CMD_SUBMIT, *out, s->rq});
+    return 0;
+}
+
+void sl_cancel(sl_engine *g, sl_req r)
+{
+    if (r.slot >= (uint32_t)g->n_slots) return;
+    struct client_slot *s = &g->slot[r.slot];
+    if (s->gen != r.gen || !s->is_live || s->is_cancelled) return;
+    s->is_cancelled = true;
+    send(g, &(struct command){.kind = CMD_CANCEL, .req = r});
+}
+
+static void free_slot(struct sl_engine *g, int32_t i)
+{
+    struct client_slot *s = &g->slot[i];
+    free(s->rq);
+    s->rq = NULL;
+    if (++s->gen == 0) s->gen = 1;
+    s->next_free = g->free_slot;
+    g->free_slot = i;
+}
+
+int sl_poll(sl_engine *g, struct sl_event *ev, int max)
+{
+    int n = 0;
+    while (n < max && ring_pop(&g->events, &ev[n])) {
+        if (ev[n].kind == EV_RELEASE) {
+            free_slot(g, (int32_t)ev[n].req.slot);
+            continue;
+        }
+        if (ev[n].kind == SL_EV_DONE) g->slot[ev[n].req.slot].is_live = false;
+        n++;
+    }
+    if (atomic_load(&g->wants_room) && atomic_exchange(&g->wants_room, false)) bell_ring(&g->bell);
+    return n;
+}
+
+void sl_get_stats(const sl_engine *g, struct sl_stats *out)
+{
+    uint64_t words[sizeof *out / sizeof(uint64_t)];
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        words[i] = atomic_load_explicit(&g->stats[i], memory_order_relaxed);
+    memcpy(out, words, sizeof *out);
+}
+
+int sl_failed(const sl_engine *g) { return atomic_load(&g->failed) != 0; }
+
+uint64_t sl_heartbeat_us(const sl_engine *g, int *has_work)
+{
+    *has_work = atomic_load_explicit(&g->n_live, memory_order_relaxed) > 0 && !atomic_load(&g->wants_room);
+    return atomic_load_explicit(&g->heartbeat_us, memory_order_relaxed);
+}

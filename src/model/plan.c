@@ -1,0 +1,311 @@
+/* plan.c - lowering: symbolic tables to struct step[], once, at load.
+ *
+ * Dimensions are per rank: heads and the feed-forward width are divided among ranks, and a product
+ * over a weight whose columns are divided is summed by a REDUCE after it. The only fusion is ADD
+ * followed by NORM of the same sum; without it the plan is the reference for the plan with it.
+ */
+#include "model/plan.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum { NAME_MAX_BYTES = 48, SCRATCH_ALIGN = 64 };
+
+/* Widths of slots, and which buffer each takes: QKV and GU, ATT and ACT never live together. */
+static const struct {
+    enum dim cols;
+    int buf;
+    bool is_per_want; /* a row per wanted logit row, not per token */
+    bool is_f32;      /* logits: sampling reads f32 on every device */
+} slots[S_COUNT] = {
+    [S_X] = {DIM_HIDDEN, 0, false, false},   [S_H] = {DIM_HIDDEN, 1, false, false},
+    [S_QKV] = {DIM_QKV, 2, false, false},    [S_GU] = {DIM_FFN2, 2, false, false},
+    [S_ATT] = {DIM_Q, 3, false, false},      [S_ACT] = {DIM_FFN, 3, false, false},
+    [S_ROWS] = {DIM_HIDDEN, 4, true, false}, [S_LOGITS] = {DIM_VOCAB, 5, true, true},
+};
+
+#define OP_NAME(name, formula) #name,
+static const char *const op_names[] = {OPS(OP_NAME)};
+#undef OP_NAME
+
+/* ------------------------------------------------------------------ weights and layers */
+
+static int set_dims(struct plan *p, struct sl_error *e)
+{
+    const struct model_config *c = &p->config;
+    int32_t n = p->n_ranks;
+    if (n < 1 || p->rank < 0 || p->rank >= n)
+        return sl_fail(e, SL_EINVAL, "bad number of ranks: %d", n);
+    if (c->n_heads % n || c->n_kv_heads % n || c->ffn % n)
+        return sl_fail(e, SL_EUNSUPPORTED,
+                       "%d heads, %d key-value heads and a feed-forward width of %d cannot be "
+                       "divided by %d ranks",
+                       c->n_heads, c->n_kv_heads, c->ffn, n);
+    p->dims[DIM_ONE] = 1;
+    p->dims[DIM_VOCAB] = c->n_vocab;
+    p->dims[DIM_HIDDEN] = c->hidden;
+    p->dims[DIM_FFN] = c->ffn / n;
+    p->dims[DIM_FFN2] = 2 * (c->ffn / n);
+    p->dims[DIM_Q] = c->n_heads / n * c->head_dim;
+    p->dims[DIM_KV] = c->n_kv_heads / n * c->head_dim;
+    p->dims[DIM_QKV] = p->dims[DIM_Q] + 2 * p->dims[DIM_KV];
+    p->dims[DIM_HEAD] = c->head_dim;
+    return 0;
+}
+
+static char *weight_name(const struct weight_spec *spec, int32_t layer)
+{
+    char *name = xmalloc(NAME_MAX_BYTES);
+    if (layer < 0)
+        snprintf(name, NAME_MAX_BYTES, "%s", spec->name);
+    else
+        snprintf(name, NAME_MAX_BYTES, "layers.%d.%s", layer, spec->name);
+    return name;
+}
+
+static struct plan_weight *find_weight(const struct plan *p, enum weight_id id, int32_t layer)
+{
+    for (int32_t i = 0; i < p->n_weights; i++)
+        if (p->weights[i].spec->id == id && p->weights[i].layer == layer) return &p->weights[i];
+    return NULL;
+}
+
+static void add_weight(struct plan *p, const struct weight_spec *spec, int32_t layer)
+{
+    struct plan_weight *w = &p->weights[p->n_weights++];
+    *w = (struct plan_weight){.spec = spec, .layer = layer};
+    w->weight.name = weight_name(spec, layer);
+    int64_t rows = 0;
+    for (int i = 0; i < WEIGHT_PARTS_MAX && spec->part[i].tensor; i++) {
+        w->weight.part[i].rows = p->dims[spec->part[i].rows];
+        rows += p->dims[spec->part[i].rows];
+        w->weight.n_parts++;
+    }
+    w->weight.rows = rows;
+    w->weight.cols = p->dims[spec->cols];
+    if (spec->cols == DIM_ONE) { /* a vector: one row, one part */
+        w->weight.part[0] = (struct weight_part){.type = DT_F32, .rows = 1};
+        w->weight.n_parts = 1;
+        w->weight.rows = 1;
+        w->weight.cols = rows;
+    }
+    if (spec->same_as && (p->config.flags & FLAG_TIED))
+        w->same = find_weight(p, spec->same_as, layer);
+}
+
+static void add_weights(struct plan *p)
+{
+    int32_t n_specs = 0;
+    const struct weight_spec *specs = p->config.family->weights;
+    while (specs[n_specs].id) n_specs++;
+    /* Never grows: same and the steps point into it. */
+    p->weights = xcalloc((size_t)n_specs * (size_t)p->config.n_layers, sizeof *p->weights);
+    for (int32_t i = 0; i < n_specs; i++) {
+        if ((specs[i].when & p->config.flags) != specs[i].when) continue;
+        if (!specs[i].is_layered) add_weight(p, &specs[i], -1);
+        for (int32_t l = 0; l < p->config.n_layers && specs[i].is_layered; l++)
+            add_weight(p, &specs[i], l);
+    }
+}
+
+static void add_layers(struct plan *p)
+{
+    const struct model_config *c = &p->config;
+    p->layers = xcalloc((size_t)c->n_layers + 1, sizeof *p->layers);
+    p->rope_freq = xcalloc((size_t)c->rope.rotary_dim / 2, sizeof *p->rope_freq);
+    for (int32_t i = 0; i <= c->n_layers; i++)
+        p->layers[i] =
+            (struct layer_params){.n_heads = c->n_heads / p->n_ranks,
+                                  .n_kv_heads = c->n_kv_heads / p->n_ranks,
+                                  .head_dim = c->head_dim,
+                                  .rotary_dim = c->rope.rotary_dim,
+                                  .window = i < c->n_layers && c->is_windowed[i] ? c->window : 0,
+                                  .attn_scale = (float)(1.0 / sqrt(c->head_dim)),
+                                  .norm_eps = (float)c->norm_eps,
+                                  .rope_mscale = 1.0f,
+                                  .rope_freq = p->rope_freq,
+                                  .glu = c->glu};
+    plan_set_rope(p, NULL);
+}
+
+int plan_open(struct plan *p, const struct model_config *c, const struct plan_target *t,
+              struct sl_error *e)
+{
+    *p = (struct plan){.config = *c, .device = t->device, .rank = t->rank, .n_ranks = t->n_ranks};
+    TRY(set_dims(p, e));
+    add_weights(p);
+    add_layers(p);
+    return 0;
+}
+
+void plan_close(struct plan *p)
+{
+    for (int32_t i = 0; i < p->n_weights; i++) {
+        char *name;
+        memcpy(&name, &p->weights[i].weight.name, sizeof name); /* ours, though const for readers */
+        free(name);
+    }
+    free(p->weights);
+    free(p->layers);
+    free(p->rope_freq);
+    free(p->steps);
+    *p = (struct plan){0};
+}
+
+void plan_set_rope(struct plan *p, const float *factors)
+{
+    float mscale;
+    rope_frequencies(&p->config.rope, factors, p->rope_freq, &mscale);
+    for (int32_t i = 0; i <= p->config.n_layers; i++) p->layers[i].rope_mscale = mscale;
+}
+
+const struct weight *plan_weight(const struct plan *p, enum weight_id id, int32_t layer)
+{
+    const struct plan_weight *w = id ? find_weight(p, id, layer) : NULL;
+    if (id && !w) w = find_weight(p, id, -1);
+    if (w && w->same) w = w->same;
+    return w ? &w->weight : NULL;
+}
+
+uint64_t plan_parameters(const struct plan *p)
+{
+    uint64_t n = 0; /* at most LAYERS_MAX weights of 2^40 of each kind: no overflow */
+    for (int32_t i = 0; i < p->n_weights; i++)
+        if (!p->weights[i].same)
+            n += (uint64_t)p->weights[i].weight.rows * (uint64_t)p->weights[i].weight.cols;
+    return n;
+}
+
+/* ------------------------------------------------------------------ sizes */
+
+size_t plan_page_bytes(const struct plan *p, int32_t page_size)
+{
+    size_t n, element = dtype_row_bytes(p->device->kv_type, 1);
+    if (ckd_mul(&n, (size_t)page_size, (size_t)p->dims[DIM_KV])) return 0;
+    if (ckd_mul(&n, n, 2 * element) || ckd_mul(&n, n, (size_t)p->config.n_layers)) return 0;
+    return n;
+}
+
+/* Bits of the slots that the family's ops name. */
+static uint32_t slots_used(const struct family *f)
+{
+    uint32_t used = 0;
+    const struct op_spec *const lists[] = {f->first, f->layer, f->last};
+    for (int i = 0; i < 3; i++)
+        for (const struct op_spec *o = lists[i]; o->op != OP_COUNT; o++)
+            used |= 1u << o->dst | 1u << o->src;
+    return used;
+}
+
+int plan_slot_bytes(const struct plan *p, int32_t max_tokens, int32_t max_wants,
+                    size_t bytes[SLOT_BUFS], struct sl_error *e)
+{
+    uint32_t used = slots_used(p->config.family);
+    for (int i = 0; i < SLOT_BUFS; i++) bytes[i] = 0;
+    for (int s = S_NONE + 1; s < S_COUNT; s++) {
+        if (!(used & 1u << s)) continue;
+        size_t n, element = dtype_row_bytes(slots[s].is_f32 ? DT_F32 : p->device->act_type, 1);
+        size_t rows = (size_t)(slots[s].is_per_want ? max_wants : max_tokens);
+        if (ckd_mul(&n, rows, (size_t)p->dims[slots[s].cols]) || ckd_mul(&n, n, element) ||
+            ckd_align(&n, n, SCRATCH_ALIGN))
+            return sl_fail(e, SL_EUNSUPPORTED, "activations of %d tokens are too large",
+                           max_tokens);
+        if (n > bytes[slots[s].buf]) bytes[slots[s].buf] = n;
+    }
+    return 0;
+}
+
+/* ------------------------------------------------------------------ steps */
+
+struct lowering {
+    struct plan *p;
+    const struct plan_target *t;
+    void *const *bufs;
+    int32_t cap;
+    struct sl_error *e;
+};
+
+static struct act act_of(const struct lowering *w, enum slot s)
+{
+    if (s == S_NONE) return (struct act){0};
+    return (struct act){w->bufs ? w->bufs[slots[s].buf] : NULL, w->p->dims[slots[s].cols]};
+}
+
+static int emit(struct lowering *w, struct step s)
+{
+    struct plan *p = w->p;
+    s.fn = p->device->ops[s.op];
+    if (!s.fn)
+        return sl_fail(w->e, SL_ENOSYS, "the %s device has no op %s, which model type %s needs",
+                       p->device->name, op_names[s.op], p->config.family->model_type);
+    ASSERT(p->n_steps < w->cap);
+    p->steps[p->n_steps++] = s;
+    return 0;
+}
+
+/* The step before, if `s` norms the sum that it made: then one fused step takes the place of both.
+ */
+static bool fuse_add_norm(struct lowering *w, const struct op_spec *o, enum slot *last_dst,
+                          enum slot *last_src, const struct step *s)
+{
+    struct plan *p = w->p;
+    if (!w->t->fuse || !p->device->ops[OP_ADD_NORM] || p->n_steps == 0) return false;
+    struct step *before = &p->steps[p->n_steps - 1];
+    if (o->op != OP_NORM || before->op != OP_ADD || *last_dst != o->src) return false;
+    *before = (struct step){.op = OP_ADD_NORM,
+                            .fn = p->device->ops[OP_ADD_NORM],
+                            .layer = before->layer,
+                            .dst = s->dst,
+                            .src = act_of(w, *last_src),
+                            .src2 = s->src,
+                            .w = s->w,
+                            .lp = s->lp};
+    return true;
+}
+
+static int lower_list(struct lowering *w, const struct op_spec *list, int32_t layer,
+                      enum slot *last_dst, enum slot *last_src)
+{
+    struct plan *p = w->p;
+    for (const struct op_spec *o = list; o->op != OP_COUNT; o++) {
+        const struct plan_weight *pw = o->w ? find_weight(p, o->w, layer) : NULL;
+        struct step s = {.op = o->op,
+                         .layer = layer,
+                         .dst = act_of(w, o->dst),
+                         .src = act_of(w, o->src),
+                         .w = plan_weight(p, o->w, layer),
+                         .bias = plan_weight(p, o->bias, layer),
+                         .lp = &p->layers[layer < 0 ? p->config.n_layers : layer]};
+        bool is_partial =
+            o->op == OP_LINEAR && p->n_ranks > 1 && pw && pw->spec->shard == SHARD_COLS;
+        if (is_partial && p->rank > 0) s.bias = NULL; /* added once, by the first rank */
+        if (!fuse_add_norm(w, o, last_dst, last_src, &s)) TRY(emit(w, s));
+        if (is_partial)
+            TRY(emit(w, (struct step){.op = OP_REDUCE, .layer = layer, .dst = s.dst, .lp = s.lp}));
+        *last_dst = o->dst;
+        *last_src = o->src;
+    }
+    return 0;
+}
+
+static int32_t list_len(const struct op_spec *list)
+{
+    int32_t n = 0;
+    while (list[n].op != OP_COUNT) n++;
+    return n;
+}
+
+int plan_lower(struct plan *p, const struct plan_target *t, void *const bufs[SLOT_BUFS],
+               struct sl_error *e)
+{
+    const struct family *f = p->config.family;
+    enum slot dst = S_NONE, src = S_NONE;
+    struct lowering w = {.p = p, .t = t, .bufs = bufs, .e = e};
+    w.cap = list_len(f->first) + 2 * list_len(f->layer) * p->config.n_layers + list_len(f->last);
+    free(p->steps);
+    p->steps = xcalloc((size_t)w.cap, sizeof *p->steps);
+    p->n_steps = 0;
+    TRY(lower_list(&w, f->first, -1, &dst, &src));
+    for (int32_t i = 0; i < p->config.n_layers; i++) TRY(lower_list(&w, f->layer, i, &dst, &src));
+    return lower_list(&w, f->last, -1, &dst, &src);
+}

@@ -1,0 +1,347 @@
+/* generate.c - a generation from admission to its end: stages 4 and 10 to 12; io thread.
+ *
+ * All choices of a request are submitted or none. Engine events come in one batch a wake; each finds its
+ * request by engine slot, is formatted, and at the end of the batch every touched connection is resumed once
+ * and MHD driven once. A request that ends early (client gone, deadline, error) gives up its slots at
+ * once: events that still come for them find no owner.
+ */
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "server/handlers.h"
+#include "server/http_request.h"
+
+enum {
+    POLL_BATCH = 256, /* events a sl_poll */
+    POLL_TURNS = 64,  /* batches until the sockets get their turn */
+};
+
+/* ------------------------------------------------------------------ owners of engine slots */
+
+static void owner_set(struct server *s, sl_req h, struct request *r, int choice)
+{
+    if (h.slot >= s->n_owners) {
+        uint32_t n = s->n_owners ? s->n_owners : 256;
+        while (n <= h.slot) n *= 2;
+        s->owners = xrealloc(s->owners, n * sizeof *s->owners);
+        memset(s->owners + s->n_owners, 0, (n - s->n_owners) * sizeof *s->owners);
+        s->n_owners = n;
+    }
+    s->owners[h.slot] = (struct owner){h.gen, choice, r};
+}
+
+static void owner_clear(struct server *s, sl_req h)
+{
+    if (h.slot < s->n_owners && s->owners[h.slot].gen == h.gen) s->owners[h.slot] = (struct owner){0};
+}
+
+static void cancel_choice(struct request *r, struct choice *c)
+{
+    if (c->is_cancelled || c->is_done) return;
+    c->is_cancelled = true;
+    sl_cancel(r->s->engine, c->handle);
+}
+
+/* No event of it is wanted any more. */
+static void abandon(struct request *r)
+{
+    for (int i = 0; i < r->n_choices; i++) {
+        cancel_choice(r, &r->choices[i]);
+        owner_clear(r->s, r->choices[i].handle);
+    }
+}
+
+/* ------------------------------------------------------------------ the part of a request that waits to run */
+
+static void waiting_remove(struct request *r)
+{
+    if (!r->is_waiting) return;
+    r->is_waiting = false;
+    r->run_us = server_now_us();
+    r->s->n_waiting_choices -= r->n_choices;
+    TAILQ_REMOVE(&r->s->waiting, r, waiting_link);
+}
+
+/* The engine says how many sequences wait; they are the youngest of ours. */
+static void waiting_update(struct server *s, const struct sl_stats *stats)
+{
+    struct request *r;
+    while (s->n_waiting_choices > (int)stats->n_waiting && (r = TAILQ_FIRST(&s->waiting)))
+        waiting_remove(r);
+}
+
+static enum request_phase phase_of(const struct request *r)
+{
+    return r->first_us ? PHASE_DECODE : r->is_waiting ? PHASE_QUEUE : PHASE_PREFILL;
+}
+
+/* ------------------------------------------------------------------ stages 2 and 3, maybe on a pool thread */
+
+static void work_generate(struct request *r, enum api_kind kind)
+{
+    int code = api_parse(&r->api, kind, &r->s->ctx, buf_str(&r->body), &r->arena, &r->err);
+    if (code == 0) code = api_prepare(r->api, &r->err);
+    if (code < 0 && r->err.code == 0) sl_fail(&r->err, code, "the request failed");
+}
+
+void work_chat(struct request *r) { work_generate(r, API_CHAT); }
+void work_completion(struct request *r) { work_generate(r, API_COMPLETION); }
+
+/* ------------------------------------------------------------------ stage 4: admission */
+
+static int submit_all(struct request *r)
+{
+    struct server *s = r->s;
+    uint64_t entropy, tenant[2];
+    server_random(s, &entropy, sizeof entropy);
+    auth_salt(s->auth, r->key, api_cache_salt(r->api), tenant);
+    int n = api_n_choices(r->api);
+    r->choices = arena_array(&r->arena, (size_t)n, sizeof *r->choices);
+    if (!r->choices) return sl_fail(&r->err, SL_ENOMEM, "no room for %d choices", n);
+    for (int i = 0; i < n; i++) {
+        struct sl_request q;
+        api_engine_request(r->api, i, entropy, &q);
+        q.salt[0] ^= tenant[0];
+        q.salt[1] ^= tenant[1];
+        int code = sl_submit(s->engine, &q, &r->choices[i].handle, &r->err);
+        if (code < 0) {
+            if (r->err.code == 0) sl_fail(&r->err, code, "the engine refused the request");
+            abandon(r);
+            return code;
+        }
+        owner_set(s, r->choices[i].handle, r, i);
+        r->n_choices = i + 1;
+    }
+    return 0;
+}
+
+static void join_lists(struct request *r)
+{
+    struct server *s = r->s;
+    r->is_live = r->is_waiting = true;
+    TAILQ_INSERT_TAIL(&s->live, r, link);
+    TAILQ_INSERT_TAIL(&s->waiting, r, waiting_link);
+    s->n_waiting_choices += r->n_choices;
+}
+
+enum MHD_Result finish_generate(struct request *r)
+{
+    struct server *s = r->s;
+    if (s->phase != SERVER_READY) sl_fail(&r->err, SL_EDRAINING, "The server is shutting down.");
+    if (r->conn->has_left) { /* it went while the body was parsed */
+        r->is_gone = true;
+        return MHD_NO;
+    }
+    r->admit_us = server_now_us();
+    if (r->err.code || submit_all(r) < 0) return answer_error(r);
+    r->is_stream = api_is_stream(r->api);
+    r->resp = api_response_new(r->api, r->id + 4, (int64_t)time(NULL));
+    r->stage = STAGE_ENGINE;
+    join_lists(r);
+    if (!r->is_stream) {
+        request_suspend(r);
+        return MHD_YES;
+    }
+    api_response_start(r->resp, &r->out);
+    return stream_begin(r);
+}
+
+/* ------------------------------------------------------------------ stages 10 and 11: events */
+
+void generate_apply(struct request *r, int choice, const struct sl_event *ev)
+{
+    if (api_response_event(r->resp, choice, ev, &r->out)) cancel_choice(r, &r->choices[choice]);
+}
+
+/* Latencies are taken when the event arrives, not when a slow client makes room for it. */
+static void measure(struct request *r, struct choice *c, uint64_t now)
+{
+    struct metrics *m = &r->s->metrics;
+    if (!r->first_us) {
+        waiting_remove(r);
+        r->first_us = now;
+        metrics_observe(m, HIST_TTFT, (double)(now - r->start_us) * 1e-6);
+    }
+    if (c->last_us) metrics_observe(m, HIST_ITL, (double)(now - c->last_us) * 1e-6);
+    c->last_us = r->last_us = now;
+    c->n_tokens++;
+    m->n_generation_tokens++;
+}
+
+static void give_up(struct request *r, const char *why)
+{
+    log_info("http", "%s %s after %.1f s", r->id, why, (double)(server_now_us() - r->start_us) * 1e-6);
+    r->s->metrics.n_aborted[phase_of(r)]++;
+    r->s->metrics.n_finished[SL_FINISH_CANCEL]++;
+    r->is_gone = true;
+    abandon(r);
+}
+
+/* Returns the request that the event touched, or NULL. */
+static struct request *dispatch(struct server *s, const struct sl_event *ev, uint64_t now)
+{
+    if (ev->req.slot >= s->n_owners) return NULL;
+    struct owner o = s->owners[ev->req.slot];
+    if (!o.req || o.gen != ev->req.gen) return NULL;
+    struct request *r = o.req;
+    struct choice *c = &r->choices[o.choice];
+    if (ev->kind == SL_EV_TOKEN) measure(r, c, now);
+    if (ev->kind == SL_EV_DONE) {
+        c->is_done = true;
+        owner_clear(s, c->handle);
+    }
+    s->metrics.n_sse_events += r->is_stream && ev->kind == SL_EV_TOKEN;
+    if (!r->is_stream || !stream_is_full(r)) {
+        generate_apply(r, o.choice, ev);
+    } else if (!stream_hold(r, o.choice, ev)) {
+        give_up(r, "cancelled: the client reads too slowly");
+        shutdown(r->conn->fd, SHUT_RDWR); /* MHD sees the error, and completes the request */
+        return NULL;
+    }
+    return r;
+}
+
+static void count_finished(struct request *r)
+{
+    struct metrics *m = &r->s->metrics;
+    struct api_usage u = api_response_usage(r->resp);
+    uint64_t now = server_now_us(), run = r->run_us ? r->run_us : r->admit_us;
+    uint64_t first = r->first_us ? r->first_us : now;
+    m->n_finished[api_response_reason(r->resp, 0)]++;
+    m->n_prompt_tokens += u.prompt_tokens;
+    metrics_observe(m, HIST_E2E, (double)(now - r->start_us) * 1e-6);
+    metrics_observe(m, HIST_QUEUE, (double)(run - r->admit_us) * 1e-6);
+    metrics_observe(m, HIST_PREFILL, (double)(first > run ? first - run : 0) * 1e-6);
+    metrics_observe(m, HIST_DECODE, (double)(r->last_us > first ? r->last_us - first : 0) * 1e-6);
+    metrics_observe(m, HIST_PROMPT, (double)u.prompt_tokens);
+    metrics_observe(m, HIST_GENERATION, (double)u.completion_tokens);
+}
+
+void generate_settle(struct request *r)
+{
+    struct sl_error e;
+    if (r->is_ended || r->is_gone) return;
+    int failed = api_response_failed(r->resp);
+    if (failed) {
+        sl_fail(&e, failed, "internal error during generation");
+        generate_fail(r, &e);
+    } else if (api_response_complete(r->resp)) {
+        api_response_finish(r->resp, &r->out);
+        count_finished(r);
+        r->is_ended = true;
+        abandon(r); /* a stop string may have ended it before the engine did */
+    }
+}
+
+/* The batch is in: finish, and let MHD write. */
+static void flush(struct request *r)
+{
+    r->is_dirty = false;
+    if (r->is_gone || !r->conn) return;
+    if (r->n_held == 0) generate_settle(r);
+    if (r->is_stream)
+        stream_wake(r);
+    else if (r->is_ended)
+        request_resume(r);
+}
+
+void generate_on_wake(struct server *s)
+{
+    struct sl_event events[POLL_BATCH];
+    struct request *dirty[POLL_BATCH];
+    struct sl_stats stats;
+    uv_update_time(&s->loop);
+    uint64_t now = server_now_us();
+    int n = POLL_BATCH;
+    for (int turn = 0; turn < POLL_TURNS && n == POLL_BATCH; turn++) {
+        int n_dirty = 0;
+        n = sl_poll(s->engine, events, POLL_BATCH);
+        for (int i = 0; i < n; i++) {
+            struct request *r = dispatch(s, &events[i], now);
+            if (!r || r->is_dirty) continue;
+            r->is_dirty = true;
+            dirty[n_dirty++] = r;
+        }
+        for (int i = 0; i < n_dirty; i++) flush(dirty[i]);
+    }
+    if (n == POLL_BATCH) uv_async_send(&s->wake); /* more wait: come back after the sockets */
+    sl_get_stats(s->engine, &stats);
+    metrics_steps(&s->metrics, &stats);
+    waiting_update(s, &stats);
+}
+
+/* ------------------------------------------------------------------ early ends */
+
+void generate_leave(struct request *r)
+{
+    if (r->is_live && !r->is_ended && !r->is_gone) give_up(r, "cancelled: the client left");
+    r->is_gone = true;
+    if (r->is_suspended && !r->in_work) request_resume(r);
+}
+
+void generate_fail(struct request *r, const struct sl_error *e)
+{
+    if (r->is_ended || r->is_gone) return;
+    r->is_ended = true;
+    r->n_held = 0;
+    r->s->metrics.n_finished[SL_FINISH_ERROR]++;
+    abandon(r);
+    if (r->is_stream) {
+        api_response_error(r->resp, e, &r->out);
+        stream_wake(r);
+    } else {
+        r->err = *e;
+        request_resume(r);
+    }
+}
+
+void generate_fail_all(struct server *s, const struct sl_error *e)
+{
+    struct request *r;
+    TAILQ_FOREACH(r, &s->live, link) generate_fail(r, e);
+}
+
+void generate_release(struct request *r)
+{
+    if (!r->is_live) return;
+    r->is_live = false;
+    if (!r->is_ended) abandon(r);
+    waiting_remove(r);
+    TAILQ_REMOVE(&r->s->live, r, link);
+}
+
+static void tick_one(struct request *r, uint64_t now_ms, uint64_t now_us)
+{
+    const struct options *o = r->s->o;
+    struct sl_error e;
+    bool is_writing = r->is_stream && !r->is_suspended;
+    if (is_writing && now_ms - r->read_ms > (uint64_t)o->write_timeout * 1000) {
+        if (!r->is_ended) give_up(r, "cancelled: the client reads nothing");
+        shutdown(r->conn->fd, SHUT_RDWR);
+        return;
+    }
+    if (r->is_ended) return;
+    if (now_us - r->start_us > (uint64_t)o->request_timeout * 1000000) {
+        sl_fail(&e, SL_EDEADLINE, "the request took longer than %lld seconds", (long long)o->request_timeout);
+        generate_fail(r, &e);
+    } else if (r->is_waiting && now_us - r->admit_us > (uint64_t)o->queue_timeout * 1000000) {
+        sl_fail(&e, SL_EOVERLOAD, "no room to run within %lld seconds", (long long)o->queue_timeout);
+        generate_fail(r, &e);
+    } else if (r->is_suspended && r->is_stream && o->sse_ping_interval > 0 &&
+               (double)(now_ms - r->said_ms) >= (o->sse_ping_interval - 0.5) * 1e3) {
+        buf_puts(&r->out, ": keep-alive\n"); /* one LF: a blank line after it breaks some clients */
+        stream_wake(r);
+    }
+}
+
+void generate_tick(struct server *s)
+{
+    struct request *r;
+    uint64_t now_ms = uv_now(&s->loop), now_us = server_now_us();
+    TAILQ_FOREACH(r, &s->live, link)
+    {
+        if (!r->is_gone && r->conn) tick_one(r, now_ms, now_us);
+    }
+}

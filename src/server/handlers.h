@@ -1,0 +1,26 @@
+/* handlers.h - what the rows of the route table run: the work of stages 2 and 3, and the answers. */
+#ifndef SERVER_HANDLERS_H
+#define SERVER_HANDLERS_H
+
+#include <microhttpd.h>
+
+struct request;
+
+/* generate.c */
+void work_chat(struct request *r);
+void work_completion(struct request *r);
+enum MHD_Result finish_generate(struct request *r);
+
+/* handlers.c */
+void work_models(struct request *r);
+void work_model(struct request *r);
+void work_tokenize(struct request *r);
+void work_detokenize(struct request *r);
+void work_apply_template(struct request *r);
+enum MHD_Result finish_json(struct request *r);
+enum MHD_Result finish_ready(struct request *r);
+enum MHD_Result finish_live(struct request *r);
+enum MHD_Result finish_version(struct request *r);
+enum MHD_Result finish_metrics(struct request *r);
+
+#endif

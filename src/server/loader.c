@@ -1,0 +1,187 @@
+/* loader.c - opens the model on a thread of its own, while the loop already answers /health.
+ *
+ * The thread fills struct load_result and wakes the loop; the io thread takes it over, fills the API context
+ * and prints the banner. Progress goes to stderr: a bar on a terminal, else a line for every tenth.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "server/serve.h"
+#include "server/sha256.h"
+
+enum { BAR = 30 };
+
+struct progress { /* loader thread */
+    uint64_t start_us, drawn_us;
+    int tenth;
+    bool is_terminal;
+};
+
+static void draw(struct progress *p, const char *what, uint64_t done, uint64_t total)
+{
+    enum { REDRAW_US = 100000 };
+    uint64_t now = server_now_us();
+    double share = total ? (double)done / (double)total : 1;
+    if (p->is_terminal && (now - p->drawn_us > REDRAW_US || done == total)) {
+        char bar[BAR + 1];
+        int full = (int)(share * BAR);
+        for (int i = 0; i < BAR; i++) bar[i] = i < full ? '#' : ' ';
+        bar[BAR] = '\0';
+        double seconds = (double)(now - p->start_us) * 1e-6 + 1e-9;
+        fprintf(stderr, "\r%-8s [%s] %3.0f %%  %.1f/%.1f GB  %.1f GB/s%s", what, bar, share * 100,
+                (double)done * 1e-9, (double)total * 1e-9, (double)done * 1e-9 / seconds,
+                done == total ? "\n" : "");
+        p->drawn_us = now;
+    } else if (!p->is_terminal && (int)(share * 10) > p->tenth) {
+        p->tenth = (int)(share * 10);
+        log_info("load", "%s %d %% of %.1f GB", what, p->tenth * 10, (double)total * 1e-9);
+    }
+}
+
+static void on_progress(void *arg, const char *what, uint64_t done, uint64_t total)
+{
+    draw(arg, what, done, total);
+}
+
+static void on_engine_wake(void *arg) { uv_async_send(arg); }
+
+static int8_t tristate(const char *text)
+{
+    return strcmp(text, "on") == 0 ? 1 : strcmp(text, "off") == 0 ? 0 : -1;
+}
+
+static int load(struct server *s, struct load_result *l, struct progress *p)
+{
+    const struct options *o = s->o;
+    bool is_sim = strcmp(o->device, "sim") == 0;
+    TRY(model_text_open(&l->text, o->model, o->chat_template, &l->err));
+    struct sl_options q = {
+        .model = o->model,
+        .device = o->device,
+        .dtype = o->dtype,
+        .load_format = o->load_format,
+        .max_model_len = (int32_t)o->max_model_len,
+        .max_num_seqs = (int32_t)o->max_num_seqs,
+        .max_num_batched_tokens = (int32_t)o->max_num_batched_tokens,
+        .block_size = (int32_t)o->block_size,
+        .num_gpu_blocks_override = (int32_t)o->num_gpu_blocks_override,
+        .kv_cache_memory_bytes = (uint64_t)o->kv_cache_memory_bytes,
+        .gpu_memory_utilization = o->gpu_memory_utilization,
+        .max_queue_size = (int32_t)o->max_queue_size,
+        .tensor_parallel_size = (int32_t)o->tensor_parallel_size,
+        .n_threads = (int32_t)o->threads,
+        .n_vocab = is_sim ? (int32_t)tokenizer_n_vocab(l->text->tok) : 0,
+        .enable_prefix_caching = o->enable_prefix_caching,
+        .async_scheduling = tristate(o->async_scheduling),
+        .seed = (uint64_t)o->seed,
+        .sim_step_us = (uint32_t)o->sim_step_us,
+        .progress = on_progress,
+        .progress_arg = p,
+        .wake = on_engine_wake,
+        .wake_arg = &s->wake,
+    };
+    return sl_open(&l->engine, &q, &l->err);
+}
+
+static void *run(void *arg)
+{
+    struct server *s = arg;
+    struct progress p = {.start_us = server_now_us(), .is_terminal = isatty(STDERR_FILENO)};
+    s->load.code = load(s, &s->load, &p);
+    atomic_store_explicit(&s->load.is_done, true, memory_order_release);
+    uv_async_send(&s->wake);
+    return NULL;
+}
+
+int loader_start(struct server *s, struct sl_error *e)
+{
+    if (pthread_create(&s->loader, NULL, run, s) != 0)
+        return sl_fail(e, SL_EINTERNAL, "cannot start a thread");
+    return 0;
+}
+
+/* ------------------------------------------------------------------ afterwards, io thread */
+
+/* --served-model-name, else the last part of the path (without .gguf) and the path itself. */
+static void name_model(struct server *s)
+{
+    const struct options *o = s->o;
+    int n = 0;
+    for (; n < o->served_model_name.n; n++) s->names[n] = o->served_model_name.v[n];
+    if (n == 0) {
+        struct str path = o->model ? str_of(o->model) : STR("sim");
+        while (path.n > 1 && path.p[path.n - 1] == '/') path.n--;
+        const char *slash = memrchr(path.p, '/', path.n);
+        struct str base = slash ? (struct str){slash + 1, path.n - (size_t)(slash + 1 - path.p)} : path;
+        if (base.n > 5 && memcmp(base.p + base.n - 5, ".gguf", 5) == 0) base.n -= 5;
+        snprintf(s->model_name, sizeof s->model_name, "%.*s", (int)base.n, base.p);
+        s->names[n++] = s->model_name;
+        if (o->model) s->names[n++] = o->model;
+    }
+    s->ctx.served_names = s->names;
+    s->ctx.n_served = n;
+}
+
+/* The same build, model and configuration give the same fingerprint. */
+static void make_fingerprint(struct server *s)
+{
+    char facts[512];
+    uint8_t digest[SHA256_BYTES];
+    const struct sl_info *i = s->ctx.info;
+    int n = snprintf(facts, sizeof facts, "%s %s %s %s %s %llu %d", SLUICE_VERSION, s->ctx.served_names[0],
+                     i->model_type, i->weight_types, i->device, (unsigned long long)i->n_parameters,
+                     i->max_model_len);
+    struct str text = {facts, n < (int)sizeof facts ? (size_t)n : sizeof facts - 1};
+    sha256(digest, &text, 1);
+    snprintf(s->ctx.fingerprint, sizeof s->ctx.fingerprint, "fp_%02x%02x%02x%02x%02x", digest[0], digest[1],
+             digest[2], digest[3], digest[4]);
+}
+
+static void banner(const struct server *s)
+{
+    char url[300];
+    const struct sl_info *i = s->ctx.info;
+    listen_url(s, url, sizeof url);
+    int64_t n_tokens = (int64_t)i->num_blocks * i->block_size;
+    fprintf(stderr, "sluice   %s on %s\n", SLUICE_VERSION, i->device);
+    fprintf(stderr, "model    %s  %s %.2fB %s  context %d  template %s\n", s->names[0], i->model_type,
+            (double)i->n_parameters * 1e-9, i->weight_types, i->max_model_len,
+            s->text->chat ? "yes" : "none");
+    fprintf(stderr, "kv       %d pages x %d tokens = %lld tokens: %.1f full-length sequences, %.2f GB\n",
+            i->num_blocks, i->block_size, (long long)n_tokens,
+            (double)n_tokens / (i->max_model_len ? i->max_model_len : 1), (double)i->kv_bytes * 1e-9);
+    fprintf(stderr, "ready    in %.1f s  %s%s%s  api key %s\n",
+            (double)(server_now_us() - s->start_us) * 1e-6, url, s->o->uds ? " on " : "",
+            s->o->uds ? s->o->uds : "", auth_has_keys(s->auth) ? "needed" : "off");
+    fprintf(stderr,
+            "try      curl -s %s%s%s%s/v1/chat/completions -H 'content-type: application/json'%s "
+            "-d '{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}'\n",
+            s->o->uds ? "--unix-socket " : "", s->o->uds ? s->o->uds : "", s->o->uds ? " " : "", url,
+            auth_has_keys(s->auth) ? " -H \"authorization: Bearer $KEY\"" : "");
+}
+
+bool loader_finish(struct server *s)
+{
+    if (s->phase != SERVER_LOADING ||
+        !atomic_load_explicit(&s->load.is_done, memory_order_acquire))
+        return false;
+    pthread_join(s->loader, NULL);
+    s->text = s->load.text;
+    s->engine = s->load.engine;
+    if (s->load.code < 0) return true;
+    s->ctx = (struct api_context){
+        .text = s->text,
+        .info = sl_get_info(s->engine),
+        .created = (int64_t)time(NULL),
+        .n_max = (int)s->o->max_choices,
+        .strict_length = s->o->strict_length,
+        .model_defaults = s->o->generation_defaults,
+    };
+    name_model(s);
+    make_fingerprint(s);
+    banner(s);
+    return true;
+}

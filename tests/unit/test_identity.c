@@ -1,0 +1,163 @@
+/* test_identity.c - the same request gives the same bits, whatever runs beside it.
+ *
+ * 200 mixed requests (greedy and seeded, filters, penalties, biases, log probabilities) are answered alone, then in batches of up to 64, with
+ * tiny page pools that force preemption, with prefill chunks of 16 and 512, with the prefix cache on and off; token ids
+ * and the bits of the log probabilities must be equal. Model: tests/data/models/llama on the cpu device,
+ * or the folder or file that SLUICE_MODEL names.
+ */
+#include "base/test.h"
+#include "sluice/sluice.h"
+
+#include <unistd.h>
+
+enum { N_REQUESTS = 200, OUT_MAX = 24, PROMPT_MAX = 96 };
+
+struct answer {
+    int n, n_tops, reason, done;
+    int32_t token[OUT_MAX];
+    float logprob[OUT_MAX];
+    int32_t top[OUT_MAX * 3];
+    float top_lp[OUT_MAX * 3];
+};
+
+static uint64_t next_random(uint64_t *state)
+{
+    *state += 0x9E3779B97F4A7C15u; /* splitmix64 */
+    uint64_t z = *state;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return z ^ z >> 31;
+}
+
+/* Request i is a pure function of i; a third of the prompts share a prefix. */
+static void make_request(int i, int32_t n_vocab, int32_t *prompt, struct sl_bias *bias,
+                         struct sl_request *r)
+{
+    uint64_t rng = (uint64_t)i * 7919 + 1;
+    *r = (struct sl_request){.prompt = prompt, .n_prompt = 1 + (uint32_t)(next_random(&rng) % PROMPT_MAX)};
+    for (uint32_t t = 0; t < r->n_prompt; t++) {
+        uint64_t shared = t * 31 + 17, own = next_random(&rng);
+        prompt[t] = (int32_t)((i % 3 == 0 && t < 64 ? shared : own) % (uint64_t)n_vocab);
+    }
+    struct sl_sampling *s = &r->sampling;
+    *s = (struct sl_sampling){.top_p = 1, .typical_p = 1, .repetition_penalty = 1, .n_logprobs = 2,
+                              .n_prompt_logprobs = -1, .max_tokens = 4 + (uint32_t)(i % (OUT_MAX - 4)),
+                              .ignore_eos = 1, .seed = (uint64_t)i};
+    if (i % 2) s->temperature = 0.7f + 0.1f * (float)(i % 7);
+    if (i % 5 == 1) s->top_p = 0.9f;
+    if (i % 5 == 2) s->top_k = 20;
+    if (i % 5 == 3) s->min_p = 0.05f;
+    if (i % 7 == 1) s->typical_p = 0.95f;
+    if (i % 4 == 1) s->repetition_penalty = 1.3f;
+    if (i % 4 == 2) s->presence_penalty = 0.5f, s->frequency_penalty = 0.25f;
+    if (i % 11 == 0) {
+        bias[0] = (struct sl_bias){(int32_t)(next_random(&rng) % (uint64_t)n_vocab), 5};
+        s->bias = bias;
+        s->n_bias = 1;
+    }
+}
+
+static void take(struct answer *a, const struct sl_event *ev)
+{
+    if (ev->kind == SL_EV_TOKEN && a->n < OUT_MAX) {
+        a->token[a->n] = ev->token;
+        a->logprob[a->n++] = ev->logprob;
+    } else if (ev->kind == SL_EV_TOP && a->n_tops < OUT_MAX * 3) {
+        a->top[a->n_tops] = ev->token;
+        a->top_lp[a->n_tops++] = ev->logprob;
+    } else if (ev->kind == SL_EV_DONE) {
+        a->reason = ev->reason;
+        a->done = 1;
+    }
+}
+
+static const char *model_path(void)
+{
+    const char *own = getenv("SLUICE_MODEL");
+    return own ? own : TEST_DATA "/models/llama";
+}
+
+/* Answer all requests with at most `at_once` submitted at a time. */
+static void run(struct answer *answers, int at_once, struct sl_options o)
+{
+    sl_engine *g;
+    struct sl_error e = {0};
+    static int owner[65536];
+    memset(answers, 0, N_REQUESTS * sizeof *answers);
+    o.model = model_path();
+    o.device = "cpu";
+    o.dtype = o.load_format = "auto";
+    o.gpu_memory_utilization = 0.5;
+    o.tensor_parallel_size = 1;
+    o.max_model_len = 256;
+    int code = sl_open(&g, &o, &e);
+    CHECK_MSG(code == 0, "%s", e.text);
+    if (code < 0) return;
+    int submitted = 0, finished = 0;
+    while (finished < N_REQUESTS) {
+        while (submitted < N_REQUESTS && submitted - finished < at_once) {
+            int32_t prompt[PROMPT_MAX];
+            struct sl_bias bias[1];
+            struct sl_request r;
+            sl_req id;
+            make_request(submitted, sl_get_info(g)->n_vocab, prompt, bias, &r);
+            code = sl_submit(g, &r, &id, &e);
+            CHECK_MSG(code == 0, "%s", e.text);
+            if (code < 0) goto out;
+            owner[id.slot % 65536] = submitted++;
+        }
+        struct sl_event ev[256];
+        int n = sl_poll(g, ev, 256);
+        for (int i = 0; i < n; i++) {
+            take(&answers[owner[ev[i].req.slot % 65536]], &ev[i]);
+            finished += ev[i].kind == SL_EV_DONE;
+        }
+        if (n == 0) usleep(50);
+    }
+    struct sl_stats stats;
+    sl_get_stats(g, &stats);
+    printf("  at once %d: %llu steps, %llu preemptions, %llu cached tokens\n", at_once,
+           (unsigned long long)stats.n_steps, (unsigned long long)stats.n_preemptions,
+           (unsigned long long)stats.prefix_hits);
+out:
+    sl_close(g);
+}
+
+static void compare(const struct answer *want, const struct answer *got, const char *how)
+{
+    int different = 0, first = -1;
+    for (int i = 0; i < N_REQUESTS; i++) {
+        if (memcmp(&want[i], &got[i], sizeof *want) == 0) continue;
+        if (first < 0) first = i;
+        different++;
+    }
+    CHECK_MSG(different == 0, "%s: %d of %d answers differ, the first is %d", how, different, N_REQUESTS, first);
+}
+
+static struct answer alone[N_REQUESTS], other[N_REQUESTS];
+
+static const struct {
+    const char *how;
+    int at_once;
+    struct sl_options o;
+} ways[] = {
+    {"batches of 64, prefix cache", 64, {.max_num_seqs = 64, .max_num_batched_tokens = 512, .enable_prefix_caching = 1}},
+    {"batches of 7, no prefix cache", 7, {.max_num_seqs = 7, .max_num_batched_tokens = 512}},
+    {"chunks of 16", 64, {.max_num_seqs = 16, .max_num_batched_tokens = 16, .enable_prefix_caching = 1}},
+    {"20 pages: preemption", 64, {.max_num_seqs = 64, .max_num_batched_tokens = 512, .num_gpu_blocks_override = 20, .enable_prefix_caching = 1}},
+    {"20 pages, chunks of 64, no prefix cache", 64, {.max_num_seqs = 64, .max_num_batched_tokens = 64, .num_gpu_blocks_override = 20}},
+    {"pages of 4 tokens", 64, {.max_num_seqs = 64, .max_num_batched_tokens = 512, .block_size = 4, .enable_prefix_caching = 1}},
+    {"one thread", 64, {.max_num_seqs = 64, .max_num_batched_tokens = 512, .n_threads = 1}},
+    {"one step ahead", 64, {.max_num_seqs = 64, .max_num_batched_tokens = 512, .async_scheduling = 1, .enable_prefix_caching = 1}},
+};
+
+TEST(same_bits_in_any_company)
+{
+    run(alone, 1, (struct sl_options){.max_num_seqs = 1, .max_num_batched_tokens = 512});
+    for (int i = 0; i < N_REQUESTS; i++) CHECK(alone[i].done && alone[i].reason == SL_FINISH_LENGTH);
+    for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
+        printf("%s\n", ways[w].how);
+        run(other, ways[w].at_once, ways[w].o);
+        compare(alone, other, ways[w].how);
+    }
+}
