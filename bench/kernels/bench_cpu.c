@@ -4,7 +4,7 @@
  *
  * The ceiling is measured first, in the same run: all threads summing a large buffer. Decode rows (1 to 8
  * tokens) go through copies of a matrix that together exceed any cache, as the layers of a model do, and
- * are judged by GB/s; prefill rows by GFLOP/s. Each figure is the best of a few rounds, since other work
+ * are judged by GB/s; prefill rows by GFLOP/s. Each figure is the best single call, since other work
  * on the machine can only slow one down.
  */
 #include <math.h>
@@ -15,7 +15,7 @@
 
 #include "backend/cpu.h"
 
-enum { SWEEP_BYTES = 192 << 20, ROUNDS_MAX = 1000, TOKENS_MAX = 512 };
+enum { SWEEP_BYTES = 192 << 20, ROUNDS_MAX = 100000, TOKENS_MAX = 512 };
 
 static struct {
     int threads, isa, type;
@@ -46,40 +46,45 @@ static double best(void (*fn)(void *), void *arg)
 
 /* ------------------------------------------------------------------ the ceiling */
 
-typedef uint64_t u64x4 __attribute__((vector_size(32)));
-enum { READ_ITEM = 1 << 20 };
+enum { READ_ITEM = 256 << 10, READ_PIECE = 4 << 20, READ_STREAMS = 4 };
 
 struct read_run {
     struct dev *d;
     const uint8_t *p;
-    u64x4 sum[POOL_THREADS_MAX];
+    size_t at;
+    uint64_t sum[POOL_THREADS_MAX];
 };
 
+/* One word of each 64-byte line, in a few streams: more than a core can ask memory for. */
 static void read_item(void *arg, int item, int thread)
 {
     struct read_run *r = arg;
-    const u64x4 *v = (const u64x4 *)(const void *)(r->p + (size_t)item * READ_ITEM);
-    u64x4 s[4] = {0};
-    for (size_t i = 0; i < READ_ITEM / sizeof *v; i += 4)
-        for (int k = 0; k < 4; k++) s[k] += v[i + (size_t)k];
-    r->sum[thread] += s[0] + s[1] + s[2] + s[3];
+    const uint8_t *p = r->p + r->at + (size_t)item * READ_ITEM;
+    uint64_t sum = 0, word;
+    for (size_t i = 0; i < READ_ITEM / READ_STREAMS; i += 64) {
+        for (int k = 0; k < READ_STREAMS; k++) {
+            memcpy(&word, p + i + (size_t)k * (READ_ITEM / READ_STREAMS), sizeof word);
+            sum += word;
+        }
+    }
+    r->sum[thread] += sum;
 }
 
-static void read_all(void *arg)
+static void read_piece(void *arg)
 {
     struct read_run *r = arg;
-    pool_run(r->d->pool, read_item, r, SWEEP_BYTES / READ_ITEM);
+    pool_run(r->d->pool, read_item, r, READ_PIECE / READ_ITEM);
+    r->at = (r->at + READ_PIECE) % SWEEP_BYTES;
 }
 
 static double read_ceiling(struct dev *d)
 {
-    struct read_run *r = aligned_alloc(64, (sizeof *r + 63) / 64 * 64);
-    memset(r, 0, sizeof *r);
+    struct read_run *r = xcalloc(1, sizeof *r);
     uint8_t *p = device_cpu.alloc(d, SWEEP_BYTES, "ceiling", NULL);
     memset(p, 1, SWEEP_BYTES);
     r->d = d;
     r->p = p;
-    double gbs = SWEEP_BYTES / best(read_all, r) * 1e-9;
+    double gbs = READ_PIECE / best(read_piece, r) * 1e-9;
     free(r);
     return gbs;
 }
@@ -89,19 +94,19 @@ static double read_ceiling(struct dev *d)
 struct linear_bench {
     struct dev *d;
     struct weight *w; /* [n] copies */
-    int n, n_tokens;
+    int n, at, n_tokens;
     float *x, *y;
 };
 
-static void linear_sweep(void *arg)
+/* One copy a call, in turn: by the time that one comes round again it has left the caches. */
+static void linear_next(void *arg)
 {
     struct linear_bench *l = arg;
     struct batch b = {.n_tokens = l->n_tokens};
-    for (int i = 0; i < l->n; i++) {
-        struct step s = {.op = OP_LINEAR, .dst = {l->y, (int32_t)l->w[i].rows}, .src = {l->x, (int32_t)l->w[i].cols},
-                         .w = &l->w[i]};
-        if (device_cpu.ops[OP_LINEAR](l->d, &b, &s) < 0) abort();
-    }
+    struct weight *w = &l->w[l->at];
+    struct step s = {.op = OP_LINEAR, .dst = {l->y, (int32_t)w->rows}, .src = {l->x, (int32_t)w->cols}, .w = w};
+    if (device_cpu.ops[OP_LINEAR](l->d, &b, &s) < 0) abort();
+    l->at = (l->at + 1) % l->n;
 }
 
 static void bench_linear(struct dev *d, enum dtype type, int64_t rows, int64_t cols, double ceiling)
@@ -109,7 +114,7 @@ static void bench_linear(struct dev *d, enum dtype type, int64_t rows, int64_t c
     static const int tokens[] = {1, 2, 4, 8, TOKENS_MAX};
     size_t bytes = device_cpu.weight_bytes(type, rows, cols);
     int copies = (int)(SWEEP_BYTES / bytes) + 1;
-    struct linear_bench l = {.d = d, .w = xcalloc((size_t)copies, sizeof *l.w)};
+    struct linear_bench l = {.d = d, .w = xcalloc((size_t)copies, sizeof *l.w), .n = copies};
     uint8_t *all = device_cpu.alloc(d, bytes * (size_t)copies, "weights", NULL);
     memset(all, 0x11, bytes * (size_t)copies); /* values do not matter to speed, and 0x1111 is a small f16 */
     for (int i = 0; i < copies; i++)
@@ -120,8 +125,7 @@ static void bench_linear(struct dev *d, enum dtype type, int64_t rows, int64_t c
     for (int64_t i = 0; i < TOKENS_MAX * cols; i++) l.x[i] = (float)(i % 17) * 0.1f - 0.8f;
     for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) {
         l.n_tokens = tokens[i];
-        l.n = tokens[i] < TOKENS_MAX ? copies : 1;
-        double each = best(linear_sweep, &l) / l.n;
+        double each = best(linear_next, &l);
         printf("%-5s %6ld x %-5ld %4d tokens %9.1f us %7.1f GB/s %4.0f%% %8.1f GFLOP/s\n", dtype_info[type].name,
                (long)rows, (long)cols, tokens[i], each * 1e6, (double)bytes / each * 1e-9,
                (double)bytes / each * 1e-7 / ceiling, 2e-9 * (double)(rows * cols) * tokens[i] / each);

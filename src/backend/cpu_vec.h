@@ -20,7 +20,7 @@ enum { LANES = 16 };
 #if defined __AVX512F__ && defined __AVX512VNNI__
 #include <immintrin.h>
 
-enum { VEC_REGISTERS = 32 };
+#define VEC_MANY 1 /* 32 registers of 16 lanes: else 16 of 8 */
 typedef __m512 v16;
 typedef __m512i v16i; /* 16 x i32, or 64 bytes */
 
@@ -75,7 +75,7 @@ static inline __m256 v_high(v16 a) { return _mm512_extractf32x8_ps(a, 1); }
 #elif defined __AVX2__ && defined __FMA__ && defined __F16C__
 #include <immintrin.h>
 
-enum { VEC_REGISTERS = 16 };
+#define VEC_MANY 0
 typedef struct {
     __m256 l, h;
 } v16;
@@ -162,7 +162,7 @@ static inline __m256 v_high(v16 a) { return a.h; }
 #else
 #define CPU_VEC_PLAIN 1
 
-enum { VEC_REGISTERS = 16 };
+#define VEC_MANY 0
 typedef struct {
     float f[LANES];
 } v16;
