@@ -1,8 +1,9 @@
 /* mutants.h - seeded bugs: what the simulator must catch, or it proves nothing.
  *
  * MUT(NAME, good, bad) stands for `good`; that is all a production build sees. The test binary
- * sim_mutants compiles the same sources with ENGINE_MUTANTS and picks one bug at run time; ctest requires
- * that the simulator finds each (tests/sim). A new rule in kv, sched, batch or core brings its row here.
+ * sim_mutants compiles the same sources with ENGINE_MUTANTS and picks one bug at run time; ctest
+ * requires that the simulator finds each (tests/sim). A new rule in kv, sched, batch or core brings
+ * its row here.
  */
 #ifndef ENGINE_MUTANTS_H
 #define ENGINE_MUTANTS_H
