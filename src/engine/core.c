@@ -295,10 +295,12 @@ int core_step(struct core *c)
     while (core_n_flight(c) > 0) {
         const struct result *r = NULL;
         int rc = c->env.poll(c->env.arg, &r);
-        if (rc < 0) fail(c, rc);
-        if (rc <= 0) break;
-        commit(c, &c->job[c->n_reaped++ % n_jobs], r);
-        n_done++;
+        if (rc == 0) break;
+        n_done += MUT(COMMIT_FAULT_MUTE, 1, rc > 0);
+        if (rc > 0)
+            commit(c, &c->job[c->n_reaped++ % n_jobs], r);
+        else
+            fail(c, rc);
     }
     c->is_starved = false;
     while (!c->failed && core_n_flight(c) < c->cfg.depth && c->n_live > 0) {

@@ -51,6 +51,7 @@
     X(COMMIT_STALE_GEN,  "a cancel reaches whoever has the slot now")                             \
     X(COMMIT_NO_ROOM,    "a step is launched without room for its events")                        \
     X(COMMIT_FAULT,      "a device fault forgets the waiting requests")                           \
+    X(COMMIT_FAULT_MUTE, "a turn that met a fault says that nothing happened")                    \
     X(SCORE_TWICE,       "a preempted prompt is scored again from its start")                     \
     X(SCORE_CACHED,      "a prompt to score skips what the cache holds")
 // clang-format on

@@ -49,7 +49,7 @@ struct world {
     int32_t *by_step; /* owned [n_events]: event indices in order of time */
     int32_t step, next_event, stalled_until, n_idle;
     int fault; /* 0 or the code the device fails with from now on */
-    bool fails_at_launch, is_broken;
+    bool fails_at_launch, was_failed, is_broken;
     uint64_t rng;
     sl_req top; /* the first in order of the running, last step */
     int32_t n_live;
@@ -404,6 +404,8 @@ static void check_step(struct world *w, int n_moved)
     struct sl_stats st;
     core_stats(&w->core, &st);
     if (bad) broken(w, bad, 0, 0);
+    MUST(w, !w->core.failed || w->was_failed || n_moved > 0, "[14] failed, but told nobody", 0, 0);
+    w->was_failed = w->core.failed != 0;
     MUST(w, !has_allocated, "[17] memory allocated in a step", 0, 0);
     w->n_idle = n_moved || !core_has_work(&w->core) || w->core.is_starved ? 0 : w->n_idle + 1;
     w->tally->n_starved += w->core.is_starved;
