@@ -59,9 +59,16 @@ static size_t keep_escapes(void *cls, struct MHD_Connection *c, char *text)
 int loop_open(struct server *s, struct sl_error *e)
 {
     unsigned limit = (unsigned)s->o->max_connections + SPARE_CONNS;
+    unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+    struct MHD_OptionItem listen[] = {{MHD_OPTION_LISTEN_SOCKET, s->listen_fd, NULL},
+                                      {MHD_OPTION_END, 0, NULL}};
+    if (s->listen_fd < 0) { /* the fuzzer adds its connections itself */
+        flags |= MHD_USE_NO_LISTEN_SOCKET;
+        listen[0] = listen[1];
+    }
     s->mhd = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, request_handler, s,
-        MHD_OPTION_EXTERNAL_LOGGER, log_mhd, NULL, MHD_OPTION_LISTEN_SOCKET, s->listen_fd,
+        flags, 0, NULL, NULL, request_handler, s,
+        MHD_OPTION_EXTERNAL_LOGGER, log_mhd, NULL, MHD_OPTION_ARRAY, listen,
         MHD_OPTION_CONNECTION_LIMIT, limit, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_BYTES,
         MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_STRICT_FOR_CLIENT, 1,
         MHD_OPTION_NOTIFY_COMPLETED, request_completed, s, MHD_OPTION_NOTIFY_CONNECTION, conn_notify, s,

@@ -141,6 +141,7 @@ void watchdog_stop(struct server *s);
 bool watchdog_has_fired(struct server *s);
 
 /* server.c */
+struct server *server_new(const struct options *o); /* state and handles; nothing is open yet */
 void server_drain(struct server *s, bool now);
 void server_check_idle(struct server *s); /* a request ended: is the drain over? */
 

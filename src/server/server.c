@@ -202,9 +202,8 @@ static void stop(struct server *s)
     free(s->owners);
 }
 
-int server_run(const struct options *o)
+struct server *server_new(const struct options *o)
 {
-    struct sl_error e;
     struct server *s = xcalloc(1, sizeof *s);
     s->o = o;
     s->listen_fd = s->watch_fd = -1;
@@ -213,8 +212,15 @@ int server_run(const struct options *o)
     TAILQ_INIT(&s->conns);
     TAILQ_INIT(&s->live);
     TAILQ_INIT(&s->waiting);
-    harden(s);
     open_handles(s);
+    return s;
+}
+
+int server_run(const struct options *o)
+{
+    struct sl_error e;
+    struct server *s = server_new(o);
+    harden(s);
     if (start(s, &e) < 0) {
         log_error("server", "%s", e.text);
         s->exit_status = EXIT_FAILURE;
