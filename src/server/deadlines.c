@@ -69,15 +69,18 @@ void *conn_request_line(void *cls, const char *uri, struct MHD_Connection *mhd)
 void conn_reject(struct server *s, struct conn *c, const struct sl_error *err)
 {
     struct buf body = buf_make(4096), all = buf_make(8192);
+    char id[REQUEST_ID_BYTES];
+    server_make_id(s, id);
     api_error_body(err, &body);
     buf_printf(&all,
                "HTTP/1.1 %d Error\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
                "x-request-id: %s\r\nConnection: close\r\n\r\n",
-               sl_err_status(err->code), body.n, c->req ? c->req->id : "req_0");
+               sl_err_status(err->code), body.n, c->req ? c->req->id : id);
     buf_put_str(&all, buf_str(&body));
     ssize_t sent = send(c->fd, all.p, all.n, MSG_DONTWAIT | MSG_NOSIGNAL);
     (void)sent; /* a courtesy: the connection ends either way */
     shutdown(c->fd, SHUT_RDWR);
+    if (c->req) c->req->status = (unsigned)sl_err_status(err->code);
     int route = c->req && c->req->route ? (int)(c->req->route - routes) : -1;
     metrics_http(&s->metrics, route, (unsigned)sl_err_status(err->code));
     buf_free(&body);

@@ -166,7 +166,6 @@ static void measure(struct request *r, struct choice *c, uint64_t now)
     }
     if (c->last_us) metrics_observe(m, HIST_ITL, (double)(now - c->last_us) * 1e-6);
     c->last_us = r->last_us = now;
-    c->n_tokens++;
     m->n_generation_tokens++;
 }
 

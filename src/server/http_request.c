@@ -36,8 +36,6 @@ void request_resume(struct request *r)
 
 static struct request *request_new(struct server *s, struct conn *c)
 {
-    static const char digits[] = "0123456789abcdef";
-    uint8_t random[16];
     struct request *r = xcalloc(1, sizeof *r);
     r->s = s;
     r->conn = c;
@@ -45,9 +43,7 @@ static struct request *request_new(struct server *s, struct conn *c)
     r->start_us = server_now_us();
     r->body = buf_make((size_t)s->o->max_body_bytes);
     r->out = buf_make((size_t)1 << 30); /* bounds what a whole answer may be; streams have their own */
-    server_random(s, random, sizeof random);
-    memcpy(r->id, "req_", 4);
-    for (int i = 0; i < 32; i++) r->id[4 + i] = digits[random[i / 2] >> (i % 2 ? 0 : 4) & 15];
+    server_make_id(s, r->id);
     s->n_requests++;
     return r;
 }
@@ -322,7 +318,7 @@ void request_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
     if (!r) return;
     if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK) generate_leave(r);
     log_debug("http", "%s %s %s status %u in %.1f ms%s%s", r->id, r->route ? r->route->method : "-",
-              r->route ? r->route->path : "-", r->is_gone ? 499 : r->status,
+              r->route ? r->route->path : "-", r->status ? r->status : 499,
               (double)(server_now_us() - r->start_us) * 1e-3, r->client_id[0] ? " client id " : "",
               r->client_id);
     if (r->is_gone && !r->status)

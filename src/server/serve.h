@@ -104,7 +104,9 @@ struct server {
 };
 
 static inline uint64_t server_now_us(void) { return uv_hrtime() / 1000; }
+enum { REQUEST_ID_BYTES = 37 }; /* req_, 32 hex digits, NUL */
 void server_random(struct server *s, void *out, size_t n);
+void server_make_id(struct server *s, char out[REQUEST_ID_BYTES]);
 
 /* listen.c: the listening socket, or a code with one clear line. */
 int listen_open(struct server *s, struct sl_error *e);

@@ -41,6 +41,16 @@ void server_random(struct server *s, void *out, size_t n)
     s->random_at += n;
 }
 
+void server_make_id(struct server *s, char out[REQUEST_ID_BYTES])
+{
+    static const char digits[] = "0123456789abcdef";
+    uint8_t random[16];
+    server_random(s, random, sizeof random);
+    memcpy(out, "req_", 4);
+    for (int i = 0; i < 32; i++) out[4 + i] = digits[random[i / 2] >> (i % 2 ? 0 : 4) & 15];
+    out[REQUEST_ID_BYTES - 1] = '\0';
+}
+
 /* ------------------------------------------------------------------ ends */
 
 void server_check_idle(struct server *s)

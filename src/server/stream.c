@@ -89,9 +89,8 @@ enum MHD_Result stream_begin(struct request *r)
 
 void stream_wake(struct request *r)
 {
+    if (unread(r) == 0 && !r->is_ended) return; /* text may be held back for a stop string */
     r->said_ms = uv_now(&r->s->loop);
-    if (unread(r) || r->is_ended) {
-        if (r->is_suspended) r->read_ms = r->said_ms;
-        request_resume(r);
-    }
+    if (r->is_suspended) r->read_ms = r->said_ms;
+    request_resume(r);
 }
