@@ -1,9 +1,9 @@
 /* deadlines.c - every connection, and an absolute deadline for each phase of it.
  *
- * MHD's own timeout restarts at every byte, so a client that sends one byte a second holds a connection for
- * ever. Ours do not restart: headers, body and idling each have their time, counted from their beginning; a
- * queued answer has write_timeout and a second for each 64 KiB. One walk over the list a second is enough:
- * 12,000 connections cost it some 50 us.
+ * MHD's own timeout restarts at every byte, so a client that sends one byte a second holds a
+ * connection for ever. Ours do not restart: headers, body and idling each have their time, counted
+ * from their beginning; a queued answer has write_timeout and a second for each 64 KiB. One walk
+ * over the list a second is enough: 12,000 connections cost it some 50 us.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,11 +20,20 @@ void conn_set_phase(struct server *s, struct conn *c, enum conn_phase phase, uin
     uint64_t seconds = 0;
     switch (phase) {
     case CONN_NEW:
-    case CONN_HEAD: seconds = (uint64_t)o->header_timeout; break;
-    case CONN_BODY: seconds = (uint64_t)o->body_timeout + extra; break;
-    case CONN_BUSY: break;
-    case CONN_WRITE: seconds = (uint64_t)o->write_timeout + extra; break;
-    case CONN_IDLE: seconds = (uint64_t)o->idle_timeout; break;
+    case CONN_HEAD:
+        seconds = (uint64_t)o->header_timeout;
+        break;
+    case CONN_BODY:
+        seconds = (uint64_t)o->body_timeout + extra;
+        break;
+    case CONN_BUSY:
+        break;
+    case CONN_WRITE:
+        seconds = (uint64_t)o->write_timeout + extra;
+        break;
+    case CONN_IDLE:
+        seconds = (uint64_t)o->idle_timeout;
+        break;
     }
     c->phase = phase;
     c->expires_ms = seconds ? now + seconds * 1000 : 0;
@@ -54,11 +63,13 @@ void conn_notify(void *cls, struct MHD_Connection *mhd, void **context,
     *context = NULL;
 }
 
-/* MHD's hook on a complete request line: the header deadline starts. Returns the handler's first context. */
+/* MHD's hook on a complete request line: the header deadline starts. Returns the handler's first
+ * context. */
 void *conn_request_line(void *cls, const char *uri, struct MHD_Connection *mhd)
 {
     (void)uri;
-    struct conn *c = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+    struct conn *c =
+        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
     if (c->phase == CONN_NEW) /* its header deadline runs since accept */
         c->phase = CONN_HEAD;
     else
@@ -103,8 +114,11 @@ static void expire(struct server *s, struct conn *c)
         break;
     case CONN_NEW:
     case CONN_IDLE:
-    case CONN_WRITE: shutdown(c->fd, SHUT_RDWR); break;
-    case CONN_BUSY: break;
+    case CONN_WRITE:
+        shutdown(c->fd, SHUT_RDWR);
+        break;
+    case CONN_BUSY:
+        break;
     }
 }
 

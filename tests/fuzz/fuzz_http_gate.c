@@ -1,6 +1,8 @@
-/* fuzz_http_gate.c - bytes on a connection of the real front end: MHD, gate, routes, answers; no model.
+/* fuzz_http_gate.c - bytes on a connection of the real front end: MHD, gate, routes, answers; no
+ * model.
  *
- * Every answer must be a whole HTTP/1.1 head, and whatever the bytes say, no request may stay behind.
+ * Every answer must be a whole HTTP/1.1 head, and whatever the bytes say, no request may stay
+ * behind.
  */
 #include <sys/socket.h>
 #include <unistd.h>
@@ -11,9 +13,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static struct server *fuzz_server(void)
 {
-    static struct options o = {.host = "127.0.0.1", .max_body_bytes = 4096, .max_connections = 8,
-                               .header_timeout = 10, .body_timeout = 10, .idle_timeout = 10,
-                               .write_timeout = 10, .api_key = {.v = {"key"}, .n = 1}};
+    static struct options o = {.host = "127.0.0.1",
+                               .max_body_bytes = 4096,
+                               .max_connections = 8,
+                               .header_timeout = 10,
+                               .body_timeout = 10,
+                               .idle_timeout = 10,
+                               .write_timeout = 10,
+                               .api_key = {.v = {"key"}, .n = 1}};
     struct sl_error e;
     struct server *s = server_new(&o);
     ASSERT(auth_open(&s->auth, &o, &e) == 0 && watch_open(s, &e) == 0 && loop_open(s, &e) == 0);

@@ -23,7 +23,8 @@ TEST(sha256_vectors) /* FIPS 180-4 examples */
     struct str none = {"", 0};
     memset(million, 'a', sizeof million);
     check_digest(none, none, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-    check_digest(STR("ab"), STR("c"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    check_digest(STR("ab"), STR("c"),
+                 "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     check_digest(STR("abcdbcdecdefdefgefghfghighijhijkijkljklm"), STR("klmnlmnomnopnopq"),
                  "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
     check_digest((struct str){million, 7}, (struct str){million, sizeof million - 7},
@@ -69,7 +70,8 @@ TEST(bad_keys)
 {
     struct auth *a = NULL;
     struct sl_error e;
-    struct options empty = {.api_key = {.v = {""}, .n = 1}}, missing = {.api_key_file = "/nonexistent/keys"};
+    struct options empty = {.api_key = {.v = {""}, .n = 1}},
+                   missing = {.api_key_file = "/nonexistent/keys"};
     CHECK(auth_open(&a, &empty, &e) == SL_EINVAL);
     CHECK(auth_open(&a, &missing, &e) == SL_EIO);
 }

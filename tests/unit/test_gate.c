@@ -26,8 +26,12 @@ static const struct gate_case cases[] = {
     {"HTTP/1.1", {"Host", "a", "Content-Length", "", NULL}, SL_EINVAL},
     {"HTTP/1.1", {"Host", "a", "Content-Length", "0x10", NULL}, SL_EINVAL},
     {"HTTP/1.1", {"Host", "a", "Content-Length", "9999999999999999999", NULL}, SL_EINVAL},
-    {"HTTP/1.1", {"Host", "a", "Content-Length", "5", "Transfer-Encoding", "chunked", NULL}, SL_EINVAL},
-    {"HTTP/1.1", {"Host", "a", "Transfer-Encoding", "chunked", "Content-Length", "5", NULL}, SL_EINVAL},
+    {"HTTP/1.1",
+     {"Host", "a", "Content-Length", "5", "Transfer-Encoding", "chunked", NULL},
+     SL_EINVAL},
+    {"HTTP/1.1",
+     {"Host", "a", "Transfer-Encoding", "chunked", "Content-Length", "5", NULL},
+     SL_EINVAL},
     {"HTTP/1.1", {"Host", "a", "Transfer-Encoding", "xchunked", NULL}, SL_EINVAL},
     {"HTTP/1.1", {"Host", "a", "Transfer-Encoding", "gzip, chunked", NULL}, SL_EINVAL},
     {"HTTP/1.1", {"Host", "a", "Transfer-Encoding", "identity", NULL}, SL_EINVAL},
@@ -74,7 +78,8 @@ TEST(limits)
     CHECK(gate_check(&f, STR("HTTP/1.1"), h, GATE_HEADERS_MAX, NULL) == 0);
     CHECK(gate_check(&f, STR("HTTP/1.1"), h, GATE_HEADERS_MAX + 1, NULL) == SL_EHEADERS);
     memset(big, 'a', sizeof big);
-    h[1].value = (struct str){big, sizeof big - 9 - 5}; /* "Host: a" and "X: " with their line ends */
+    h[1].value =
+        (struct str){big, sizeof big - 9 - 5}; /* "Host: a" and "X: " with their line ends */
     CHECK(gate_check(&f, STR("HTTP/1.1"), h, 2, NULL) == 0);
     h[1].value.n++;
     CHECK(gate_check(&f, STR("HTTP/1.1"), h, 2, NULL) == SL_EHEADERS);
@@ -83,8 +88,10 @@ TEST(limits)
 TEST(facts)
 {
     struct gate_facts f;
-    struct gate_header h[] = {{STR("host"), STR("a")}, {STR("X-API-KEY"), STR(" k ")},
-                              {STR("content-length"), STR("007")}, {STR("origin"), STR("http://o")}};
+    struct gate_header h[] = {{STR("host"), STR("a")},
+                              {STR("X-API-KEY"), STR(" k ")},
+                              {STR("content-length"), STR("007")},
+                              {STR("origin"), STR("http://o")}};
     CHECK(gate_check(&f, STR("HTTP/1.1"), h, 4, NULL) == 0);
     CHECK(str_is(f.x_api_key, "k") && f.content_length == 7 && str_is(f.origin, "http://o"));
     CHECK(f.api_key.n == 0 && !f.is_chunked && !f.is_http10);
@@ -92,10 +99,11 @@ TEST(facts)
 
 TEST(local_hosts)
 {
-    static const char *const yes[] = {"", "localhost", "LOCALHOST:80", "a.localhost:1", "127.0.0.1",
-                                      "127.255.0.1:9", "[::1]", "[::1]:8000", "own", "own:1"};
-    static const char *const no[] = {"evil", "127.0.0.1.evil", "127.evil", "localhost.evil", "128.0.0.1",
-                                     "xlocalhost", "[::2]", "own.evil"};
+    static const char *const yes[] = {"",          "localhost",     "LOCALHOST:80", "a.localhost:1",
+                                      "127.0.0.1", "127.255.0.1:9", "[::1]",        "[::1]:8000",
+                                      "own",       "own:1"};
+    static const char *const no[] = {"evil",      "127.0.0.1.evil", "127.evil", "localhost.evil",
+                                     "128.0.0.1", "xlocalhost",     "[::2]",    "own.evil"};
     for (size_t i = 0; i < sizeof yes / sizeof *yes; i++)
         CHECK_MSG(gate_host_is_local(str_of(yes[i]), "own"), "%s", yes[i]);
     for (size_t i = 0; i < sizeof no / sizeof *no; i++)

@@ -41,7 +41,8 @@ TEST(values)
         "\nsluice:http_requests_total{" L ",route=\"other\",status=\"404\"} 1\n",
         "\n# TYPE vllm:request_success_total counter\n",
     };
-    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) CHECK_MSG(strstr(t, lines[i]), "%s", lines[i]);
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+        CHECK_MSG(strstr(t, lines[i]), "%s", lines[i]);
     buf_free(&out);
 }
 

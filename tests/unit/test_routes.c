@@ -46,9 +46,11 @@ TEST(table)
         int code = route_find(&m, str_of(cases[i].method), str_of(cases[i].url), &e);
         CHECK_MSG(code == cases[i].code, "%s %s: %d", cases[i].method, cases[i].url, code);
         const char *path = m.route ? m.route->path : NULL;
-        CHECK_MSG(path == cases[i].path || (path && cases[i].path && strcmp(path, cases[i].path) == 0), "%s",
-                  cases[i].url);
-        if (code == 0) CHECK_MSG(strcmp(m.param, cases[i].param) == 0, "%s: %s", cases[i].url, m.param);
+        CHECK_MSG(path == cases[i].path ||
+                      (path && cases[i].path && strcmp(path, cases[i].path) == 0),
+                  "%s", cases[i].url);
+        if (code == 0)
+            CHECK_MSG(strcmp(m.param, cases[i].param) == 0, "%s: %s", cases[i].url, m.param);
         CHECK((code == SL_EMETHOD) == (m.allow != NULL));
     }
 }
@@ -69,12 +71,14 @@ TEST(long_paths)
 /* The surface without authentication is this list and nothing else. */
 TEST(open_routes)
 {
-    static const char *const open[] = {"/health", "/readyz", "/livez", "/ping", "/version", "/metrics"};
+    static const char *const open[] = {"/health", "/readyz",  "/livez",
+                                       "/ping",   "/version", "/metrics"};
     int n_open = 0;
     for (int i = 0; i < n_routes; i++) {
         if (routes[i].guard == GUARD_KEY) continue;
         bool known = false;
-        for (size_t j = 0; j < sizeof open / sizeof *open; j++) known |= strcmp(open[j], routes[i].path) == 0;
+        for (size_t j = 0; j < sizeof open / sizeof *open; j++)
+            known |= strcmp(open[j], routes[i].path) == 0;
         CHECK_MSG(known, "%s", routes[i].path);
         n_open++;
     }
