@@ -36,8 +36,6 @@ void request_resume(struct request *r)
 
 static struct request *request_new(struct server *s, struct conn *c)
 {
-    static const char digits[] = "0123456789abcdef";
-    uint8_t random[16];
     struct request *r = xcalloc(1, sizeof *r);
     r->s = s;
     r->conn = c;
@@ -45,9 +43,7 @@ static struct request *request_new(struct server *s, struct conn *c)
     r->start_us = server_now_us();
     r->body = buf_make((size_t)s->o->max_body_bytes);
     r->out = buf_make((size_t)1 << 30); /* bounds what a whole answer may be; streams have their own */
-    server_random(s, random, sizeof random);
-    memcpy(r->id, "req_", 4);
-    for (int i = 0; i < 32; i++) r->id[4 + i] = digits[random[i / 2] >> (i % 2 ? 0 : 4) & 15];
+    server_make_id(s, r->id);
     s->n_requests++;
     return r;
 }
@@ -77,7 +73,9 @@ static void request_free(struct request *r)
 
 struct header_list {
     struct gate_header v[GATE_HEADERS_MAX];
-    int n; /* may be one more than fits */
+    int n;         /* may be one more than fits */
+    uintptr_t at;  /* where the next name begins if the line before it ended in CR LF */
+    bool is_whole; /* so far every name did */
 };
 
 static enum MHD_Result take_header(void *cls, enum MHD_ValueKind kind, const char *name, size_t n_name,
@@ -85,9 +83,26 @@ static enum MHD_Result take_header(void *cls, enum MHD_ValueKind kind, const cha
 {
     (void)kind;
     struct header_list *l = cls;
+    if ((uintptr_t)name != l->at) l->is_whole = false;
+    l->at = (uintptr_t)value + n_value + 2;
     if (l->n < GATE_HEADERS_MAX)
         l->v[l->n] = (struct gate_header){{name, n_name}, {value ? value : "", value ? n_value : 0}};
     return l->n++ < GATE_HEADERS_MAX ? MHD_YES : MHD_NO;
+}
+
+/* MHD 0.9.75 ends a line at a bare LF, cuts it at a NUL and joins folded ones, and says nothing. But it parses
+ * in place: names and values are the request's own bytes, so each name must begin two bytes after the value
+ * before it, and the last value end four bytes before the end. Anything else is one of the three. Other
+ * versions of MHD may copy, and are not asked. */
+static int check_lines(struct MHD_Connection *mhd, const char *method, const struct header_list *l,
+                       struct sl_error *e)
+{
+    static int in_place = -1; /* io thread; decided once */
+    if (in_place < 0) in_place = strcmp(MHD_get_version(), "0.9.75") == 0;
+    if (!in_place || l->n > GATE_HEADERS_MAX) return 0;
+    size_t n = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE)->header_size;
+    if (l->is_whole && l->at + 2 == (uintptr_t)method + n) return 0;
+    return sl_fail(e, SL_EINVAL, "malformed header line: every line ends in CR LF, without NUL or folding");
 }
 
 /* Copies what outlives the headers: origin and the client's own id. */
@@ -162,10 +177,14 @@ static int check_headers(struct request *r, struct str method, struct str url, c
 static enum MHD_Result begin(struct request *r, const char *url, const char *method, const char *version)
 {
     struct server *s = r->s;
-    struct header_list headers = {.n = 0};
+    struct header_list headers;
     struct gate_facts *f = &r->facts;
+    headers.n = 0; /* the array itself stays as it is: 3 KiB */
+    headers.is_whole = true;
+    headers.at = (uintptr_t)version + strlen(version) + 2;
     MHD_get_connection_values_n(r->conn->mhd, MHD_HEADER_KIND, take_header, &headers);
     int code = gate_check(f, str_of(version), headers.v, headers.n, &r->err);
+    if (code == 0) code = check_lines(r->conn->mhd, method, &headers, &r->err);
     if (code < 0) { /* what follows the headers cannot be trusted: nothing more is read */
         r->must_close = true;
         conn_set_phase(s, r->conn, CONN_WRITE, 0);
@@ -299,7 +318,7 @@ void request_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
     if (!r) return;
     if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK) generate_leave(r);
     log_debug("http", "%s %s %s status %u in %.1f ms%s%s", r->id, r->route ? r->route->method : "-",
-              r->route ? r->route->path : "-", r->is_gone ? 499 : r->status,
+              r->route ? r->route->path : "-", r->status ? r->status : 499,
               (double)(server_now_us() - r->start_us) * 1e-3, r->client_id[0] ? " client id " : "",
               r->client_id);
     if (r->is_gone && !r->status)

@@ -1,7 +1,7 @@
 /* sha256.c - SHA-256 after FIPS 180-4, section 6.2, a block at a time.
  *
- * Used a few times a request on texts of under a hundred bytes, so plain code is enough (about 0.3 us a
- * block). Whoever compares digests does so in constant time (auth.c).
+ * Used a few times a request on texts of under a hundred bytes, so plain code is enough (about 0.3
+ * us a block). Whoever compares digests does so in constant time (auth.c).
  */
 #include "server/sha256.h"
 
@@ -11,7 +11,8 @@ struct state {
     uint64_t n_bytes;
 };
 
-static const uint32_t round_constants[64] = { /* cube roots of the first 64 primes */
+static const uint32_t round_constants[64] = {
+    /* cube roots of the first 64 primes */
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
     0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
     0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
@@ -22,7 +23,10 @@ static const uint32_t round_constants[64] = { /* cube roots of the first 64 prim
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
 };
 
-static uint32_t rotate(uint32_t x, int n) { return x >> n | x << (32 - n); }
+static uint32_t rotate(uint32_t x, int n)
+{
+    return x >> n | x << (32 - n);
+}
 
 static void compress(struct state *s)
 {

@@ -1,9 +1,10 @@
 /* watch.c - notices a client that goes away, at any stage, within a millisecond.
  *
- * MHD looks at no suspended connection, so a client that leaves while its request waits in the queue or for
- * tokens would hold KV pages to the end. An epoll set of our own holds every socket from accept to close,
- * edge-triggered for EPOLLRDHUP: one system call a connection, none a request. Half-close counts as leaving
- * (as in nginx). Not one uv_poll a socket: libuv 1.44 stops such a watcher with UV_EBADF on a reset.
+ * MHD looks at no suspended connection, so a client that leaves while its request waits in the
+ * queue or for tokens would hold KV pages to the end. An epoll set of our own holds every socket
+ * from accept to close, edge-triggered for EPOLLRDHUP: one system call a connection, none a
+ * request. Half-close counts as leaving (as in nginx). Not one uv_poll a socket: libuv 1.44 stops
+ * such a watcher with UV_EBADF on a reset.
  */
 #include <errno.h>
 #include <string.h>
@@ -23,7 +24,8 @@ static void on_watch(uv_poll_t *h, int status, int events)
     int n;
     do {
         n = epoll_wait(s->watch_fd, ev, EVENTS, 0);
-        for (int i = 0; i < n; i++) { /* nothing here frees a connection: MHD runs only after the loop */
+        for (int i = 0; i < n;
+             i++) { /* nothing here frees a connection: MHD runs only after the loop */
             struct conn *c = ev[i].data.ptr;
             c->has_left = true;
             if (c->req) generate_leave(c->req);
