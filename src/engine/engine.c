@@ -8,6 +8,7 @@
  * look at (relaxed); is_quitting and wants_room are ordered by the bell.
  */
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 #include <time.h>
 
@@ -18,8 +19,7 @@
 enum {
     QUEUE_DEFAULT = 1024,
     QUEUE_MAX = 1 << 16,
-    CHECK_PERIOD_US =
-        60000000, /* core_check when idle, at most so often: it takes ms at 30,000 pages */
+    CHECK_PERIOD_US = 60000000, /* of core_check when idle: it takes ms at 30,000 pages */
 };
 
 enum { SLOT_NONE = -1 };
