@@ -8,6 +8,7 @@
  * look at (relaxed); is_quitting and wants_room are ordered by the bell.
  */
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 #include <time.h>
 
@@ -18,7 +19,7 @@
 enum {
     QUEUE_DEFAULT = 1024,
     QUEUE_MAX = 1 << 16,
-    CHECK_PERIOD_US = 1000000, /* core_check runs when idle, at most once in that time */
+    CHECK_PERIOD_US = 60000000, /* of core_check when idle: it takes ms at 30,000 pages */
 };
 
 enum { SLOT_NONE = -1 };
@@ -182,7 +183,8 @@ static int core_config_of(struct core_config *cfg, const struct sl_options *o,
         return sl_fail(e, SL_EINVAL,
                        "max_num_batched_tokens (%d) must be at least max_num_seqs (%d)",
                        cfg->max_tokens, cfg->max_seqs);
-    if (cfg->page_size < 1 || cfg->page_size > KV_PAGE_SIZE_MAX || cfg->n_pages < 1)
+    if (cfg->page_size < 1 || cfg->page_size > KV_PAGE_SIZE_MAX || cfg->n_pages < 1 ||
+        cfg->n_pages > INT32_MAX / cfg->page_size) /* a KV slot is an int32 */
         return sl_fail(e, SL_EINVAL,
                        "a KV cache of %d pages of %d tokens cannot work (block_size is 1 to %d)",
                        cfg->n_pages, cfg->page_size, KV_PAGE_SIZE_MAX);
