@@ -670,7 +670,7 @@ def test_all_choices_or_none(start):
 
 
 def test_large_bodies_do_not_stop_the_loop(server):
-    big = {"prompt": [1] * 2_000_000, "max_tokens": 1}
+    big = json.dumps({"prompt": [1] * 2_000_000, "max_tokens": 1}).encode()
     done = threading.Event()
     worst = 0.0
 
