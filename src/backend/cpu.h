@@ -107,7 +107,9 @@ struct dev {
     struct dev_config config;
     const struct cpu_kernels *k;
     struct pool *pool;         /* owned */
-    struct region *regions;    /* owned: every alloc */
+    struct region *regions;    /* owned: all memory of alloc and scratch */
+    uint8_t *slab;             /* the region that small allocations are cut from */
+    size_t slab_left;
     struct cpu_slots *slots;   /* owned */
     struct sample_scratch **sample; /* owned: one a thread */
     struct result result[RESULTS];  /* owned arrays */

@@ -204,7 +204,7 @@ static void reference_head(const struct world *w, const float *x, const float *n
     }
 }
 
-/* Every 7th query of a sequence, and the last. */
+/* Every 29th query of a sequence, and the last. */
 static double worst_error(const struct world *w, int s, const float *out)
 {
     int cols = row_cols(w), len = w->len[s], group = w->n_heads / w->n_kv;
@@ -213,7 +213,7 @@ static double worst_error(const struct world *w, int s, const float *out)
     for (int h = 0; h < w->n_heads; h++) {
         int at_k = (w->n_heads + h / group) * w->dim, at_v = at_k + w->n_kv * w->dim;
         for (int i = 0; i < len; i++) reference_head(w, w->qkv[s] + i * cols + at_k, nk, i, k + i * w->dim);
-        for (int t = 0; t < len; t = t + 7 < len || t == len - 1 ? t + 7 : len - 1) {
+        for (int t = 0; t < len; t = t + 29 < len || t == len - 1 ? t + 29 : len - 1) {
             int first = w->window && t >= w->window ? t - w->window + 1 : 0;
             double sum = 0;
             reference_head(w, w->qkv[s] + t * cols + h * w->dim, nq, t, q);
@@ -255,7 +255,7 @@ static void check_world(enum cpu_isa isa, struct world w)
                   w.window, worst);
     }
     static const int steps[] = {LEN_MAX, 100, 7, 33};
-    for (int round = 0; round < 4; round++) {
+    for (int round = isa == CPU_ISA_PLAIN ? 2 : 0; round < 4; round++) {
         play(&w, d[3 - round], steps[round], again);
         for (int s = 0; s < SEQS; s++)
             CHECK_MSG(fx_same(first[s], again[s], w.len[s] * w.n_heads * w.dim),
