@@ -1,8 +1,8 @@
 /* cpu_dev.c - the cpu device: memory, threads, and a loop over steps.
  *
- * All calls come from one thread; pool_run lends work to the helpers and takes it back before an op ends.
- * launch computes at once and collect hands out what it made. Memory is mapped, zero, and costs no
- * RSS before it is touched.
+ * All calls come from one thread; pool_run lends work to the helpers and takes it back before an op
+ * ends. launch computes at once and collect hands out what it made. Memory is mapped, zero, and
+ * costs no RSS before it is touched.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +16,9 @@
 enum {
     ALIGNMENT = 64,
     HUGE_PAGE = 2 << 20,
-    SLAB = 32 << 20, /* smaller allocations share one: weights on 4 KiB pages stream at half the speed */
+    SLAB =
+        32
+        << 20, /* smaller allocations share one: weights on 4 KiB pages stream at half the speed */
     DEFAULT_SEQS = 16,
     DEFAULT_TOKENS = 512,
 };
@@ -156,7 +158,8 @@ static int open_parts(struct dev *d, int n_threads, struct sl_error *e)
 static int cpu_open(struct dev **out, const struct dev_config *c, struct sl_error *e)
 {
     *out = NULL;
-    if (c->n_ranks > 1) return sl_fail(e, SL_EINVAL, "the cpu device runs one rank, not %d", c->n_ranks);
+    if (c->n_ranks > 1)
+        return sl_fail(e, SL_EINVAL, "the cpu device runs one rank, not %d", c->n_ranks);
     long n = c->n_threads > 0 ? c->n_threads : sysconf(_SC_NPROCESSORS_ONLN);
     n = n < 1 ? 1 : n > POOL_THREADS_MAX ? POOL_THREADS_MAX : n;
     struct dev *d = xcalloc(1, sizeof *d);
@@ -205,9 +208,11 @@ static uint64_t now_us(void)
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
-static int cpu_launch(struct dev *d, const struct step *steps, int32_t n_steps, const struct batch *b)
+static int cpu_launch(struct dev *d, const struct step *steps, int32_t n_steps,
+                      const struct batch *b)
 {
-    if (d->n_launched - d->n_collected >= 2 || b->n_wants > d->config.max_wants) return SL_EINTERNAL;
+    if (d->n_launched - d->n_collected >= 2 || b->n_wants > d->config.max_wants)
+        return SL_EINTERNAL;
     uint64_t start = now_us();
     struct result *r = &d->result[d->n_launched % RESULTS];
     r->step_id = b->step_id;
@@ -265,17 +270,18 @@ const struct device device_cpu = {
     .assign = cpu_assign,
     .launch = cpu_launch,
     .collect = cpu_collect,
-    .ops = {
-        [OP_EMBED] = cpu_embed,
-        [OP_NORM] = cpu_norm,
-        [OP_LINEAR] = cpu_linear,
-        [OP_ROPE_KV] = cpu_rope_kv,
-        [OP_ATTN] = cpu_attn,
-        [OP_GLU] = cpu_glu,
-        [OP_ADD] = cpu_add,
-        [OP_ADD_NORM] = cpu_add_norm,
-        [OP_GATHER] = cpu_gather,
-        [OP_LOGITS] = cpu_logits,
-        [OP_SAMPLE] = cpu_sample,
-    },
+    .ops =
+        {
+            [OP_EMBED] = cpu_embed,
+            [OP_NORM] = cpu_norm,
+            [OP_LINEAR] = cpu_linear,
+            [OP_ROPE_KV] = cpu_rope_kv,
+            [OP_ATTN] = cpu_attn,
+            [OP_GLU] = cpu_glu,
+            [OP_ADD] = cpu_add,
+            [OP_ADD_NORM] = cpu_add_norm,
+            [OP_GATHER] = cpu_gather,
+            [OP_LOGITS] = cpu_logits,
+            [OP_SAMPLE] = cpu_sample,
+        },
 };
