@@ -155,6 +155,16 @@ static int row_cols(const struct world *w)
     return (w->n_heads + 2 * w->n_kv) * w->dim;
 }
 
+static void shuffle(int32_t *page, int n)
+{
+    for (int i = 0; i < n; i++) page[i] = i;
+    for (int i = n - 1; i > 0; i--) {
+        int k = fx_below(i + 1), other = page[i];
+        page[i] = page[k];
+        page[k] = other;
+    }
+}
+
 /* Feed all sequences through a device in batches of at most max_step tokens of each; out:
  * [seq][len, heads * dim]. */
 static void play(const struct world *w, struct dev *d, int max_step, float **out)
@@ -176,12 +186,7 @@ static void play(const struct world *w, struct dev *d, int max_step, float **out
     memset(lp.k_pages, 0xFF, kv_bytes); /* NaN: whoever reads a stranger's position shows it */
     memset(lp.v_pages, 0xFF, kv_bytes);
     int32_t *pages = xcalloc((size_t)(SEQS * stride), 4), *free_pages = xcalloc(n_pages, 4);
-    for (int i = 0; i < n_pages; i++) free_pages[i] = i;
-    for (int i = n_pages - 1; i > 0; i--) {
-        int k = fx_below(i + 1), page = free_pages[i];
-        free_pages[i] = free_pages[k];
-        free_pages[k] = page;
-    }
+    shuffle(free_pages, n_pages);
     for (int i = 0; i < SEQS * stride; i++) pages[i] = free_pages[i];
     int done[SEQS] = {0};
     for (;;) {
