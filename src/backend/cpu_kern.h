@@ -1,7 +1,8 @@
-/* cpu_kern.h - the cpu device's f32 kernels, written once over cpu_vec.h: row operations and attention.
+/* cpu_kern.h - the cpu device's f32 kernels, written once over cpu_vec.h: row operations and
+ * attention.
  *
- * Included by one file per instruction set, each of which puts them in its struct cpu_kernels. All are
- * pure functions of their arguments; tails use the same lanes as full vectors.
+ * Included by one file per instruction set, each of which puts them in its struct cpu_kernels. All
+ * are pure functions of their arguments; tails use the same lanes as full vectors.
  */
 #ifndef BACKEND_CPU_KERN_H
 #define BACKEND_CPU_KERN_H
@@ -81,8 +82,8 @@ static void kern_to_f16(uint16_t *dst, const float *src, int32_t n)
     memcpy(dst + i, tail, (size_t)(n - i) * sizeof *dst);
 }
 
-/* Scale to [-127, 127] and round to nearest even. A block with an infinity or a NaN gets the scale NaN, so
- * that a broken row stays visibly broken. */
+/* Scale to [-127, 127] and round to nearest even. A block with an infinity or a NaN gets the scale
+ * NaN, so that a broken row stays visibly broken. */
 static void kern_quantize(struct qblock *dst, const float *src, int32_t n_blocks)
 {
     for (int b = 0; b < n_blocks; b++, dst++, src += QBLOCK) {
@@ -103,8 +104,9 @@ static void kern_quantize(struct qblock *dst, const float *src, int32_t n_blocks
 }
 
 /* ------------------------------------------------------------------ attention
- * Blocks of 64 positions at absolute multiples of 64. Positions that a row does not see take weight zero;
- * blocks without any are the identity on that row. So rows walk together with no effect on each other. */
+ * Blocks of 64 positions at absolute multiples of 64. Positions that a row does not see take weight
+ * zero; blocks without any are the identity on that row. So rows walk together with no effect on
+ * each other. */
 
 enum { POS_VECTORS = ATTN_BLOCK / LANES, ROW_TILE = VEC_MANY ? 8 : 4, ACC_MAX = VEC_MANY ? 16 : 4 };
 
@@ -120,9 +122,9 @@ static inline const uint16_t *attn_v_at(const struct attn_job *j, int pos)
     return j->v + (head * j->page_size + pos % j->page_size) * j->head_dim;
 }
 
-/* out[r][i] = start + sum over steps of a[r][step] * vector i of that step, in order of steps; n rows by m
- * vectors. Scores: a is q, a step is a dim, vectors are positions. Values: a is p, a step is a position,
- * vectors are dims. fade: NULL starts at zero, else at out * fade[r]. */
+/* out[r][i] = start + sum over steps of a[r][step] * vector i of that step, in order of steps; n
+ * rows by m vectors. Scores: a is q, a step is a dim, vectors are positions. Values: a is p, a step
+ * is a position, vectors are dims. fade: NULL starts at zero, else at out * fade[r]. */
 struct attn_mac {
     const float *a;
     int a_stride, out_stride, n_steps;
@@ -137,8 +139,9 @@ static inline __attribute__((always_inline)) void attn_mac(const struct attn_mac
     v16 sum[ROW_TILE][4];
     for (int r = 0; r < n; r++)
         for (int i = 0; i < m; i++)
-            sum[r][i] = c->fade ? v_mul(v_load(c->out + r * c->out_stride + i * LANES), v_set1(c->fade[r]))
-                                : v_zero();
+            sum[r][i] =
+                c->fade ? v_mul(v_load(c->out + r * c->out_stride + i * LANES), v_set1(c->fade[r]))
+                        : v_zero();
     for (int k = 0; k < c->n_steps; k++) {
         v16 x[4];
         for (int i = 0; i < m; i++) x[i] = v_load_f16(c->step[k] + c->offset[i]);
@@ -151,7 +154,8 @@ static inline __attribute__((always_inline)) void attn_mac(const struct attn_mac
         for (int i = 0; i < m; i++) v_store(c->out + r * c->out_stride + i * LANES, sum[r][i]);
 }
 
-/* A few rows by m vectors: enough independent sums to hide latency, few enough for the registers. */
+/* A few rows by m vectors: enough independent sums to hide latency, few enough for the registers.
+ */
 static void attn_mac_rows(const struct attn_mac *c, int n, int m)
 {
     switch (n * 4 + (m == 4 ? 2 : m - 1)) { /* n in 1..ROW_TILE; m in 1, 2, 4 */
@@ -220,10 +224,16 @@ static void attn_block_scores(const struct attn_job *j, int base, int hi, float 
     int from = (kern_max(j->lo, base) - base) / LANES, to = (hi - base + LANES - 1) / LANES;
     int stride = j->page_size % LANES == 0 ? j->page_size : LANES;
     const uint16_t *first = attn_k16(j, base + from * LANES, hi, buffer[from]);
-    for (int i = from; i < to; i++) offset[i - from] = attn_k16(j, base + i * LANES, hi, buffer[i]) - first;
+    for (int i = from; i < to; i++)
+        offset[i - from] = attn_k16(j, base + i * LANES, hi, buffer[i]) - first;
     for (int d = 0; d < j->head_dim; d++) step[d] = first + (ptrdiff_t)d * stride;
-    struct attn_mac c = {.a = j->q, .a_stride = j->head_dim, .out_stride = ATTN_BLOCK, .n_steps = j->head_dim,
-                         .step = step, .offset = offset, .out = s + from * LANES};
+    struct attn_mac c = {.a = j->q,
+                         .a_stride = j->head_dim,
+                         .out_stride = ATTN_BLOCK,
+                         .n_steps = j->head_dim,
+                         .step = step,
+                         .offset = offset,
+                         .out = s + from * LANES};
     attn_mac_all(c, j->n_rows, to - from);
 }
 
@@ -245,7 +255,9 @@ static float attn_softmax(float *s, int base, int first, int last, float *m, flo
                         kern_min(kern_max(last + 1 - at, 0), LANES));
         v_store(s + i * LANES, sum[i]);
     }
-    float fade = *m == now ? 1.0f : *m == -INFINITY ? 0.0f : v_sum(v_pick(v_exp(v_set1(*m - now)), v_zero(), 0, 1));
+    float fade = *m == now         ? 1.0f
+                 : *m == -INFINITY ? 0.0f
+                                   : v_sum(v_pick(v_exp(v_set1(*m - now)), v_zero(), 0, 1));
     *l = *l * fade + v_sum(v_add(v_add(sum[0], sum[1]), v_add(sum[2], sum[3])));
     *m = now;
     return fade;
@@ -261,7 +273,8 @@ static void attn_tail(const uint16_t **v, int n_pos, int n_dims, uint16_t (*buff
     }
 }
 
-static void attn_block_values(const struct attn_job *j, int base, int hi, const float *s, const float *fade)
+static void attn_block_values(const struct attn_job *j, int base, int hi, const float *s,
+                              const float *fade)
 {
     const uint16_t *v[ATTN_BLOCK];
     uint16_t buffer[ATTN_BLOCK][LANES];
@@ -269,8 +282,14 @@ static void attn_block_values(const struct attn_job *j, int base, int hi, const 
     int whole = j->head_dim / LANES, from = kern_max(base, j->lo), n_pos = hi - from;
     for (int i = 0; i < n_pos; i++) v[i] = attn_v_at(j, from + i);
     for (int i = 0; i < HEAD_DIM_MAX / LANES; i++) offset[i] = i * LANES;
-    struct attn_mac c = {.a = s + from - base, .a_stride = ATTN_BLOCK, .out_stride = attn_stride(j->head_dim),
-                         .n_steps = n_pos, .step = v, .offset = offset, .fade = fade, .out = j->acc};
+    struct attn_mac c = {.a = s + from - base,
+                         .a_stride = ATTN_BLOCK,
+                         .out_stride = attn_stride(j->head_dim),
+                         .n_steps = n_pos,
+                         .step = v,
+                         .offset = offset,
+                         .fade = fade,
+                         .out = j->acc};
     attn_mac_all(c, j->n_rows, whole);
     if (whole * LANES == j->head_dim) return;
     for (int i = 0; i < n_pos; i++) v[i] += whole * LANES;
@@ -291,12 +310,14 @@ static void kern_attn(const struct attn_job *j)
         int hi = kern_min(base + ATTN_BLOCK, j->hi);
         attn_block_scores(j, base, hi, s);
         for (int r = 0; r < j->n_rows; r++)
-            fade[r] = attn_softmax(s + r * ATTN_BLOCK, base, j->first[r], j->last[r], &j->m[r], &j->l[r]);
+            fade[r] =
+                attn_softmax(s + r * ATTN_BLOCK, base, j->first[r], j->last[r], &j->m[r], &j->l[r]);
         attn_block_values(j, base, hi, s, fade);
     }
 }
 
-static void kern_attn_merge(float *m, float *l, float *acc, float m2, float l2, const float *acc2, int32_t stride)
+static void kern_attn_merge(float *m, float *l, float *acc, float m2, float l2, const float *acc2,
+                            int32_t stride)
 {
     float now = m2 > *m ? m2 : *m;
     if (m2 == -INFINITY) return; /* the row sees nothing of the chunk */
@@ -311,9 +332,9 @@ static void kern_attn_merge(float *m, float *l, float *acc, float m2, float l2, 
 
 #define KERN_TABLE(isa, is_quantized, linear_fn)                                                   \
     {                                                                                              \
-        .name = isa, .quantized = is_quantized, .norm = kern_norm, .add = kern_add, .glu = kern_glu, .rope = kern_rope,       \
-        .to_f16 = kern_to_f16, .quantize = kern_quantize, .linear = linear_fn, .attn = kern_attn,  \
-        .attn_merge = kern_attn_merge                                                              \
+        .name = isa, .quantized = is_quantized, .norm = kern_norm, .add = kern_add,                \
+        .glu = kern_glu, .rope = kern_rope, .to_f16 = kern_to_f16, .quantize = kern_quantize,      \
+        .linear = linear_fn, .attn = kern_attn, .attn_merge = kern_attn_merge                      \
     }
 
 #endif
