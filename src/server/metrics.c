@@ -168,6 +168,7 @@ static void put_engine(struct writer *w, const struct metrics *m, const struct m
     }
     simple(w, "sluice:engine_steps_total", "counter", "Engine steps.", (double)s->n_steps);
     simple(w, "sluice:kv_pages", "gauge", "KV pages there are.", s->pages_total);
+    simple(w, "sluice:kv_pages_used", "gauge", "KV pages that live sequences hold.", s->pages_used);
     simple(w, "sluice:kv_pages_cached", "gauge", "Free KV pages that hold a reusable prefix.",
            s->pages_cached);
     simple(w, "sluice:engine_step_seconds_total", "counter", "Time in device steps.",
