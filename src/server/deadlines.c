@@ -57,6 +57,7 @@ void conn_notify(void *cls, struct MHD_Connection *mhd, void **context,
     }
     if (!c) return;
     watch_remove(s, c);
+    if (c->has_left) TAILQ_REMOVE(&s->leaving, c, leaving_link);
     TAILQ_REMOVE(&s->conns, c, link);
     s->n_conns--;
     free(c);

@@ -11,6 +11,7 @@
 
 #include <stdlib.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 #include "base/log.h"
 
@@ -339,6 +340,7 @@ void request_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
         metrics_http(&s->metrics, r->route ? (int)(r->route - routes) : -1, 499);
     r->conn->req = NULL;
     conn_set_phase(s, r->conn, CONN_IDLE, 0);
+    if (r->conn->has_left) shutdown(r->conn->fd, SHUT_RDWR); /* nobody is there to ask again */
     r->conn = NULL;
     r->is_suspended = false;
     r->is_gone = true;

@@ -34,6 +34,7 @@ enum conn_phase {
 
 struct conn { /* one a socket; owned by the list, made and freed by MHD's connection callbacks */
     TAILQ_ENTRY(conn) link;
+    TAILQ_ENTRY(conn) leaving_link; /* while has_left */
     struct MHD_Connection *mhd;
     int fd; /* MHD's */
     enum conn_phase phase;
@@ -86,7 +87,7 @@ struct server {
     const char *names[OPTS_LIST_MAX];
     char model_name[256]; /* when --served-model-name is not given */
 
-    struct conn_list conns;
+    struct conn_list conns, leaving; /* all; those whose peer has left */
     struct request_list live;    /* generations, in order of admission */
     struct request_list waiting; /* the part of them that has not begun to run */
     int n_waiting_choices;

@@ -225,6 +225,7 @@ struct server *server_new(const struct options *o)
     s->random_at = sizeof s->random;
     s->start_us = server_now_us();
     TAILQ_INIT(&s->conns);
+    TAILQ_INIT(&s->leaving);
     TAILQ_INIT(&s->live);
     TAILQ_INIT(&s->waiting);
     open_handles(s);
