@@ -2,13 +2,23 @@
  * thread. */
 #include "backend/cpu.h"
 
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
+
 static int forced = -1;
 
 #ifdef __x86_64__
+static bool has_f16c(void) /* clang 14's __builtin_cpu_supports does not know the name */
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
 bool cpu_isa_usable(enum cpu_isa isa)
 {
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                __builtin_cpu_supports("f16c");
+                has_f16c();
     switch (isa) {
     case CPU_ISA_PLAIN:
         return true;
