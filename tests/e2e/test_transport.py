@@ -316,6 +316,19 @@ def test_20b_leaving_the_queue(slow, stream):
     slow.wait_metric("vllm:num_requests_running", 0, 1)
 
 
+@pytest.mark.parametrize("how", ["fin", "rst", "half"])
+def test_20c_leaving_a_half_sent_request(server, how):
+    data = http_post(CHAT, chat("x" * 3000))
+    for n in (30, 100, len(data) - 10):
+        clients = [server.socket() for _ in range(10)]
+        for c in clients:
+            c.sendall(data[:n])
+        for c in clients:
+            leave(c, how)
+        server.wait_metric("sluice:http_connections", 1, 1)  # the scrape's own
+    server.wait_metric("sluice:http_requests_in_progress", 1, 1)
+
+
 def test_21_queue_full(start):
     s = start(*SLOW, "--max-num-seqs", "1", "--max-queue-size", "2")
     held = [s.socket() for _ in range(3)]
