@@ -42,6 +42,7 @@ static void on_readable(uv_poll_t *h, int status, int events)
     loop_drive(h->data);
 }
 
+__attribute__((format(printf, 2, 0)))
 static void log_mhd(void *cls, const char *fmt, va_list ap)
 {
     (void)cls;
