@@ -191,7 +191,7 @@ static void ask(const char *path, float top[SL_TOP_MAX], struct sl_info *info, f
                            .num_gpu_blocks_override = 2};
     const struct sl_sampling s = {.top_p = 1, .typical_p = 1, .repetition_penalty = 1};
     const struct want want = {.row = 19, .target = -1, .n_top = SL_TOP_MAX};
-    const struct result *r;
+    const struct result *r = NULL;
     int32_t tokens[20], pos[20];
     for (int i = 0; i < 20; i++) {
         tokens[i] = i * 31 % 320;
