@@ -520,7 +520,7 @@ void json_put_str(struct buf *b, struct str s)
         }
         i += (size_t)len;
     }
-    buf_put(b, s.p + done, s.n - done);
+    if (done < s.n) buf_put(b, s.p + done, s.n - done); /* an empty text may be NULL */
     buf_putc(b, '"');
 }
 
