@@ -275,7 +275,7 @@ static int set_from_events(struct options *o, yaml_parser_t *parser, const char 
             r = find(text, strlen(text));
             if (!r) code = unknown(text, strlen(text), e);
         } else if (text && depth == 1) {
-            code = set(o, r, strdup(text), FROM_FILE, e); /* lives as long as the process */
+            code = set(o, r, strdup(text), FROM_FILE, e); // NOLINT: lives as long as the process
             if (!in_list) r = NULL;
         } else if (ev.type == YAML_MAPPING_START_EVENT) {
             if (++depth > 1) code = sl_fail(e, SL_EINVAL, "%s: options are not nested", path);
