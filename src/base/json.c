@@ -91,7 +91,7 @@ static int gate_escape(struct gate *g)
     if (g->p >= g->end) return bad(g, "cut string");
     char c = *g->p++;
     if (c != 'u') return c && strchr("\"\\/bfnrt", c) ? 0 : bad(g, "bad escape");
-    unsigned hi, lo;
+    unsigned hi = 0, lo = 0;
     TRY(hex4(g, &hi));
     if (hi == 0 && !g->lim->allow_nul) return bad(g, "\\u0000 is not allowed");
     g->nul_seen = g->nul_seen || hi == 0;
@@ -521,7 +521,7 @@ void json_put_str(struct buf *b, struct str s)
         }
         i += (size_t)len;
     }
-    buf_put(b, s.p + done, s.n - done);
+    if (done < s.n) buf_put(b, s.p + done, s.n - done); /* an empty text may be NULL */
     buf_putc(b, '"');
 }
 

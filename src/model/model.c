@@ -256,7 +256,7 @@ static void name_types(struct model *m)
 }
 
 /* Frequencies that a GGUF file divides one by one. */
-static int set_rope(struct model *m, bool is_dummy, struct sl_error *e)
+static int read_rope_factors(struct model *m, bool is_dummy, struct sl_error *e)
 {
     struct plan *p = &m->plan;
     float factors[HEAD_DIM_MAX / 2];
@@ -268,6 +268,15 @@ static int set_rope(struct model *m, bool is_dummy, struct sl_error *e)
         if (!(factors[i] >= 1e-6f && factors[i] <= 1e6f))
             return sl_fail(e, SL_EFORMAT, "tensor model.rope_freqs holds %g", (double)factors[i]);
     plan_set_rope(p, factors);
+    return 0;
+}
+
+static int set_rope(struct model *m, const struct sl_options *o, bool is_dummy, struct sl_error *e)
+{
+    TRY(read_rope_factors(m, is_dummy, e));
+    if (!is_text(o->rope_freq_dtype, "bfloat16")) return 0;
+    for (int32_t i = 0; i < m->plan.config.rope.rotary_dim / 2; i++)
+        m->plan.rope_freq[i] = bf16_to_f32(f32_to_bf16(m->plan.rope_freq[i]));
     return 0;
 }
 
@@ -324,7 +333,7 @@ static int open_all(struct model *m, const struct sl_options *o, bool fuse, stru
     struct plan_target t = {.device = m->device, .n_ranks = 1, .fuse = fuse};
     TRY(plan_open(&m->plan, &c, &t, e));
     TRY(weights_find(&m->plan, m->checkpoint, is_dummy || c.family == &family_sim, as, e));
-    TRY(set_rope(m, is_dummy, e));
+    TRY(set_rope(m, o, is_dummy, e));
     TRY(plan_slot_bytes(&m->plan, m->info.max_num_batched_tokens, m->max_wants, scratch, e));
     for (int i = 0; i < SLOT_BUFS; i++) m->info.scratch_bytes += scratch[i];
     m->info.weight_bytes = weights_bytes(&m->plan);

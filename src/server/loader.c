@@ -67,6 +67,7 @@ static int load(struct server *s, struct load_result *l, struct progress *p)
         .device = o->device,
         .dtype = o->dtype,
         .load_format = o->load_format,
+        .rope_freq_dtype = o->rope_freq_dtype,
         .max_model_len = (int32_t)o->max_model_len,
         .max_num_seqs = (int32_t)o->max_num_seqs,
         .max_num_batched_tokens = (int32_t)o->max_num_batched_tokens,

@@ -139,7 +139,11 @@ static void run_probes(struct chat_template *c)
     c->knows_developer = jinja_mentions(c->t, "developer");
 }
 
-static char *copy(const char *z) { return z ? strcpy(xmalloc(strlen(z) + 1), z) : NULL; }
+static char *copy(const char *z)
+{
+    size_t n = z ? strlen(z) + 1 : 0;
+    return z ? memcpy(xmalloc(n), z, n) : NULL;
+}
 
 int chat_template_open(struct chat_template **out, struct str source,
                        const struct chat_specials *sp, struct sl_error *e)

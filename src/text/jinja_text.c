@@ -79,7 +79,7 @@ static void put_float(struct jrender *r, double f, bool json)
         if (strtod(digits, NULL) == f) break;
     }
     char *e = strchr(digits, 'e');
-    int exponent = atoi(e + 1), n_digits = (int)(e - digits) - (digits[0] == '-');
+    int exponent = (int)strtol(e + 1, NULL, 10), n_digits = (int)(e - digits) - (digits[0] == '-');
     if (n_digits > 1) n_digits--; /* the point */
     if (exponent < -4 || exponent >= 16) {
         buf_put(r->out, digits, (size_t)(e - digits));

@@ -176,9 +176,12 @@ static int run_episode(uint64_t seed, uint64_t episode, char *keep)
     plan_draw(&plan, episode_seed(seed, episode));
     if (keep) {
         for (int32_t i = 0; i < plan.n_events; i++) plan.event[i].is_removed = true;
-        for (char *at = strtok(keep, ","); at; at = strtok(NULL, ",")) {
-            long i = strtol(at, NULL, 10);
+        for (char *at = keep; *at; at += *at == ',') {
+            char *end;
+            long i = strtol(at, &end, 10);
+            if (end == at) break;
             if (i >= 0 && i < plan.n_events) plan.event[i].is_removed = false;
+            at = end;
         }
     }
     print_plan();
