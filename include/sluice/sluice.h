@@ -55,6 +55,7 @@ struct sl_options {
     int8_t async_scheduling;        /* 1, 0, -1: the device's default; one step runs ahead */
     uint64_t seed;                  /* of what is random in the engine itself (hash key of the prefix index) */
     uint32_t sim_step_us;           /* sim device: how long a step takes */
+    uint32_t sim_fail_step;         /* sim device: this step fails, counted from 1; 0: none */
     /* Called while loading, from sl_open's thread; may be NULL. */
     void (*progress)(void *arg, const char *what, uint64_t done_bytes, uint64_t total_bytes);
     void *progress_arg;

@@ -43,7 +43,7 @@ struct options {
     /* log */
     const char *log_level, *log_format;
     /* sim */
-    int64_t sim_step_us;
+    int64_t sim_step_us, sim_fail_step;
     const char *config;
 };
 

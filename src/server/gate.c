@@ -120,7 +120,7 @@ int gate_check(struct gate_facts *out, struct str version, const struct gate_hea
         return sl_fail(e, SL_EHEADERS, "more than %d request headers", GATE_HEADERS_MAX);
     for (int i = 0; i < n; i++) {
         const struct gate_header *h = &headers[i];
-        bytes += h->name.n + h->value.n + 4; /* ": " and CR LF */
+        bytes += h->name.n + h->value.n + GATE_HEADER_BYTES;
         if (bytes > GATE_BYTES_MAX)
             return sl_fail(e, SL_EHEADERS, "more than %d bytes of request headers", GATE_BYTES_MAX);
         if (!is_token(h->name)) return sl_fail(e, SL_EINVAL, "malformed header name");

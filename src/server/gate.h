@@ -14,7 +14,10 @@
 
 enum {
     GATE_HEADERS_MAX = 100,
-    GATE_BYTES_MAX = 65536, /* names and values together */
+    /* Names and values together, with what a header costs besides: 2 KiB less than the memory that
+     * MHD has for the whole request (POOL_BYTES in loop.c), which the answer's head needs. */
+    GATE_BYTES_MAX = 30720,
+    GATE_HEADER_BYTES = 80,
 };
 
 struct gate_header { /* borrowed for the call */

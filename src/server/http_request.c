@@ -199,6 +199,10 @@ static enum MHD_Result begin(struct request *r, const char *url, const char *met
     MHD_get_connection_values_n(r->conn->mhd, MHD_HEADER_KIND, take_header, &headers);
     int code = gate_check(f, str_of(version), headers.v, headers.n, &r->err);
     if (code == 0) code = check_lines(r->conn->mhd, method, &headers, &r->err);
+    if (code == SL_EHEADERS) { /* MHD may have no memory left to answer with */
+        conn_reject(s, r->conn, &r->err);
+        return MHD_NO;
+    }
     if (code < 0) { /* what follows the headers cannot be trusted: nothing more is read */
         r->must_close = true;
         conn_set_phase(s, r->conn, CONN_WRITE, 0);

@@ -83,6 +83,7 @@ static int load(struct server *s, struct load_result *l, struct progress *p)
         .async_scheduling = tristate(o->async_scheduling),
         .seed = (uint64_t)o->seed,
         .sim_step_us = (uint32_t)o->sim_step_us,
+        .sim_fail_step = (uint32_t)o->sim_fail_step,
         .progress = on_progress,
         .progress_arg = p,
         .wake = on_engine_wake,
