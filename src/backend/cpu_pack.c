@@ -201,6 +201,11 @@ int cpu_upload(struct dev *d, const struct weight_part *part, int64_t cols, int6
                          .n_rows = n,
                          .dst = (uint8_t *)part->data + (size_t)row0 * row_bytes,
                          .src = src};
+    /* Now, not in the first large step: the activations that this weight will be multiplied with. */
+    int64_t most = d->config.max_tokens > d->config.max_wants ? d->config.max_tokens
+                                                              : d->config.max_wants;
+    if (cpu_is_quantized(part->type))
+        scratch_get(d, &d->quant, (size_t)(most * (cols / QBLOCK)) * sizeof(struct qblock));
     pool_run(d->pool, pack_item, &j, (int)items);
     return 0;
 }
