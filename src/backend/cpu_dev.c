@@ -70,8 +70,8 @@ void *scratch_get(struct dev *d, struct scratch *s, size_t bytes)
     return s->p;
 }
 
-/* What steps will need, mapped now; pages come when a step touches them. Where the system refuses so
- * much at once, scratch_get maps what a step asks for. */
+/* What steps will need, mapped now; pages come when a step touches them. Where the system refuses
+ * so much at once, scratch_get maps what a step asks for. */
 static void scratch_reserve(struct dev *d)
 {
     const struct dev_config *c = &d->config;

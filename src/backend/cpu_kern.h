@@ -430,7 +430,8 @@ static void attn_many(const struct attn_job *j)
             struct attn_lanes *t = &group[g];
             int end = kern_min(t->hi, hi);
             if (t->lo >= hi || end <= from) continue;
-            lanes_mac(s, (end - base + LANES - 1) / LANES * LANES, t->q, k, ATTN_BLOCK, j->head_dim, NULL);
+            int seen = (end - base + LANES - 1) / LANES * LANES;
+            lanes_mac(s, seen, t->q, k, ATTN_BLOCK, j->head_dim, NULL);
             lanes_softmax(t, s, base);
             lanes_mac(t->acc, stride, s + (from - base) * LANES, v, stride, end - from, t->fade);
         }

@@ -54,18 +54,27 @@ size_t cpu_weight_bytes(enum dtype type, int64_t rows, int64_t cols)
     return (size_t)((rows + ROW_GROUP - 1) / ROW_GROUP * ROW_GROUP) * dtype_row_bytes(type, cols);
 }
 
-/* Copy one row's blocks between file order (`row`) and its lane of a group. */
-static void copy_row(enum dtype type, int64_t cols, uint8_t *group, int lane, uint8_t *row,
-                     bool pack)
+/* One row's blocks, in file order, to its lane of a group, and back. */
+static void pack_row(enum dtype type, int64_t cols, uint8_t *group, int lane, const uint8_t *row)
 {
     const struct layout *l = &layouts[type];
     for (int64_t b = 0; b < cols / dtype_info[type].block; b++) {
         for (const struct field *f = l->field; f < l->field + FIELDS_MAX && f->n; f++) {
             size_t unit = f->unit;
-            for (int i = 0; i < f->n; i++, row += unit, group += ROW_GROUP * unit) {
-                uint8_t *cell = group + (size_t)lane * unit;
-                memcpy(pack ? cell : row, pack ? row : cell, unit);
-            }
+            for (int i = 0; i < f->n; i++, row += unit, group += ROW_GROUP * unit)
+                memcpy(group + (size_t)lane * unit, row, unit);
+        }
+    }
+}
+
+static void unpack_row(enum dtype type, int64_t cols, const uint8_t *group, int lane, uint8_t *row)
+{
+    const struct layout *l = &layouts[type];
+    for (int64_t b = 0; b < cols / dtype_info[type].block; b++) {
+        for (const struct field *f = l->field; f < l->field + FIELDS_MAX && f->n; f++) {
+            size_t unit = f->unit;
+            for (int i = 0; i < f->n; i++, row += unit, group += ROW_GROUP * unit)
+                memcpy(row, group + (size_t)lane * unit, unit);
         }
     }
 }
@@ -178,9 +187,8 @@ static void pack_item(void *arg, int item, int thread)
         pack_group(j->type, j->cols, group, rows);
         return;
     }
-    for (int r = 0; r < left; r++) /* read only: copy_row writes to one of its two sides */
-        copy_row(j->type, j->cols, group, r,
-                 (uint8_t *)(uintptr_t)(rows + (size_t)r * row_bytes), true);
+    for (int r = 0; r < left; r++)
+        pack_row(j->type, j->cols, group, r, rows + (size_t)r * row_bytes);
 }
 
 int cpu_upload(struct dev *d, const struct weight_part *part, int64_t cols, int64_t row0, int64_t n,
@@ -201,7 +209,7 @@ int cpu_upload(struct dev *d, const struct weight_part *part, int64_t cols, int6
                          .n_rows = n,
                          .dst = (uint8_t *)part->data + (size_t)row0 * row_bytes,
                          .src = src};
-    /* Now, not in the first large step: the activations that this weight will be multiplied with. */
+    /* Now, not in the first large step: room for the activations that this weight will meet. */
     int64_t most = d->config.max_tokens > d->config.max_wants ? d->config.max_tokens
                                                               : d->config.max_wants;
     if (cpu_is_quantized(part->type))
@@ -216,13 +224,11 @@ void cpu_unpack(enum dtype type, const uint8_t *w, int64_t cols, int64_t r, int6
     const struct dtype_info *info = &dtype_info[type];
     uint8_t buffer[256]; /* a block of the largest format, or 64 plain columns */
     int64_t step = info->block > 1 ? info->block : 64;
-    /* The group is only read: copy_row writes to one of its two sides. */
-    uint8_t *group =
-        (uint8_t *)(uintptr_t)w + (size_t)(r / ROW_GROUP * ROW_GROUP) * dtype_row_bytes(type, cols);
+    const uint8_t *group = w + (size_t)(r / ROW_GROUP * ROW_GROUP) * dtype_row_bytes(type, cols);
     for (int64_t c = col0; c < col0 + n; c += step) {
         int64_t now = col0 + n - c < step ? col0 + n - c : step;
-        copy_row(type, now, group + ROW_GROUP * dtype_row_bytes(type, c), (int)(r % ROW_GROUP),
-                 buffer, false);
+        unpack_row(type, now, group + ROW_GROUP * dtype_row_bytes(type, c), (int)(r % ROW_GROUP),
+                   buffer);
         dtype_expand(type, buffer, now, dst + c - col0);
     }
 }
