@@ -26,12 +26,18 @@ install_packages() {
 build_packages="gcc cmake ninja-build pkg-config libc6-dev libmicrohttpd-dev libgnutls28-dev libuv1-dev libcjson-dev
     libpcre2-dev libutf8proc-dev libyaml-dev libxxhash-dev"
 
-# build PRESET [TARGET]: into the preset's folder.
+# build PRESET [TARGET...]: into the preset's folder.
 build() {
-    say "building ($1)"
-    cmake -S "$root" --preset "$1" >/dev/null || die "cmake --preset $1 failed"
-    (cd "$root" && cmake --build --preset "$1" ${2:+--target "$2"} -j"$(nproc)" | tail -n 1) ||
-        die "the build failed: cmake --build --preset $1"
+    preset=$1
+    shift
+    say "building ($preset)"
+    cmake -S "$root" --preset "$preset" >/dev/null || die "cmake --preset $preset failed"
+    log=$(mktemp)
+    (cd "$root" && cmake --build --preset "$preset" ${1:+--target "$@"} -j"$(nproc)") >"$log" 2>&1 || {
+        tail -n 40 "$log" >&2
+        die "the build failed: cmake --build --preset $preset"
+    }
+    rm -f "$log"
 }
 
 model_name=SmolLM2-135M-Instruct.Q4_1.gguf

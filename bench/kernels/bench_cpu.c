@@ -257,7 +257,7 @@ int main(int argc, char **argv)
         if (opt.rows && opt.cols) bench_linear(d, type, opt.rows, opt.cols, ceiling);
         if (opt.type >= 0) break;
     }
-    static const int contexts[][2] = {{1, 128}, {1, 1024}, {1, 8192}, {512, 512}, {512, 4096}};
+    static const int contexts[][2] = {{1, 128}, {1, 1024}, {1, 8192}, {512, 512}, {512, 2048}, {512, 8192}};
     for (size_t i = 0; i < sizeof contexts / sizeof *contexts; i++)
         bench_attn(d, contexts[i][0], contexts[i][1]);
     device_cpu.close(d);

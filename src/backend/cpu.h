@@ -24,7 +24,8 @@ enum {
     QBLOCK = 32,      /* activations are quantized by blocks of this many columns */
     ATTN_BLOCK = 64,  /* positions a softmax step takes at once */
     ATTN_CHUNK = 512, /* positions between merges; a multiple of ATTN_BLOCK */
-    ATTN_ROWS = 16,   /* most (token, head) pairs that walk the same K and V together */
+    ATTN_ROWS = 64,   /* most (token, head) pairs that walk the same K and V together */
+    ATTN_SPLIT_ITEMS = 4, /* tiles a thread: with fewer, chunks are shared out too */
     HEAD_DIM_MAX = 256,
 };
 

@@ -1,7 +1,7 @@
 /* cpu_attn.c - attention: cuts queries into tiles and contexts into chunks, and puts the chunks
  * together.
  *
- * A tile is up to 16 (token, head) pairs of one sequence and one kv head; a chunk is 512 positions
+ * A tile is up to 64 (token, head) pairs of one sequence and one kv head; a chunk is 512 positions
  * at an absolute multiple of 512. Chunks of a row are always computed apart and merged in order,
  * whether one thread walks them (prefill: many tiles) or several share them (decode: few tiles,
  * long contexts).
@@ -10,8 +10,6 @@
 #include <string.h>
 
 #include "backend/cpu.h"
-
-enum { SPLIT_ITEMS = 4 }; /* a thread: with fewer tiles than that, chunks are shared out too */
 
 struct tile {
     int32_t seq, token, n_tokens; /* tokens: rows of the batch */
@@ -28,7 +26,7 @@ struct attn_run {
     float *partial;            /* split: [n_tiles, n_chunks, one answer] */
 };
 
-/* A tile's answer: m[16], l[16], acc[16][stride]. */
+/* A tile's answer: m, l, and acc with its stride, of ATTN_ROWS rows. */
 static size_t answer_floats(int32_t head_dim)
 {
     return (size_t)ATTN_ROWS * (2 + (size_t)attn_stride(head_dim));
@@ -123,10 +121,14 @@ static void store(const struct attn_run *a, const struct tile *t, const float *s
     }
 }
 
-static void sum_clear(float *sum, int32_t head_dim)
+static void sum_clear(const struct attn_run *a, const struct tile *t, float *sum)
 {
-    memset(sum, 0, answer_floats(head_dim) * sizeof *sum);
-    for (int r = 0; r < ATTN_ROWS; r++) sum[r] = -INFINITY;
+    int32_t n = t->n_tokens * t->n_heads, stride = attn_stride(a->s->lp->head_dim);
+    for (int32_t r = 0; r < n; r++) {
+        sum[r] = -INFINITY;
+        sum[ATTN_ROWS + r] = 0.0f;
+    }
+    memset(sum + 2 * ATTN_ROWS, 0, (size_t)(n * stride) * sizeof *sum);
 }
 
 static void whole_item(void *arg, int item, int thread)
@@ -136,7 +138,7 @@ static void whole_item(void *arg, int item, int thread)
     float sum[ATTN_ROWS * (2 + HEAD_DIM_MAX)], answer[ATTN_ROWS * (2 + HEAD_DIM_MAX)];
     struct tile t =
         tile_at(a, a->n_tiles - 1 - item); /* the longest contexts come last: start with them */
-    sum_clear(sum, a->s->lp->head_dim);
+    sum_clear(a, &t, sum);
     for (int32_t c = t.lo / ATTN_CHUNK; c * ATTN_CHUNK < t.hi; c++) {
         tile_chunk(a, &t, c, answer);
         merge(a, &t, sum, answer);
@@ -159,7 +161,7 @@ static void merge_tile(const struct attn_run *a, int32_t i)
     float sum[ATTN_ROWS * (2 + HEAD_DIM_MAX)];
     struct tile t = tile_at(a, i);
     size_t n = answer_floats(a->s->lp->head_dim);
-    sum_clear(sum, a->s->lp->head_dim);
+    sum_clear(a, &t, sum);
     for (int32_t c = t.lo / ATTN_CHUNK; c * ATTN_CHUNK < t.hi; c++)
         merge(a, &t, sum, a->partial + ((size_t)i * (size_t)a->n_chunks + (size_t)c) * n);
     store(a, &t, sum);
@@ -192,7 +194,7 @@ int cpu_attn(struct dev *d, const struct batch *b, const struct step *s)
         values += (double)(b->q_start[i + 1] - b->q_start[i]) * b->kv_len[i] * lp->n_heads;
     }
     a.n_chunks = (longest + ATTN_CHUNK - 1) / ATTN_CHUNK;
-    if (a.n_chunks > 1 && a.n_tiles < SPLIT_ITEMS * pool_threads(d->pool)) return run_split(&a);
+    if (a.n_chunks > 1 && a.n_tiles < ATTN_SPLIT_ITEMS * pool_threads(d->pool)) return run_split(&a);
     cpu_spread(d, whole_item, &a, a.n_tiles, values * lp->head_dim * 1e-4);
     return 0;
 }

@@ -70,6 +70,18 @@ void *scratch_get(struct dev *d, struct scratch *s, size_t bytes)
     return s->p;
 }
 
+/* What steps will need, mapped now; pages come when a step touches them. Where the system refuses so
+ * much at once, scratch_get maps what a step asks for. */
+static void scratch_reserve(struct dev *d)
+{
+    const struct dev_config *c = &d->config;
+    size_t chunks = (size_t)c->max_model_len / ATTN_CHUNK + 1;
+    size_t tiles = (size_t)ATTN_SPLIT_ITEMS * (size_t)pool_threads(d->pool);
+    size_t answer = (size_t)ATTN_ROWS * (2 + HEAD_DIM_MAX) * sizeof(float), bytes;
+    if (!ckd_mul(&bytes, tiles * chunks, answer)) scratch_get(d, &d->attn, bytes);
+    scratch_get(d, &d->angles, (size_t)c->max_tokens * HEAD_DIM_MAX * sizeof(float));
+}
+
 void cpu_spread(struct dev *d, pool_fn fn, void *arg, int n_items, double work_us)
 {
     if (work_us >= SPREAD_MIN_US) {
@@ -170,6 +182,7 @@ static int cpu_open(struct dev **out, const struct dev_config *c, struct sl_erro
         cpu_close(d);
         return code;
     }
+    scratch_reserve(d);
     *out = d;
     return 0;
 }

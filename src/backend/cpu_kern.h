@@ -298,9 +298,149 @@ static void attn_block_values(const struct attn_job *j, int base, int hi, const 
     attn_mac_all(c, j->n_rows, 1);
 }
 
-static void kern_attn(const struct attn_job *j)
+/* ------------------------------------------------------------------ attention of many rows
+ * Prefill: here the lanes are rows, sixteen queries a vector, and K and V are what is broadcast. A
+ * block of them is widened to f32 once for all rows of the job, maxima and sums are vertical, and a
+ * step of a product is one load and LANE_TILE multiply-adds. Every element sees the same operations
+ * in the same order as above: the bits are the same, so a row need not know which way it went. */
+
+enum { LANE_TILE = VEC_MANY ? 16 : 4, LANE_ROWS_MIN = 9, LANE_GROUPS = ATTN_ROWS / LANES };
+
+struct attn_lanes {
+    float q[HEAD_DIM_MAX * LANES], acc[HEAD_DIM_MAX * LANES]; /* [dim][row] */
+    float m[LANES], l[LANES], fade[LANES];
+    int first[LANES], last[LANES]; /* of a row that is not there: 0, -1 */
+    int lo, hi;                    /* positions that some row sees */
+};
+
+/* out[i][row] = start + sum over k of x[k][row] * b[k][i], in order of k; n is whole vectors. */
+static void lanes_mac(float *out, int n, const float *x, const float *b, int b_stride, int n_steps,
+                      const float *fade)
 {
-    float s[ATTN_ROWS * ATTN_BLOCK] = {0}, fade[ATTN_ROWS];
+    for (int i = 0; i < n; i += LANE_TILE, out += LANE_TILE * LANES) {
+        v16 sum[LANE_TILE];
+        for (int r = 0; r < LANE_TILE; r++)
+            sum[r] = fade ? v_mul(v_load(out + r * LANES), v_load(fade)) : v_zero();
+        const float *at = b + i;
+        for (int k = 0; k < n_steps; k++, at += b_stride) {
+            v16 xk = v_load(x + k * LANES);
+            for (int r = 0; r < LANE_TILE; r++) sum[r] = v_fma(v_set1(at[r]), xk, sum[r]);
+        }
+        for (int r = 0; r < LANE_TILE; r++) v_store(out + r * LANES, sum[r]);
+    }
+}
+
+/* Scores or weights of positions that a row does not see. */
+static void lanes_mask(const struct attn_lanes *t, float *s, int base, float value)
+{
+    for (int r = 0; r < LANES; r++) {
+        for (int i = 0; i < kern_min(t->first[r] - base, ATTN_BLOCK); i++) s[i * LANES + r] = value;
+        for (int i = kern_max(t->last[r] + 1 - base, 0); i < ATTN_BLOCK; i++)
+            s[i * LANES + r] = value;
+    }
+}
+
+/* As attn_softmax, sixteen rows at once. */
+static void lanes_softmax(struct attn_lanes *t, float *s, int base)
+{
+    v16 top = v_set1(-INFINITY), old = v_load(t->m), sum[LANES];
+    float now[LANES];
+    lanes_mask(t, s, base, -INFINITY);
+    for (int i = 0; i < ATTN_BLOCK; i++) top = v_max(v_load(s + i * LANES), top);
+    top = v_max(top, old);
+    for (int i = 0; i < ATTN_BLOCK; i++)
+        v_store(s + i * LANES, v_exp(v_sub(v_load(s + i * LANES), top)));
+    lanes_mask(t, s, base, 0.0f);
+    v_store(now, top);
+    v_store(t->fade, v_exp(v_sub(old, top)));
+    for (int r = 0; r < LANES; r++) {
+        if (t->m[r] == now[r])
+            t->fade[r] = 1.0f;
+        else if (t->m[r] == -INFINITY)
+            t->fade[r] = 0.0f;
+        t->m[r] = now[r];
+    }
+    for (int i = 0; i < LANES; i++) { /* the tree of v_sum */
+        const float *p = s + i * LANES;
+        sum[i] = v_add(v_add(v_load(p), v_load(p + LANES * LANES)),
+                       v_add(v_load(p + 2 * LANES * LANES), v_load(p + 3 * LANES * LANES)));
+    }
+    for (int n = LANES / 2; n; n /= 2)
+        for (int i = 0; i < n; i++) sum[i] = v_add(sum[i], sum[i + n]);
+    v_store(t->l, v_add(v_mul(v_load(t->l), v_load(t->fade)), sum[0]));
+}
+
+/* K of a block as [dim][64], V of the positions [from, hi) as [position][stride], in f32. */
+static void lanes_widen(const struct attn_job *j, int base, int hi, float *k, float *v)
+{
+    uint16_t buffer[HEAD_DIM_MAX * LANES], tail[LANES] = {0};
+    int from = kern_max(base, j->lo), dim = j->head_dim, whole = dim / LANES * LANES;
+    int stride = j->page_size % LANES == 0 ? j->page_size : LANES;
+    for (int i = (from - base) / LANES * LANES; i < hi - base; i += LANES) {
+        const uint16_t *k16 = attn_k16(j, base + i, hi, buffer);
+        for (int d = 0; d < dim; d++) v_store(k + d * ATTN_BLOCK + i, v_load_f16(k16 + d * stride));
+    }
+    for (int i = from; i < hi; i++, v += attn_stride(dim)) {
+        const uint16_t *row = attn_v_at(j, i);
+        for (int d = 0; d < whole; d += LANES) v_store(v + d, v_load_f16(row + d));
+        if (whole == dim) continue;
+        memcpy(tail, row + whole, (size_t)(dim - whole) * sizeof *tail);
+        v_store(v + whole, v_load_f16(tail));
+    }
+}
+
+static void lanes_open(struct attn_lanes *t, const struct attn_job *j, int row)
+{
+    memset(t, 0, sizeof *t);
+    t->lo = INT32_MAX;
+    for (int r = 0; r < LANES; r++) {
+        t->m[r] = -INFINITY;
+        t->last[r] = -1;
+        if (row + r >= j->n_rows) continue;
+        t->first[r] = j->first[row + r];
+        t->last[r] = j->last[row + r];
+        t->lo = kern_min(t->lo, t->first[r]);
+        t->hi = kern_max(t->hi, t->last[r] + 1);
+        for (int d = 0; d < j->head_dim; d++)
+            t->q[d * LANES + r] = j->q[(row + r) * j->head_dim + d];
+    }
+}
+
+static void lanes_close(const struct attn_lanes *t, const struct attn_job *j, int row)
+{
+    int stride = attn_stride(j->head_dim);
+    for (int r = 0; r < kern_min(j->n_rows - row, LANES); r++) {
+        j->m[row + r] = t->m[r];
+        j->l[row + r] = t->l[r];
+        for (int d = 0; d < stride; d++) j->acc[(row + r) * stride + d] = t->acc[d * LANES + r];
+    }
+}
+
+static void attn_many(const struct attn_job *j)
+{
+    struct attn_lanes group[LANE_GROUPS];
+    float k[HEAD_DIM_MAX * ATTN_BLOCK] = {0}, v[ATTN_BLOCK * HEAD_DIM_MAX];
+    float s[ATTN_BLOCK * LANES];
+    int n = (j->n_rows + LANES - 1) / LANES, stride = attn_stride(j->head_dim);
+    for (int g = 0; g < n; g++) lanes_open(&group[g], j, g * LANES);
+    for (int base = j->lo / ATTN_BLOCK * ATTN_BLOCK; base < j->hi; base += ATTN_BLOCK) {
+        int from = kern_max(base, j->lo), hi = kern_min(base + ATTN_BLOCK, j->hi);
+        lanes_widen(j, base, hi, k, v);
+        for (int g = 0; g < n; g++) {
+            struct attn_lanes *t = &group[g];
+            int end = kern_min(t->hi, hi);
+            if (t->lo >= hi || end <= from) continue;
+            lanes_mac(s, (end - base + LANES - 1) / LANES * LANES, t->q, k, ATTN_BLOCK, j->head_dim, NULL);
+            lanes_softmax(t, s, base);
+            lanes_mac(t->acc, stride, s + (from - base) * LANES, v, stride, end - from, t->fade);
+        }
+    }
+    for (int g = 0; g < n; g++) lanes_close(&group[g], j, g * LANES);
+}
+
+static void attn_few(const struct attn_job *j)
+{
+    float s[LANE_ROWS_MIN * ATTN_BLOCK] = {0}, fade[LANE_ROWS_MIN];
     for (int r = 0; r < j->n_rows; r++) {
         j->m[r] = -INFINITY;
         j->l[r] = 0.0f;
@@ -314,6 +454,14 @@ static void kern_attn(const struct attn_job *j)
                 attn_softmax(s + r * ATTN_BLOCK, base, j->first[r], j->last[r], &j->m[r], &j->l[r]);
         attn_block_values(j, base, hi, s, fade);
     }
+}
+
+static void kern_attn(const struct attn_job *j)
+{
+    if (j->n_rows >= LANE_ROWS_MIN)
+        attn_many(j);
+    else
+        attn_few(j);
 }
 
 static void kern_attn_merge(float *m, float *l, float *acc, float m2, float l2, const float *acc2,

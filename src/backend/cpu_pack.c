@@ -70,10 +70,122 @@ static void copy_row(enum dtype type, int64_t cols, uint8_t *group, int lane, ui
     }
 }
 
+/* ------------------------------------------------------------------ whole groups
+ * Loading is bound by this: sixteen rows go together, four bytes of each at a time, transposed four
+ * by four in registers. Units smaller than four bytes are split out of the transposed words. */
+
+typedef uint32_t word4 __attribute__((vector_size(16)));
+
+/* Four words of sixteen rows to four times sixteen words. */
+static inline void transpose(uint32_t out[4][ROW_GROUP], const uint8_t *row, size_t row_bytes)
+{
+    for (int lane = 0; lane < ROW_GROUP; lane += 4, row += 4 * row_bytes) {
+        word4 a, b, c, d;
+        memcpy(&a, row, sizeof a);
+        memcpy(&b, row + row_bytes, sizeof b);
+        memcpy(&c, row + 2 * row_bytes, sizeof c);
+        memcpy(&d, row + 3 * row_bytes, sizeof d);
+        word4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+        word4 cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+        word4 ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+        word4 cd2 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+        a = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+        b = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+        c = __builtin_shufflevector(ab2, cd2, 0, 1, 4, 5);
+        d = __builtin_shufflevector(ab2, cd2, 2, 3, 6, 7);
+        memcpy(out[0] + lane, &a, sizeof a);
+        memcpy(out[1] + lane, &b, sizeof b);
+        memcpy(out[2] + lane, &c, sizeof c);
+        memcpy(out[3] + lane, &d, sizeof d);
+    }
+}
+
+/* One word of sixteen rows, as units. */
+static inline void store_word(uint8_t *dst, const uint32_t w[ROW_GROUP], int unit)
+{
+    uint16_t half[2][ROW_GROUP];
+    uint8_t byte[4][ROW_GROUP];
+    if (unit == 4) {
+        memcpy(dst, w, ROW_GROUP * 4);
+    } else if (unit == 2) {
+        for (int i = 0; i < ROW_GROUP; i++) half[0][i] = (uint16_t)w[i];
+        for (int i = 0; i < ROW_GROUP; i++) half[1][i] = (uint16_t)(w[i] >> 16);
+        memcpy(dst, half, sizeof half);
+    } else {
+        for (int k = 0; k < 4; k++)
+            for (int i = 0; i < ROW_GROUP; i++) byte[k][i] = (uint8_t)(w[i] >> 8 * k);
+        memcpy(dst, byte, sizeof byte);
+    }
+}
+
+/* `bytes` of each of sixteen rows, cut into units. */
+static inline void pack_field(uint8_t *dst, const uint8_t *row, size_t row_bytes, size_t bytes,
+                              int unit)
+{
+    uint32_t w[4][ROW_GROUP];
+    size_t at = 0;
+    for (; bytes - at >= sizeof(word4); at += sizeof(word4)) {
+        transpose(w, row + at, row_bytes);
+        for (int i = 0; i < 4; i++)
+            store_word(dst + (at + (size_t)i * 4) * ROW_GROUP, w[i], unit);
+    }
+    for (; bytes - at >= 4; at += 4) {
+        for (size_t i = 0; i < ROW_GROUP; i++) memcpy(w[0] + i, row + i * row_bytes + at, 4);
+        store_word(dst + at * ROW_GROUP, w[0], unit);
+    }
+    for (; at < bytes; at += (size_t)unit)
+        for (size_t i = 0; i < ROW_GROUP; i++)
+            memcpy(dst + at * ROW_GROUP + i * (size_t)unit, row + i * row_bytes + at, (size_t)unit);
+}
+
+static void pack_group(enum dtype type, int64_t cols, uint8_t *dst, const uint8_t *rows)
+{
+    size_t row_bytes = dtype_row_bytes(type, cols), at = 0;
+    switch (layouts[type].field[0].unit * (dtype_info[type].block == 1)) {
+    case 4: pack_field(dst, rows, row_bytes, row_bytes, 4); return;
+    case 2: pack_field(dst, rows, row_bytes, row_bytes, 2); return;
+    }
+    while (at < row_bytes) {
+        for (const struct field *f = layouts[type].field;
+             f < layouts[type].field + FIELDS_MAX && f->n; f++) {
+            size_t bytes = (size_t)f->unit * f->n;
+            uint8_t *to = dst + at * ROW_GROUP;
+            if (f->unit == 4)
+                pack_field(to, rows + at, row_bytes, bytes, 4);
+            else
+                pack_field(to, rows + at, row_bytes, bytes, f->unit);
+            at += bytes;
+        }
+    }
+}
+
+struct pack_job {
+    enum dtype type;
+    int64_t cols, n_rows; /* n_rows: of src; the last group may lack some */
+    uint8_t *dst;         /* of the first row's group */
+    const uint8_t *src;
+};
+
+static void pack_item(void *arg, int item, int thread)
+{
+    (void)thread;
+    const struct pack_job *j = arg;
+    size_t row_bytes = dtype_row_bytes(j->type, j->cols);
+    int64_t first = (int64_t)item * ROW_GROUP, left = j->n_rows - first;
+    const uint8_t *rows = j->src + (size_t)first * row_bytes;
+    uint8_t *group = j->dst + (size_t)first * row_bytes;
+    if (left >= ROW_GROUP) {
+        pack_group(j->type, j->cols, group, rows);
+        return;
+    }
+    for (int r = 0; r < left; r++) /* read only: copy_row writes to one of its two sides */
+        copy_row(j->type, j->cols, group, r,
+                 (uint8_t *)(uintptr_t)(rows + (size_t)r * row_bytes), true);
+}
+
 int cpu_upload(struct dev *d, const struct weight_part *part, int64_t cols, int64_t row0, int64_t n,
                const void *src)
 {
-    (void)d;
     size_t row_bytes = dtype_row_bytes(part->type, cols);
     if (row0 < 0 || n < 0 || row0 + n > part->rows) return SL_EINTERNAL;
     if (cpu_is_vector(part->rows, cols)) {
@@ -82,13 +194,19 @@ int cpu_upload(struct dev *d, const struct weight_part *part, int64_t cols, int6
                          (float *)part->data + (row0 + r) * cols);
         return 0;
     }
-    for (int64_t r = 0; r < n; r++) {
-        uint8_t *group =
-            (uint8_t *)part->data + (size_t)((row0 + r) / ROW_GROUP * ROW_GROUP) * row_bytes;
-        const uint8_t *row = (const uint8_t *)src + (size_t)r * row_bytes;
-        copy_row(part->type, cols, group, (int)((row0 + r) % ROW_GROUP), (uint8_t *)(uintptr_t)row,
-                 true);
-    }
+    int64_t items = (n + ROW_GROUP - 1) / ROW_GROUP;
+    if (row0 % ROW_GROUP || items > POOL_ITEMS_MAX) return SL_EINTERNAL;
+    struct pack_job j = {.type = part->type,
+                         .cols = cols,
+                         .n_rows = n,
+                         .dst = (uint8_t *)part->data + (size_t)row0 * row_bytes,
+                         .src = src};
+    /* Now, not in the first large step: the activations that this weight will be multiplied with. */
+    int64_t most = d->config.max_tokens > d->config.max_wants ? d->config.max_tokens
+                                                              : d->config.max_wants;
+    if (cpu_is_quantized(part->type))
+        scratch_get(d, &d->quant, (size_t)(most * (cols / QBLOCK)) * sizeof(struct qblock));
+    pool_run(d->pool, pack_item, &j, (int)items);
     return 0;
 }
 

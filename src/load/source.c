@@ -11,6 +11,10 @@
  */
 enum { OPEN_FLAGS = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK };
 
+/* From this size on a read is one of a row of them (weights): the kernel is told to fetch as much
+ * again meanwhile, so the disk works while the caller packs. */
+enum { AHEAD_MIN_BYTES = 512 << 10 };
+
 static bool is_basename(const char *name)
 {
     return name[0] && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
@@ -70,6 +74,8 @@ int source_read(const struct source *s, uint64_t offset, size_t n, void *dst, st
     if (offset > s->size || n > s->size - offset)
         return sl_fail(e, SL_EFORMAT, "%.120s ends at byte %llu; a read wants %zu bytes at %llu",
                        s->name, (unsigned long long)s->size, n, (unsigned long long)offset);
+    if (n >= AHEAD_MIN_BYTES) /* a hint: failure is harmless */
+        posix_fadvise(s->fd, (off_t)(offset + n), (off_t)n, POSIX_FADV_WILLNEED);
     for (char *p = dst; n > 0;) {
         ssize_t got = pread(s->fd, p, n, (off_t)offset);
         if (got < 0 && errno == EINTR) continue;

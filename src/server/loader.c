@@ -166,8 +166,8 @@ static void banner(const struct server *s)
             (double)(server_now_us() - s->start_us) * 1e-6, url, s->o->uds ? " on " : "",
             s->o->uds ? s->o->uds : "", auth_has_keys(s->auth) ? "needed" : "off");
     fprintf(stderr,
-            "try      curl -s %s%s%s%s/v1/chat/completions -H 'content-type: application/json'%s "
-            "-d '{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}'\n",
+            "try      curl -s %s%s%s%s/v1/completions -H 'content-type: application/json'%s -d "
+            "'{\"prompt\":\"The capital of France is\",\"temperature\":0,\"stop\":\"\\n\"}'\n",
             s->o->uds ? "--unix-socket " : "", s->o->uds ? s->o->uds : "", s->o->uds ? " " : "",
             url, auth_has_keys(s->auth) ? " -H \"authorization: Bearer $KEY\"" : "");
 }

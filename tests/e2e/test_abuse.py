@@ -7,6 +7,8 @@ import pytest
 
 from harness import TINY, Server
 
+pytestmark = pytest.mark.timeout(240)
+
 SEED = int(os.environ.get("SLUICE_TEST_SEED", "20260"))
 GOOD = {"model": "m", "prompt": [5, 6, 7, 8, 9, 10, 11, 12], "max_tokens": 24, "seed": 11, "temperature": 1,
         "ignore_eos": True, "return_token_ids": True}

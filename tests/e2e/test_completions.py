@@ -26,10 +26,10 @@ def test_103_prompt_forms(llm):
     assert llm.complete([PARIS], **fields)["choices"][0]["text"] == text
     assert llm.complete(ids, **fields)["choices"][0]["text"] == text
     assert llm.complete([ids], **fields)["choices"][0]["text"] == text
-    r = llm.complete([PARIS, "One, two,"], n=2, seed=3, temperature=1, max_tokens=4)
+    r = llm.complete([PARIS, "One, two,"], n=2, temperature=0, max_tokens=4)
     assert [c["index"] for c in r["choices"]] == [0, 1, 2, 3]
-    alone = llm.complete("One, two,", n=2, seed=3, temperature=1, max_tokens=4)
-    assert len({c["text"] for c in r["choices"][2:]} & {c["text"] for c in alone["choices"]}) >= 0
+    other = llm.complete("One, two,", **fields)["choices"][0]["text"]
+    assert [c["text"] for c in r["choices"]] == [text, text, other, other]
     assert r["usage"]["completion_tokens"] == 16
 
 

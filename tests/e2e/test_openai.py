@@ -1,10 +1,16 @@
-"""openai-python against the server: chat, streaming, n, stop, logprobs, usage, error classes, timeouts."""
+"""openai-python and LangChain against the server: chat, streaming, n, stop, logprobs, usage, errors, timeouts.
+
+openai-node and the AI SDK (numbers 22, 72 and 85 of the wire specification) need npm and are not tested here; what
+they read is held by the shapes that test_chat.py checks."""
+import time
+
 import openai
 import pytest
 
 from harness import MODEL, Server
 
-USER = [{"role": "user", "content": "What is the capital of France?"}]
+# a question that SmolLM2-135M in 4 bits answers, and ends: "The capital of France is Paris."
+USER = [{"role": "user", "content": "Name the capital of France."}]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +76,6 @@ def test_timeout_frees_the_sequence(server, client):
     for _ in range(20):
         if server.metric("vllm:num_requests_running") == 0:
             return
-        import time
         time.sleep(0.05)
     raise AssertionError("still running after the client's timeout")
 
@@ -90,3 +95,12 @@ def test_queue_full_is_a_rate_limit_error():
         with pytest.raises(openai.RateLimitError) as e:
             c.chat.completions.create(model="m", messages=USER, n=16, max_tokens=100)
         assert 1 <= int(e.value.response.headers["retry-after"]) <= 60
+
+
+def test_72_85_langchain(server):
+    langchain = pytest.importorskip("langchain_openai")
+    llm = langchain.ChatOpenAI(base_url=server.base_url, api_key="secret", model="m", temperature=0, max_tokens=32)
+    question = USER[0]["content"]
+    whole = llm.invoke(question)
+    assert "Paris" in whole.content and whole.usage_metadata["output_tokens"] > 0
+    assert "".join(chunk.content for chunk in llm.stream(question)) == whole.content
