@@ -49,7 +49,7 @@ def test_gate_bare_lf_everywhere(server):
 def test_gate_takes_what_is_right(server):
     head = "GET /health?a=b&c HTTP/1.1\r\nHost: localhost\r\n"
     for more in ("X:\r\n", "X:a\r\n", "X:   a  \r\n", "Cookie: a=b; c=d\r\nX: y\r\n", "X: \xff\xe9\r\n", "X: a\tb\r\n",
-                 "".join(f"X-{i}: {'v' * 300}\r\n" for i in range(90)), "Content-Length: 0\r\n"):
+                 "".join(f"X-{i}: {'v' * 200}\r\n" for i in range(90)), "Content-Length: 0\r\n"):
         data = (head + more + "\r\n").encode("latin-1")
         got = server.raw(data * 2 + data[:-2] + b"Connection: close\r\n\r\n", 1)
         assert got.count(b"HTTP/1.1 200 OK") == 3, (more, got)

@@ -1,7 +1,7 @@
 """Data races: the server built with ThreadSanitizer under every kind of client at once; not one report.
 
-$SLUICE_TSAN_BIN names the binary (scripts/test builds it: cmake --preset tsan); without it there is nothing to
-do. Nothing is suppressed: libmicrohttpd and libuv are not instrumented, and what they hand on comes clean.
+$SLUICE_TSAN_BIN names the binary (scripts/test builds it: cmake --preset tsan); without it there is no test.
+Nothing is suppressed: libmicrohttpd and libuv are not instrumented, and what they hand on comes clean.
 """
 import contextlib, glob, http.client, os, random, socket, subprocess, threading, time
 
