@@ -1,7 +1,7 @@
 /* bench_tokenizer.c - encoding speed on one core: bench_tokenizer MODEL TEXT_FILE [ROUNDS].
  *
- * MODEL is a folder with tokenizer.json or a .gguf file. The text is encoded as 64 KiB documents, cut at
- * line ends; prints MB/s and bytes a token of the best and the median round.
+ * MODEL is a folder with tokenizer.json or a .gguf file. The text is encoded as 64 KiB documents,
+ * cut at line ends; prints MB/s and bytes a token of the best and the median round.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,7 +61,8 @@ int main(int argc, char **argv)
     int rounds = argc > 3 ? (int)strtol(argv[3], NULL, 10) : 7;
     double seconds[ROUNDS_MAX];
     size_t n_ids = 0;
-    if (!text.n || rounds < 1 || rounds > ROUNDS_MAX || model_text_open(&m, argv[1], NULL, &e) < 0) {
+    if (!text.n || rounds < 1 || rounds > ROUNDS_MAX ||
+        model_text_open(&m, argv[1], NULL, &e) < 0) {
         fprintf(stderr, "bench_tokenizer MODEL TEXT_FILE [ROUNDS]: %s\n", e.text);
         return EXIT_FAILURE;
     }

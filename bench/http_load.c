@@ -2,9 +2,10 @@
  *
  *   http_load --port P [--connections 64] [--seconds 5] [--tokens 64] [--plain]
  *
- * Streams by default and counts SSE events (`data:` lines); --plain sends non-streaming completions and
- * counts answers. Prints rates and the CPU share of this generator, so that one sees which side was the
- * limit. Meant for `sluice serve --device sim`; the server's own threads are the thing measured.
+ * Streams by default and counts SSE events (`data:` lines); --plain sends non-streaming completions
+ * and counts answers. Prints rates and the CPU share of this generator, so that one sees which side
+ * was the limit. Meant for `sluice serve --device sim`; the server's own threads are the thing
+ * measured.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -62,7 +63,8 @@ static void send_request(struct connection *c)
 
 static int dial(int port)
 {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((unsigned short)port),
+    struct sockaddr_in a = {.sin_family = AF_INET,
+                            .sin_port = htons((unsigned short)port),
                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
     if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a) < 0) return -1;
@@ -95,7 +97,8 @@ static void on_readable(struct connection *c)
     size_t from = (size_t)c->n_tail, n = from + (size_t)got;
     n_bytes += (size_t)got;
     if (!plain) n_events += (unsigned)count(text, n, from, "data: ");
-    int ended = plain ? count(text, n, from, "total_tokens") : count(text, n, from, "\r\n0\r\n\r\n");
+    int ended =
+        plain ? count(text, n, from, "total_tokens") : count(text, n, from, "\r\n0\r\n\r\n");
     if (count(text, n, from, "{\"error\"")) n_errors++;
     c->n_tail = n < TAIL ? (int)n : TAIL;
     memcpy(c->tail, text + n - (size_t)c->n_tail, (size_t)c->n_tail);
@@ -138,11 +141,12 @@ int main(int argc, char **argv)
     if (n < 1 || n > CONNECTIONS_MAX) return EXIT_FAILURE;
     char body[256];
     int len = snprintf(body, sizeof body,
-                       "{\"prompt\":\"hello\",\"max_tokens\":%d,\"ignore_eos\":true,\"stream\":%s}", tokens,
-                       plain ? "false" : "true");
-    n_request = (size_t)snprintf(request, sizeof request,
-                                 "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: "
-                                 "application/json\r\nContent-Length: %d\r\n\r\n%s",
-                                 len, body);
+                       "{\"prompt\":\"hello\",\"max_tokens\":%d,\"ignore_eos\":true,\"stream\":%s}",
+                       tokens, plain ? "false" : "true");
+    n_request =
+        (size_t)snprintf(request, sizeof request,
+                         "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: "
+                         "application/json\r\nContent-Length: %d\r\n\r\n%s",
+                         len, body);
     return run(n, number(argc, argv, "--seconds", 5), port);
 }

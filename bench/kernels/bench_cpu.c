@@ -206,7 +206,7 @@ static void options(int argc, char **argv)
     for (int i = 1; i + 1 < argc; i += 2) {
         const char *key = argv[i], *value = argv[i + 1];
         if (!strcmp(key, "--threads"))
-            opt.threads = atoi(value);
+            opt.threads = (int)strtol(value, NULL, 10);
         else if (!strcmp(key, "--isa"))
             opt.isa = !strcmp(value, "plain")  ? CPU_ISA_PLAIN
                       : !strcmp(value, "avx2") ? CPU_ISA_AVX2
@@ -214,11 +214,11 @@ static void options(int argc, char **argv)
         else if (!strcmp(key, "--type"))
             opt.type = by_name(value);
         else if (!strcmp(key, "--rows"))
-            opt.rows = atol(value);
+            opt.rows = strtol(value, NULL, 10);
         else if (!strcmp(key, "--cols"))
-            opt.cols = atol(value);
+            opt.cols = strtol(value, NULL, 10);
         else if (!strcmp(key, "--seconds"))
-            opt.seconds = atof(value);
+            opt.seconds = strtod(value, NULL);
         else {
             fprintf(stderr, "bench_cpu: unknown option %s\n", key);
             exit(2);
@@ -257,7 +257,8 @@ int main(int argc, char **argv)
         if (opt.rows && opt.cols) bench_linear(d, type, opt.rows, opt.cols, ceiling);
         if (opt.type >= 0) break;
     }
-    static const int contexts[][2] = {{1, 128}, {1, 1024}, {1, 8192}, {512, 512}, {512, 2048}, {512, 8192}};
+    static const int contexts[][2] = {{1, 128},   {1, 1024},   {1, 8192},
+                                      {512, 512}, {512, 2048}, {512, 8192}};
     for (size_t i = 0; i < sizeof contexts / sizeof *contexts; i++)
         bench_attn(d, contexts[i][0], contexts[i][1]);
     device_cpu.close(d);

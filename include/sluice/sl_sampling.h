@@ -1,15 +1,16 @@
 /* sl_sampling.h - how one sequence's tokens are chosen. Plain data, the same for every device.
  *
- * Sampling is a pure function of (logits, this struct, seed, position, the sequence's own tokens). The
- * order, fixed for every device:
- *   1. log probabilities that are reported: log-softmax of the raw logits in f32 (before everything below)
+ * Sampling is a pure function of (logits, this struct, seed, position, the sequence's own tokens).
+ * The order, fixed for every device:
+ *   1. log probabilities that are reported: log-softmax of the raw logits in f32 (before everything
+ * below)
  *   2. masks: allowed_ids, bad_words, min_tokens (eos and stop ids), then logit_bias is added
  *   3. penalties: repetition (prompt and output), then frequency and presence (output only)
  *   4. temperature; 0 means argmax here (ties: lowest id) and ends
  *   5. min_p, top_k, top_p, typical_p, each on the distribution left by the one before
- *   6. one uniform number from Philox4x32-10(key = seed, counter = output position) picks by inverse
- *      transform over the kept tokens in descending probability (ties: lowest id first)
- * Source: vLLM V1 sampler order; Holtzman 2020 (top-p), Meister 2022 (typical), Salmon 2011 (Philox).
+ *   6. one uniform number from Philox4x32-10(key = seed, counter = output position) picks by
+ * inverse transform over the kept tokens in descending probability (ties: lowest id first) Source:
+ * vLLM V1 sampler order; Holtzman 2020 (top-p), Meister 2022 (typical), Salmon 2011 (Philox).
  */
 #ifndef SLUICE_SL_SAMPLING_H
 #define SLUICE_SL_SAMPLING_H
@@ -44,7 +45,8 @@ struct sl_sampling {
     int8_t n_prompt_logprobs; /* the same for each prompt token but the first */
     uint8_t ignore_eos;       /* the eos ids do not stop (they are not masked either) */
     /* Borrowed during sl_submit, which copies them. */
-    const int32_t *stop_ids;  /* end the sequence; the token is reported with reason SL_FINISH_STOP */
+    const int32_t
+        *stop_ids; /* end the sequence; the token is reported with reason SL_FINISH_STOP */
     uint32_t n_eos, n_stop_ids; /* the first n_eos of them are the model's own eos ids */
     const struct sl_bias *bias;
     uint32_t n_bias;

@@ -1,7 +1,8 @@
 /* sluice.h - the engine: token ids in, token ids out.
  *
- * This is the whole seam between serving (HTTP, JSON, text) and inference (scheduler, KV cache, devices).
- * The engine never sees text. One engine serves one model on one device (or on N ranks of it).
+ * This is the whole seam between serving (HTTP, JSON, text) and inference (scheduler, KV cache,
+ * devices). The engine never sees text. One engine serves one model on one device (or on N ranks of
+ * it).
  *
  *   sl_open     loads the model, prints nothing, allocates all it will ever need
  *   sl_submit   copies a prompt and its sampling, returns a handle; or refuses with a code
@@ -9,10 +10,10 @@
  *   sl_cancel   asks for an early end; the end still arrives as an event
  *   sl_close    stops the threads, frees everything
  *
- * Threads: sl_submit, sl_cancel, sl_poll, sl_stats and sl_close belong to one thread, the caller's io
- * thread; none of them blocks. The engine runs on threads of its own and tells of new events by the wake
- * callback, from the engine thread, at most once a step (uv_async_send fits).
- * Handles are values (slot, generation); a stale handle is ignored, never followed.
+ * Threads: sl_submit, sl_cancel, sl_poll, sl_stats and sl_close belong to one thread, the caller's
+ * io thread; none of them blocks. The engine runs on threads of its own and tells of new events by
+ * the wake callback, from the engine thread, at most once a step (uv_async_send fits). Handles are
+ * values (slot, generation); a stale handle is ignored, never followed.
  */
 #ifndef SLUICE_SLUICE_H
 #define SLUICE_SLUICE_H
@@ -38,24 +39,25 @@ struct sl_options {
     const char *device;      /* "auto", "cpu", "cuda", "sim" */
     const char *dtype;       /* "auto", "bfloat16", "float16", "float32" */
     const char *load_format; /* "auto", "dummy" */
-    const char *rope_freq_dtype; /* "float32" (or NULL), "bfloat16": rotary frequencies rounded, as by a
-                                    reference whose whole module was cast; wrong at long positions */
-    int32_t max_model_len;          /* tokens of one sequence; 0: the model's */
-    int32_t max_num_seqs;           /* sequences in one step; 0: the device's default */
-    int32_t max_num_batched_tokens; /* tokens in one step; 0: the device's default */
-    int32_t block_size;             /* tokens of a KV page: 1..256; 0: 16 */
+    const char
+        *rope_freq_dtype;  /* "float32" (or NULL), "bfloat16": rotary frequencies rounded, as by a
+                              reference whose whole module was cast; wrong at long positions */
+    int32_t max_model_len; /* tokens of one sequence; 0: the model's */
+    int32_t max_num_seqs;  /* sequences in one step; 0: the device's default */
+    int32_t max_num_batched_tokens;  /* tokens in one step; 0: the device's default */
+    int32_t block_size;              /* tokens of a KV page: 1..256; 0: 16 */
     int32_t num_gpu_blocks_override; /* KV pages; 0: from memory */
-    uint64_t kv_cache_memory_bytes; /* 0: from memory */
-    double gpu_memory_utilization;  /* share of device memory to use */
-    int32_t max_queue_size;         /* requests waiting to run; 0: 1024 */
-    int32_t tensor_parallel_size;   /* ranks */
-    int32_t n_threads;              /* cpu device; 0: the cores */
-    int32_t n_vocab;                /* sim device only */
+    uint64_t kv_cache_memory_bytes;  /* 0: from memory */
+    double gpu_memory_utilization;   /* share of device memory to use */
+    int32_t max_queue_size;          /* requests waiting to run; 0: 1024 */
+    int32_t tensor_parallel_size;    /* ranks */
+    int32_t n_threads;               /* cpu device; 0: the cores */
+    int32_t n_vocab;                 /* sim device only */
     uint8_t enable_prefix_caching;
-    int8_t async_scheduling;        /* 1, 0, -1: the device's default; one step runs ahead */
-    uint64_t seed;                  /* of what is random in the engine itself (hash key of the prefix index) */
-    uint32_t sim_step_us;           /* sim device: how long a step takes */
-    uint32_t sim_fail_step;         /* sim device: this step fails, counted from 1; 0: none */
+    int8_t async_scheduling; /* 1, 0, -1: the device's default; one step runs ahead */
+    uint64_t seed; /* of what is random in the engine itself (hash key of the prefix index) */
+    uint32_t sim_step_us;   /* sim device: how long a step takes */
+    uint32_t sim_fail_step; /* sim device: this step fails, counted from 1; 0: none */
     /* Called while loading, from sl_open's thread; may be NULL. */
     void (*progress)(void *arg, const char *what, uint64_t done_bytes, uint64_t total_bytes);
     void *progress_arg;
@@ -67,7 +69,7 @@ struct sl_options {
 /* What was opened; constant afterwards. Text borrowed from the engine. */
 struct sl_info {
     const char *model_type, *device, *weight_types;
-    int32_t n_vocab;        /* width of the logits: every token id is below it */
+    int32_t n_vocab; /* width of the logits: every token id is below it */
     int32_t max_model_len;
     int32_t max_num_seqs, max_num_batched_tokens, block_size, num_blocks;
     uint64_t n_parameters, weight_bytes, kv_bytes, scratch_bytes;
@@ -77,40 +79,50 @@ struct sl_request {
     const int32_t *prompt; /* [n_prompt], copied; each in [0, n_vocab) */
     uint32_t n_prompt;     /* 1 .. max_model_len (prompt + max_tokens <= max_model_len) */
     struct sl_sampling sampling;
-    uint64_t salt[2];      /* prefix-cache tenant: pages are shared only between equal salts */
-    int32_t priority;      /* lower runs first; ties by arrival */
+    uint64_t salt[2]; /* prefix-cache tenant: pages are shared only between equal salts */
+    int32_t priority; /* lower runs first; ties by arrival */
 };
 
 enum sl_event_kind {
-    SL_EV_PROMPT, /* log probability of one prompt token (position counts up from 1), before any token */
+    SL_EV_PROMPT, /* log probability of one prompt token (position counts up from 1), before any
+                     token */
     SL_EV_TOKEN,  /* one generated token */
-    SL_EV_TOP,    /* one alternative, belonging to the PROMPT or TOKEN event before it, best first */
-    SL_EV_DONE,   /* the end: exactly one a request, nothing follows; the handle is stale from here on */
+    SL_EV_TOP,  /* one alternative, belonging to the PROMPT or TOKEN event before it, best first */
+    SL_EV_DONE, /* the end: exactly one a request, nothing follows; the handle is stale from here on
+                 */
 };
 
-enum sl_finish { SL_FINISH_NONE, SL_FINISH_STOP, SL_FINISH_LENGTH, SL_FINISH_CANCEL, SL_FINISH_ERROR };
+enum sl_finish {
+    SL_FINISH_NONE,
+    SL_FINISH_STOP,
+    SL_FINISH_LENGTH,
+    SL_FINISH_CANCEL,
+    SL_FINISH_ERROR
+};
 
 struct sl_event {
     sl_req req;
     uint8_t kind;   /* enum sl_event_kind */
     uint8_t reason; /* DONE: enum sl_finish */
     uint16_t n_top; /* PROMPT, TOKEN: how many TOP events follow at once */
-    int32_t token;  /* TOKEN, PROMPT, TOP: its id; DONE with STOP: the stop id that ended it, else -1;
-                       DONE with ERROR: a code of sl_err.h */
-    float logprob;  /* PROMPT, TOKEN, TOP: natural log, of the raw distribution; 0 when not asked for */
-    int32_t rank;   /* PROMPT, TOKEN: 1 = most likely; 0 when not asked for */
+    int32_t token;  /* TOKEN, PROMPT, TOP: its id; DONE with STOP: the stop id that ended it, else
+                       -1;  DONE with ERROR: a code of sl_err.h */
+    float logprob; /* PROMPT, TOKEN, TOP: natural log, of the raw distribution; 0 when not asked for
+                    */
+    int32_t rank;  /* PROMPT, TOKEN: 1 = most likely; 0 when not asked for */
     uint32_t n_cached; /* first TOKEN and DONE: prompt tokens taken from the prefix cache */
 };
 
 /* A snapshot for /metrics and tests. Counters only grow. */
 struct sl_stats {
     uint32_t n_waiting, n_running;
-    uint32_t pages_total, pages_used; /* used: referenced by a live sequence (cached free pages are not) */
-    uint32_t pages_cached;            /* unreferenced, but holding a reusable prefix */
+    uint32_t pages_total,
+        pages_used;        /* used: referenced by a live sequence (cached free pages are not) */
+    uint32_t pages_cached; /* unreferenced, but holding a reusable prefix */
     uint64_t n_steps, n_preemptions;
-    uint64_t prompt_tokens, generation_tokens;     /* computed and sampled */
-    uint64_t prefix_queries, prefix_hits;          /* in tokens */
-    uint64_t step_us_total, host_us_total;         /* device time, engine-thread time */
+    uint64_t prompt_tokens, generation_tokens; /* computed and sampled */
+    uint64_t prefix_queries, prefix_hits;      /* in tokens */
+    uint64_t step_us_total, host_us_total;     /* device time, engine-thread time */
 };
 
 /* Loads, plans, allocates; blocking. 0 or a code with its reason in e. */
@@ -119,18 +131,21 @@ int sl_open(sl_engine **out, const struct sl_options *o, struct sl_error *e);
 void sl_close(sl_engine *g);
 const struct sl_info *sl_get_info(const sl_engine *g);
 
-/* Check and enqueue. 0 and *out, or: SL_EBUSY (queue full), SL_ECONTEXT, SL_EVALUE/SL_EINVAL (an id or a
- * number out of range; it can never fit), SL_EDEVICE (the engine has failed). */
+/* Check and enqueue. 0 and *out, or: SL_EBUSY (queue full), SL_ECONTEXT, SL_EVALUE/SL_EINVAL (an id
+ * or a number out of range; it can never fit), SL_EDEVICE (the engine has failed). */
 int sl_submit(sl_engine *g, const struct sl_request *r, sl_req *out, struct sl_error *e);
-/* Idempotent. Pages are free within one step; SL_EV_DONE with SL_FINISH_CANCEL (or the end that came
- * first) still follows. */
+/* Idempotent. Pages are free within one step; SL_EV_DONE with SL_FINISH_CANCEL (or the end that
+ * came first) still follows. */
 void sl_cancel(sl_engine *g, sl_req r);
-/* Up to max events in order; returns how many. A PROMPT or TOKEN event and its TOPs may be split over calls. */
+/* Up to max events in order; returns how many. A PROMPT or TOKEN event and its TOPs may be split
+ * over calls. */
 int sl_poll(sl_engine *g, struct sl_event *ev, int max);
 void sl_get_stats(const sl_engine *g, struct sl_stats *out);
-/* Has the device failed for good? Then every live request got SL_EV_DONE/ERROR; the process should end. */
+/* Has the device failed for good? Then every live request got SL_EV_DONE/ERROR; the process should
+ * end. */
 int sl_failed(const sl_engine *g);
-/* Microseconds of the monotonic clock when the last step ended, and whether work exists: for watchdogs. */
+/* Microseconds of the monotonic clock when the last step ended, and whether work exists: for
+ * watchdogs. */
 uint64_t sl_heartbeat_us(const sl_engine *g, int *has_work);
 
 #ifdef __cplusplus

@@ -1,10 +1,10 @@
 /* backend.h - the device seam: a device is a handful of functions and a table of ops.
  *
- * The model layer lowers a family into struct step[] whose functions come from the device's table; the
- * engine fills a struct batch a step; the device runs the steps over it. Devices: cpu (the reference and
- * the quick start), sim (no maths: pages hold hash chains), cuda (its place is src/backend/cuda_*.c and
- * kernels/). All calls on one `struct dev` come from one thread, the rank's worker, except open.
- * C17 and C++17, so that kernels' host code may include it.
+ * The model layer lowers a family into struct step[] whose functions come from the device's table;
+ * the engine fills a struct batch a step; the device runs the steps over it. Devices: cpu (the
+ * reference and the quick start), sim (no maths: pages hold hash chains), cuda (its place is
+ * src/backend/cuda_*.c and kernels/). All calls on one `struct dev` come from one thread, the
+ * rank's worker, except open. C17 and C++17, so that kernels' host code may include it.
  */
 #ifndef BACKEND_BACKEND_H
 #define BACKEND_BACKEND_H
@@ -19,9 +19,9 @@
 
 struct dev; /* a device's own state */
 
-/* A weight on the device: rows stacked from one or more checkpoint tensors, each kept in the format it
- * was stored in (a GGUF may hold q and k as Q4_K and v as Q6_K). A vector (a norm, a bias) is one part
- * of type F32 with one row. */
+/* A weight on the device: rows stacked from one or more checkpoint tensors, each kept in the format
+ * it was stored in (a GGUF may hold q and k as Q4_K and v as Q6_K). A vector (a norm, a bias) is
+ * one part of type F32 with one row. */
 struct weight_part {
     enum dtype type;
     int64_t rows;
@@ -46,13 +46,16 @@ enum glu_kind { GLU_SILU, GLU_GELU_TANH, GLU_GELU_ERF };
 /* What the ops of one layer need beyond pointers; shared by the steps of the layer. */
 struct layer_params {
     int32_t n_heads, n_kv_heads, head_dim, rotary_dim;
-    int32_t window;      /* sliding window in tokens (a query sees itself and window - 1 before); 0: all */
+    int32_t
+        window; /* sliding window in tokens (a query sees itself and window - 1 before); 0: all */
     float attn_scale, norm_eps;
-    float rope_mscale;   /* yarn's attention factor: multiplies cos and sin */
-    const float *rope_freq; /* [rotary_dim / 2] radians a position, host memory, scaling already applied */
+    float rope_mscale; /* yarn's attention factor: multiplies cos and sin */
+    const float
+        *rope_freq; /* [rotary_dim / 2] radians a position, host memory, scaling already applied */
     enum glu_kind glu;
-    void *k_pages, *v_pages; /* device memory of this layer: [n_pages, page_size, n_kv_heads, head_dim] in
-                                the device's kv type (a device may order the inner dims as it likes) */
+    void *k_pages,
+        *v_pages; /* device memory of this layer: [n_pages, page_size, n_kv_heads, head_dim] in
+                     the device's kv type (a device may order the inner dims as it likes) */
 };
 
 struct batch;
@@ -73,11 +76,14 @@ struct want {
     int32_t row;    /* token row of the batch whose output is wanted */
     int32_t seq;    /* index into the batch's sequences */
     int32_t target; /* -1: sample; else report the log probability of this (prompt) token */
-    int32_t n_top;  /* alternatives to report, 0..SL_TOP_MAX; -1: not even the token's own log probability */
-    uint32_t position; /* sampling: index of this output token in its sequence, the Philox counter */
+    int32_t n_top;  /* alternatives to report, 0..SL_TOP_MAX; -1: not even the token's own log
+                       probability */
+    uint32_t
+        position; /* sampling: index of this output token in its sequence, the Philox counter */
 };
 
-/* One step's work. The engine writes, workers read; arrays stay untouched until the step is collected. */
+/* One step's work. The engine writes, workers read; arrays stay untouched until the step is
+ * collected. */
 struct batch {
     uint64_t step_id;
     int32_t n_tokens, n_seqs, n_wants;
@@ -96,11 +102,12 @@ struct batch {
 struct result {
     uint64_t step_id;
     int32_t n_wants;
-    int32_t *token;   /* [n_wants] sampled id, or the target; -1: the logits were not finite (fail that request) */
-    float *logprob;   /* [n_wants] */
-    int32_t *rank;    /* [n_wants] 1 = most likely */
-    int32_t *n_top;   /* [n_wants] */
-    int32_t *top_id;  /* [n_wants, SL_TOP_MAX] descending */
+    int32_t *token;  /* [n_wants] sampled id, or the target; -1: the logits were not finite (fail
+                        that request) */
+    float *logprob;  /* [n_wants] */
+    int32_t *rank;   /* [n_wants] 1 = most likely */
+    int32_t *n_top;  /* [n_wants] */
+    int32_t *top_id; /* [n_wants, SL_TOP_MAX] descending */
     float *top_logprob;
     uint64_t device_us; /* time the device worked on it */
 };
@@ -110,13 +117,13 @@ struct slot_init {
     const struct sl_sampling *sampling; /* arrays included: the device copies what it needs */
     const int32_t *tokens;              /* prompt, then output so far */
     int32_t n_prompt, n_output;
-    uint64_t salt[2];                   /* sim only: the head of the hash chain */
+    uint64_t salt[2]; /* sim only: the head of the hash chain */
 };
 
 struct dev_config {
     int32_t rank, n_ranks;
-    int32_t n_threads;              /* cpu; 0: all cores */
-    int32_t max_tokens, max_seqs;   /* of one step; slots are 0..max_seqs-1 */
+    int32_t n_threads;            /* cpu; 0: all cores */
+    int32_t max_tokens, max_seqs; /* of one step; slots are 0..max_seqs-1 */
     int32_t max_wants, max_model_len, n_vocab, page_size;
     uint32_t sim_step_us, sim_fail_step; /* sim: length of a step; the step that fails, from 1 */
 };
@@ -138,15 +145,17 @@ struct device {
     size_t (*weight_bytes)(enum dtype type, int64_t rows, int64_t cols);
     /* Pack rows [row0, row0 + n) of a part of `total` rows; src is in file layout, rows contiguous.
      * Rows arrive in order, n a multiple of 64 but for the last call. */
-    int (*upload)(struct dev *d, const struct weight_part *part, int64_t cols, int64_t row0, int64_t n,
-                  const void *src);
+    int (*upload)(struct dev *d, const struct weight_part *part, int64_t cols, int64_t row0,
+                  int64_t n, const void *src);
     int (*assign)(struct dev *d, int32_t slot, const struct slot_init *init);
-    /* Start the steps over the batch; the results come with the matching collect, in order. The cpu device
-     * computes here. At most two launches may be outstanding. */
+    /* Start the steps over the batch; the results come with the matching collect, in order. The cpu
+     * device computes here. At most two launches may be outstanding. */
     int (*launch)(struct dev *d, const struct step *steps, int32_t n_steps, const struct batch *b);
-    /* Wait for the oldest launch. *out is the device's memory, valid until the launch after the next one. */
+    /* Wait for the oldest launch. *out is the device's memory, valid until the launch after the
+     * next one. */
     int (*collect)(struct dev *d, const struct result **out);
-    op_fn ops[OP_COUNT]; /* NULL: not offered. ADD_NORM is a fusion: lowering uses it where offered */
+    op_fn
+        ops[OP_COUNT]; /* NULL: not offered. ADD_NORM is a fusion: lowering uses it where offered */
 };
 
 extern const struct device device_cpu, device_sim;

@@ -20,11 +20,11 @@
 #include "base/err.h"
 
 enum {
-    ROW_GROUP = 16,   /* rows interleaved in a packed weight: lanes of the widest vector */
-    QBLOCK = 32,      /* activations are quantized by blocks of this many columns */
-    ATTN_BLOCK = 64,  /* positions a softmax step takes at once */
-    ATTN_CHUNK = 512, /* positions between merges; a multiple of ATTN_BLOCK */
-    ATTN_ROWS = 64,   /* most (token, head) pairs that walk the same K and V together */
+    ROW_GROUP = 16,       /* rows interleaved in a packed weight: lanes of the widest vector */
+    QBLOCK = 32,          /* activations are quantized by blocks of this many columns */
+    ATTN_BLOCK = 64,      /* positions a softmax step takes at once */
+    ATTN_CHUNK = 512,     /* positions between merges; a multiple of ATTN_BLOCK */
+    ATTN_ROWS = 64,       /* most (token, head) pairs that walk the same K and V together */
     ATTN_SPLIT_ITEMS = 4, /* tiles a thread: with fewer, chunks are shared out too */
     HEAD_DIM_MAX = 256,
 };
@@ -67,7 +67,10 @@ struct attn_job {
     float *m, *l, *acc; /* out: [n_rows] maximum, [n_rows] sum, [n_rows, attn_stride] */
 };
 /* Row stride of acc: whole vectors. */
-static inline int32_t attn_stride(int32_t head_dim) { return (head_dim + 15) / 16 * 16; }
+static inline int32_t attn_stride(int32_t head_dim)
+{
+    return (head_dim + 15) / 16 * 16;
+}
 
 /* One instruction set's kernels. */
 struct cpu_kernels {

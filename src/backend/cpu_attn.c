@@ -194,7 +194,8 @@ int cpu_attn(struct dev *d, const struct batch *b, const struct step *s)
         values += (double)(b->q_start[i + 1] - b->q_start[i]) * b->kv_len[i] * lp->n_heads;
     }
     a.n_chunks = (longest + ATTN_CHUNK - 1) / ATTN_CHUNK;
-    if (a.n_chunks > 1 && a.n_tiles < ATTN_SPLIT_ITEMS * pool_threads(d->pool)) return run_split(&a);
+    if (a.n_chunks > 1 && a.n_tiles < ATTN_SPLIT_ITEMS * pool_threads(d->pool))
+        return run_split(&a);
     cpu_spread(d, whole_item, &a, a.n_tiles, values * lp->head_dim * 1e-4);
     return 0;
 }

@@ -17,8 +17,7 @@ static bool has_f16c(void) /* clang 14's __builtin_cpu_supports does not know th
 
 bool cpu_isa_usable(enum cpu_isa isa)
 {
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                has_f16c();
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     switch (isa) {
     case CPU_ISA_PLAIN:
         return true;

@@ -10,8 +10,14 @@
 #include "backend/cpu.h"
 #include "backend/cpu_vec.h"
 
-static inline int kern_min(int a, int b) { return a < b ? a : b; }
-static inline int kern_max(int a, int b) { return a > b ? a : b; }
+static inline int kern_min(int a, int b)
+{
+    return a < b ? a : b;
+}
+static inline int kern_max(int a, int b)
+{
+    return a > b ? a : b;
+}
 
 /* ------------------------------------------------------------------ rows */
 
@@ -159,29 +165,70 @@ static inline __attribute__((always_inline)) void attn_mac(const struct attn_mac
 static void attn_mac_rows(const struct attn_mac *c, int n, int m)
 {
     switch (n * 4 + (m == 4 ? 2 : m - 1)) { /* n in 1..ROW_TILE; m in 1, 2, 4 */
-    case 4: attn_mac(c, 1, 1); break;
-    case 5: attn_mac(c, 1, 2); break;
-    case 6: attn_mac(c, 1, 4); break;
-    case 8: attn_mac(c, 2, 1); break;
-    case 9: attn_mac(c, 2, 2); break;
-    case 10: attn_mac(c, 2, 4); break;
-    case 12: attn_mac(c, 3, 1); break;
-    case 13: attn_mac(c, 3, 2); break;
-    case 14: attn_mac(c, 3, 4); break;
-    case 16: attn_mac(c, 4, 1); break;
-    case 17: attn_mac(c, 4, 2); break;
-    case 18: attn_mac(c, 4, 4); break;
+    case 4:
+        attn_mac(c, 1, 1);
+        break;
+    case 5:
+        attn_mac(c, 1, 2);
+        break;
+    case 6:
+        attn_mac(c, 1, 4);
+        break;
+    case 8:
+        attn_mac(c, 2, 1);
+        break;
+    case 9:
+        attn_mac(c, 2, 2);
+        break;
+    case 10:
+        attn_mac(c, 2, 4);
+        break;
+    case 12:
+        attn_mac(c, 3, 1);
+        break;
+    case 13:
+        attn_mac(c, 3, 2);
+        break;
+    case 14:
+        attn_mac(c, 3, 4);
+        break;
+    case 16:
+        attn_mac(c, 4, 1);
+        break;
+    case 17:
+        attn_mac(c, 4, 2);
+        break;
+    case 18:
+        attn_mac(c, 4, 4);
+        break;
 #if VEC_MANY
-    case 20: attn_mac(c, 5, 1); break;
-    case 21: attn_mac(c, 5, 2); break;
-    case 24: attn_mac(c, 6, 1); break;
-    case 25: attn_mac(c, 6, 2); break;
-    case 28: attn_mac(c, 7, 1); break;
-    case 29: attn_mac(c, 7, 2); break;
-    case 32: attn_mac(c, 8, 1); break;
-    case 33: attn_mac(c, 8, 2); break;
+    case 20:
+        attn_mac(c, 5, 1);
+        break;
+    case 21:
+        attn_mac(c, 5, 2);
+        break;
+    case 24:
+        attn_mac(c, 6, 1);
+        break;
+    case 25:
+        attn_mac(c, 6, 2);
+        break;
+    case 28:
+        attn_mac(c, 7, 1);
+        break;
+    case 29:
+        attn_mac(c, 7, 2);
+        break;
+    case 32:
+        attn_mac(c, 8, 1);
+        break;
+    case 33:
+        attn_mac(c, 8, 2);
+        break;
 #endif
-    default: ASSERT(!"a tile of this size");
+    default:
+        ASSERT(!"a tile of this size");
     }
 }
 

@@ -135,8 +135,7 @@ static inline void pack_field(uint8_t *dst, const uint8_t *row, size_t row_bytes
     size_t at = 0;
     for (; bytes - at >= sizeof(word4); at += sizeof(word4)) {
         transpose(w, row + at, row_bytes);
-        for (int i = 0; i < 4; i++)
-            store_word(dst + (at + (size_t)i * 4) * ROW_GROUP, w[i], unit);
+        for (int i = 0; i < 4; i++) store_word(dst + (at + (size_t)i * 4) * ROW_GROUP, w[i], unit);
     }
     for (; bytes - at >= 4; at += 4) {
         for (size_t i = 0; i < ROW_GROUP; i++) memcpy(w[0] + i, row + i * row_bytes + at, 4);
@@ -151,8 +150,12 @@ static void pack_group(enum dtype type, int64_t cols, uint8_t *dst, const uint8_
 {
     size_t row_bytes = dtype_row_bytes(type, cols), at = 0;
     switch (layouts[type].field[0].unit * (dtype_info[type].block == 1)) {
-    case 4: pack_field(dst, rows, row_bytes, row_bytes, 4); return;
-    case 2: pack_field(dst, rows, row_bytes, row_bytes, 2); return;
+    case 4:
+        pack_field(dst, rows, row_bytes, row_bytes, 4);
+        return;
+    case 2:
+        pack_field(dst, rows, row_bytes, row_bytes, 2);
+        return;
     }
     while (at < row_bytes) {
         for (const struct field *f = layouts[type].field;
@@ -210,8 +213,8 @@ int cpu_upload(struct dev *d, const struct weight_part *part, int64_t cols, int6
                          .dst = (uint8_t *)part->data + (size_t)row0 * row_bytes,
                          .src = src};
     /* Now, not in the first large step: room for the activations that this weight will meet. */
-    int64_t most = d->config.max_tokens > d->config.max_wants ? d->config.max_tokens
-                                                              : d->config.max_wants;
+    int64_t most =
+        d->config.max_tokens > d->config.max_wants ? d->config.max_tokens : d->config.max_wants;
     if (cpu_is_quantized(part->type))
         scratch_get(d, &d->quant, (size_t)(most * (cols / QBLOCK)) * sizeof(struct qblock));
     pool_run(d->pool, pack_item, &j, (int)items);

@@ -21,14 +21,38 @@
 
 #if defined __AVX512F__ && defined __AVX512VNNI__
 enum { TILE_MAX = 8 }; /* tokens of the largest tile */
-TILE_INLINE v16i vi_load(const void *p) { return _mm512_loadu_si512(p); }
-TILE_INLINE v16i vi_set1(int32_t x) { return _mm512_set1_epi32(x); }
-TILE_INLINE v16i vi_and(v16i a, v16i b) { return _mm512_and_si512(a, b); }
-TILE_INLINE v16i vi_or(v16i a, v16i b) { return _mm512_or_si512(a, b); }
-TILE_INLINE v16i vi_add(v16i a, v16i b) { return _mm512_add_epi32(a, b); }
-TILE_INLINE v16i vi_srl(v16i a, int n) { return _mm512_srli_epi32(a, (unsigned)n); }
-TILE_INLINE v16i vi_sll(v16i a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
-TILE_INLINE v16 vi_to_f32(v16i a) { return _mm512_cvtepi32_ps(a); }
+TILE_INLINE v16i vi_load(const void *p)
+{
+    return _mm512_loadu_si512(p);
+}
+TILE_INLINE v16i vi_set1(int32_t x)
+{
+    return _mm512_set1_epi32(x);
+}
+TILE_INLINE v16i vi_and(v16i a, v16i b)
+{
+    return _mm512_and_si512(a, b);
+}
+TILE_INLINE v16i vi_or(v16i a, v16i b)
+{
+    return _mm512_or_si512(a, b);
+}
+TILE_INLINE v16i vi_add(v16i a, v16i b)
+{
+    return _mm512_add_epi32(a, b);
+}
+TILE_INLINE v16i vi_srl(v16i a, int n)
+{
+    return _mm512_srli_epi32(a, (unsigned)n);
+}
+TILE_INLINE v16i vi_sll(v16i a, int n)
+{
+    return _mm512_slli_epi32(a, (unsigned)n);
+}
+TILE_INLINE v16 vi_to_f32(v16i a)
+{
+    return _mm512_cvtepi32_ps(a);
+}
 TILE_INLINE v16i vi_from_u8(const uint8_t *p)
 {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
@@ -48,8 +72,14 @@ TILE_INLINE v16i vi_signed(v16i w)
 {
     return _mm512_xor_si512(w, _mm512_set1_epi32((int)0x80808080u));
 }
-TILE_INLINE v16i vi_signed_start(int32_t neg) { return _mm512_set1_epi32(neg * 128); }
-TILE_INLINE v16i vi_signed_dot(v16i acc, v16i w, int32_t x) { return vi_dot(acc, w, x); }
+TILE_INLINE v16i vi_signed_start(int32_t neg)
+{
+    return _mm512_set1_epi32(neg * 128);
+}
+TILE_INLINE v16i vi_signed_dot(v16i acc, v16i w, int32_t x)
+{
+    return vi_dot(acc, w, x);
+}
 #else
 enum { TILE_MAX = 4 };
 TILE_INLINE v16i vi_load(const void *p)
@@ -57,7 +87,10 @@ TILE_INLINE v16i vi_load(const void *p)
     const __m256i *v = p;
     return (v16i){_mm256_loadu_si256(v), _mm256_loadu_si256(v + 1)};
 }
-TILE_INLINE v16i vi_set1(int32_t x) { return (v16i){_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+TILE_INLINE v16i vi_set1(int32_t x)
+{
+    return (v16i){_mm256_set1_epi32(x), _mm256_set1_epi32(x)};
+}
 TILE_INLINE v16i vi_and(v16i a, v16i b)
 {
     return (v16i){_mm256_and_si256(a.l, b.l), _mm256_and_si256(a.h, b.h)};
@@ -105,8 +138,14 @@ TILE_INLINE v16i vi_dot(v16i acc, v16i w, int32_t x)
     return (v16i){vi_dot_half(acc.l, w.l, v), vi_dot_half(acc.h, w.h, v)};
 }
 /* Signed w: its magnitude, times x with w's sign. */
-TILE_INLINE v16i vi_signed(v16i w) { return w; }
-TILE_INLINE v16i vi_signed_start(int32_t neg) { return vi_set1(neg * 0); }
+TILE_INLINE v16i vi_signed(v16i w)
+{
+    return w;
+}
+TILE_INLINE v16i vi_signed_start(int32_t neg)
+{
+    return vi_set1(neg * 0);
+}
 TILE_INLINE v16i vi_signed_dot(v16i acc, v16i w, int32_t x)
 {
     __m256i v = _mm256_set1_epi32(x);
@@ -125,7 +164,10 @@ struct sub {
 };
 
 /* What each format needs; constant after inlining. */
-TILE_INLINE bool has_halves(enum dtype t) { return t == DT_Q2_K || t == DT_Q3_K || t == DT_Q6_K; }
+TILE_INLINE bool has_halves(enum dtype t)
+{
+    return t == DT_Q2_K || t == DT_Q3_K || t == DT_Q6_K;
+}
 TILE_INLINE bool has_min(enum dtype t)
 {
     return t == DT_Q4_1 || t == DT_Q5_1 || t == DT_Q2_K || t == DT_Q4_K || t == DT_Q5_K;
@@ -134,7 +176,10 @@ TILE_INLINE int offset_of(enum dtype t)
 {
     return t == DT_Q4_0 ? 8 : t == DT_Q5_0 ? 16 : t == DT_Q3_K ? 4 : t == DT_Q6_K ? 32 : 0;
 }
-TILE_INLINE v16i bytes_of(int32_t b) { return vi_set1(b * 0x01010101); }
+TILE_INLINE v16i bytes_of(int32_t b)
+{
+    return vi_set1(b * 0x01010101);
+}
 
 /* Blocks of 32 with nibbles: element i and i + 16 share byte i. fifth: one u32 a row, or NULL. */
 TILE_INLINE void sub_nibbles(struct sub *s, const uint8_t *quants, const uint8_t *fifth)
@@ -248,21 +293,36 @@ TILE_INLINE void sub_load(struct sub *s, enum dtype t, const uint8_t *b, int run
     const uint8_t *fields = b + (t == DT_Q4_1 || t == DT_Q5_1 ? 4 : 2) * ROW_GROUP;
     switch (t) {
     case DT_Q4_0:
-    case DT_Q4_1: sub_nibbles(s, fields, NULL); break;
+    case DT_Q4_1:
+        sub_nibbles(s, fields, NULL);
+        break;
     case DT_Q5_0:
-    case DT_Q5_1: sub_nibbles(s, fields + UNIT_BYTES, fields); break;
+    case DT_Q5_1:
+        sub_nibbles(s, fields + UNIT_BYTES, fields);
+        break;
     case DT_Q8_0:
         for (int i = 0; i < UNITS; i++) s->q[i] = vi_signed(vi_load(fields + i * UNIT_BYTES));
         break;
-    case DT_Q2_K: sub_q2_k(s, b, run); return;
-    case DT_Q3_K: sub_q3_k(s, b, run); return;
-    case DT_Q4_K: sub_q45_k(s, b, run, false); return;
-    case DT_Q5_K: sub_q45_k(s, b, run, true); return;
-    case DT_Q6_K: sub_q6_k(s, b, run); return;
+    case DT_Q2_K:
+        sub_q2_k(s, b, run);
+        return;
+    case DT_Q3_K:
+        sub_q3_k(s, b, run);
+        return;
+    case DT_Q4_K:
+        sub_q45_k(s, b, run, false);
+        return;
+    case DT_Q5_K:
+        sub_q45_k(s, b, run, true);
+        return;
+    case DT_Q6_K:
+        sub_q6_k(s, b, run);
+        return;
     case DT_F32:
     case DT_F16:
     case DT_BF16:
-    case DT_COUNT: return;
+    case DT_COUNT:
+        return;
     }
     s->scale[0] = v_load_f16(d);
     if (has_min(t)) s->min[0] = v_load_f16(d + ROW_GROUP);

@@ -25,21 +25,66 @@ enum { LANES = 16 };
 typedef __m512 v16;
 typedef __m512i v16i; /* 16 x i32, or 64 bytes */
 
-static inline __mmask16 v_mask(int n) { return (__mmask16)((1u << n) - 1); }
-static inline v16 v_set1(float x) { return _mm512_set1_ps(x); }
-static inline v16 v_load(const float *p) { return _mm512_loadu_ps(p); }
-static inline v16 v_loadn(const float *p, int n) { return _mm512_maskz_loadu_ps(v_mask(n), p); }
-static inline void v_store(float *p, v16 a) { _mm512_storeu_ps(p, a); }
-static inline void v_storen(float *p, v16 a, int n) { _mm512_mask_storeu_ps(p, v_mask(n), a); }
-static inline v16 v_add(v16 a, v16 b) { return _mm512_add_ps(a, b); }
-static inline v16 v_sub(v16 a, v16 b) { return _mm512_sub_ps(a, b); }
-static inline v16 v_mul(v16 a, v16 b) { return _mm512_mul_ps(a, b); }
-static inline v16 v_div(v16 a, v16 b) { return _mm512_div_ps(a, b); }
-static inline v16 v_max(v16 a, v16 b) { return _mm512_max_ps(a, b); }
-static inline v16 v_min(v16 a, v16 b) { return _mm512_min_ps(a, b); }
-static inline v16 v_abs(v16 a) { return _mm512_abs_ps(a); }
-static inline v16 v_fma(v16 a, v16 b, v16 c) { return _mm512_fmadd_ps(a, b, c); }
-static inline v16 v_round(v16 a) { return _mm512_roundscale_ps(a, 8); }
+static inline __mmask16 v_mask(int n)
+{
+    return (__mmask16)((1u << n) - 1);
+}
+static inline v16 v_set1(float x)
+{
+    return _mm512_set1_ps(x);
+}
+static inline v16 v_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+static inline v16 v_loadn(const float *p, int n)
+{
+    return _mm512_maskz_loadu_ps(v_mask(n), p);
+}
+static inline void v_store(float *p, v16 a)
+{
+    _mm512_storeu_ps(p, a);
+}
+static inline void v_storen(float *p, v16 a, int n)
+{
+    _mm512_mask_storeu_ps(p, v_mask(n), a);
+}
+static inline v16 v_add(v16 a, v16 b)
+{
+    return _mm512_add_ps(a, b);
+}
+static inline v16 v_sub(v16 a, v16 b)
+{
+    return _mm512_sub_ps(a, b);
+}
+static inline v16 v_mul(v16 a, v16 b)
+{
+    return _mm512_mul_ps(a, b);
+}
+static inline v16 v_div(v16 a, v16 b)
+{
+    return _mm512_div_ps(a, b);
+}
+static inline v16 v_max(v16 a, v16 b)
+{
+    return _mm512_max_ps(a, b);
+}
+static inline v16 v_min(v16 a, v16 b)
+{
+    return _mm512_min_ps(a, b);
+}
+static inline v16 v_abs(v16 a)
+{
+    return _mm512_abs_ps(a);
+}
+static inline v16 v_fma(v16 a, v16 b, v16 c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+static inline v16 v_round(v16 a)
+{
+    return _mm512_roundscale_ps(a, 8);
+}
 /* Lanes lo..hi-1 of a, the rest of b; 0 <= lo, hi <= 16. */
 static inline v16 v_pick(v16 a, v16 b, int lo, int hi)
 {
@@ -70,8 +115,14 @@ static inline void v_store_i8(int8_t *p, v16 a)
 {
     _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a)));
 }
-static inline __m256 v_low(v16 a) { return _mm512_castps512_ps256(a); }
-static inline __m256 v_high(v16 a) { return _mm512_extractf32x8_ps(a, 1); }
+static inline __m256 v_low(v16 a)
+{
+    return _mm512_castps512_ps256(a);
+}
+static inline __m256 v_high(v16 a)
+{
+    return _mm512_extractf32x8_ps(a, 1);
+}
 
 #elif defined __AVX2__ && defined __FMA__ && defined __F16C__
 #include <immintrin.h>
@@ -88,7 +139,10 @@ static inline __m256i v_mask8(int n) /* the first n of 8 lanes; n may lie outsid
 {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
-static inline v16 v_set1(float x) { return (v16){_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+static inline v16 v_set1(float x)
+{
+    return (v16){_mm256_set1_ps(x), _mm256_set1_ps(x)};
+}
 static inline v16 v_load(const float *p)
 {
     return (v16){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
@@ -140,7 +194,10 @@ static inline v16 v_fma(v16 a, v16 b, v16 c)
 {
     return (v16){_mm256_fmadd_ps(a.l, b.l, c.l), _mm256_fmadd_ps(a.h, b.h, c.h)};
 }
-static inline v16 v_round(v16 a) { return (v16){_mm256_round_ps(a.l, 8), _mm256_round_ps(a.h, 8)}; }
+static inline v16 v_round(v16 a)
+{
+    return (v16){_mm256_round_ps(a.l, 8), _mm256_round_ps(a.h, 8)};
+}
 static inline v16 v_pick(v16 a, v16 b, int lo, int hi)
 {
     __m256 l = _mm256_castsi256_ps(_mm256_andnot_si256(v_mask8(lo), v_mask8(hi)));
@@ -152,7 +209,10 @@ static inline __m256 v_pow2_half(__m256 n)
     __m256i e = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
     return _mm256_castsi256_ps(_mm256_slli_epi32(e, 23));
 }
-static inline v16 v_pow2(v16 n) { return (v16){v_pow2_half(n.l), v_pow2_half(n.h)}; }
+static inline v16 v_pow2(v16 n)
+{
+    return (v16){v_pow2_half(n.l), v_pow2_half(n.h)};
+}
 static inline __m128i v_half_load(const uint16_t *p)
 {
     return _mm_loadu_si128((const __m128i *)(const void *)p);
@@ -181,8 +241,14 @@ static inline void v_store_i8(int8_t *p, v16 a)
     __m128i b = _mm_packs_epi16(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
     _mm_storeu_si128((__m128i *)(void *)p, b);
 }
-static inline __m256 v_low(v16 a) { return a.l; }
-static inline __m256 v_high(v16 a) { return a.h; }
+static inline __m256 v_low(v16 a)
+{
+    return a.l;
+}
+static inline __m256 v_high(v16 a)
+{
+    return a.h;
+}
 
 #else
 #define CPU_VEC_PLAIN 1
@@ -201,20 +267,62 @@ typedef struct {
     for (int i = 0; i < LANES; i++) r.f[i] = (expr);                                               \
     return r
 
-static inline v16 v_set1(float x) { V_LANES(r, x); }
-static inline v16 v_load(const float *p) { V_LANES(r, p[i]); }
-static inline v16 v_loadn(const float *p, int n) { V_LANES(r, i < n ? p[i] : 0.0f); }
-static inline void v_storen(float *p, v16 a, int n) { memcpy(p, a.f, (size_t)n * sizeof *p); }
-static inline void v_store(float *p, v16 a) { memcpy(p, a.f, sizeof a.f); }
-static inline v16 v_add(v16 a, v16 b) { V_LANES(r, a.f[i] + b.f[i]); }
-static inline v16 v_sub(v16 a, v16 b) { V_LANES(r, a.f[i] - b.f[i]); }
-static inline v16 v_mul(v16 a, v16 b) { V_LANES(r, a.f[i] * b.f[i]); }
-static inline v16 v_div(v16 a, v16 b) { V_LANES(r, a.f[i] / b.f[i]); }
-static inline v16 v_max(v16 a, v16 b) { V_LANES(r, a.f[i] > b.f[i] ? a.f[i] : b.f[i]); }
-static inline v16 v_min(v16 a, v16 b) { V_LANES(r, a.f[i] < b.f[i] ? a.f[i] : b.f[i]); }
-static inline v16 v_abs(v16 a) { V_LANES(r, fabsf(a.f[i])); }
-static inline v16 v_fma(v16 a, v16 b, v16 c) { V_LANES(r, a.f[i] * b.f[i] + c.f[i]); }
-static inline v16 v_round(v16 a) { V_LANES(r, rintf(a.f[i])); }
+static inline v16 v_set1(float x)
+{
+    V_LANES(r, x);
+}
+static inline v16 v_load(const float *p)
+{
+    V_LANES(r, p[i]);
+}
+static inline v16 v_loadn(const float *p, int n)
+{
+    V_LANES(r, i < n ? p[i] : 0.0f);
+}
+static inline void v_storen(float *p, v16 a, int n)
+{
+    memcpy(p, a.f, (size_t)n * sizeof *p);
+}
+static inline void v_store(float *p, v16 a)
+{
+    memcpy(p, a.f, sizeof a.f);
+}
+static inline v16 v_add(v16 a, v16 b)
+{
+    V_LANES(r, a.f[i] + b.f[i]);
+}
+static inline v16 v_sub(v16 a, v16 b)
+{
+    V_LANES(r, a.f[i] - b.f[i]);
+}
+static inline v16 v_mul(v16 a, v16 b)
+{
+    V_LANES(r, a.f[i] * b.f[i]);
+}
+static inline v16 v_div(v16 a, v16 b)
+{
+    V_LANES(r, a.f[i] / b.f[i]);
+}
+static inline v16 v_max(v16 a, v16 b)
+{
+    V_LANES(r, a.f[i] > b.f[i] ? a.f[i] : b.f[i]);
+}
+static inline v16 v_min(v16 a, v16 b)
+{
+    V_LANES(r, a.f[i] < b.f[i] ? a.f[i] : b.f[i]);
+}
+static inline v16 v_abs(v16 a)
+{
+    V_LANES(r, fabsf(a.f[i]));
+}
+static inline v16 v_fma(v16 a, v16 b, v16 c)
+{
+    V_LANES(r, a.f[i] * b.f[i] + c.f[i]);
+}
+static inline v16 v_round(v16 a)
+{
+    V_LANES(r, rintf(a.f[i]));
+}
 static inline v16 v_pick(v16 a, v16 b, int lo, int hi)
 {
     V_LANES(r, i >= lo && i < hi ? a.f[i] : b.f[i]);
@@ -226,9 +334,18 @@ static inline float v_pow2_lane(float n)
     memcpy(&f, &u, sizeof f);
     return f;
 }
-static inline v16 v_pow2(v16 n) { V_LANES(r, v_pow2_lane(n.f[i])); }
-static inline v16 v_load_f16(const uint16_t *p) { V_LANES(r, f16_to_f32(p[i])); }
-static inline v16 v_load_bf16(const uint16_t *p) { V_LANES(r, bf16_to_f32(p[i])); }
+static inline v16 v_pow2(v16 n)
+{
+    V_LANES(r, v_pow2_lane(n.f[i]));
+}
+static inline v16 v_load_f16(const uint16_t *p)
+{
+    V_LANES(r, f16_to_f32(p[i]));
+}
+static inline v16 v_load_bf16(const uint16_t *p)
+{
+    V_LANES(r, bf16_to_f32(p[i]));
+}
 static inline void v_store_f16(uint16_t *p, v16 a)
 {
     for (int i = 0; i < LANES; i++) p[i] = f32_to_f16(a.f[i]);
@@ -270,7 +387,10 @@ static inline float v_hmax(v16 a)
 }
 #endif
 
-static inline v16 v_zero(void) { return v_set1(0.0f); }
+static inline v16 v_zero(void)
+{
+    return v_set1(0.0f);
+}
 
 /* e^x within 2 ulp for x in [-87, 88]; below that it is e^-87, above e^88: finite, and the softmax
  * treats -inf apart. Cephes' reduction x = n ln2 + r with a polynomial of degree 5 in r. */

@@ -14,7 +14,10 @@ struct arena {
     size_t used, max;         /* bytes handed out, and the most that may be */
 };
 
-static inline struct arena arena_make(size_t max) { return (struct arena){.max = max}; }
+static inline struct arena arena_make(size_t max)
+{
+    return (struct arena){.max = max};
+}
 /* Zeroed memory aligned to 16 bytes, or NULL past the maximum. */
 void *arena_alloc(struct arena *a, size_t n);
 /* As arena_alloc for n elements; NULL also when n * size overflows. */

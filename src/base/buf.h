@@ -19,12 +19,18 @@ struct str {
 };
 
 #define STR(literal) ((struct str){(literal), sizeof(literal) - 1})
-static inline struct str str_of(const char *z) { return (struct str){z, z ? strlen(z) : 0}; }
+static inline struct str str_of(const char *z)
+{
+    return (struct str){z, z ? strlen(z) : 0};
+}
 static inline bool str_eq(struct str a, struct str b)
 {
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
-static inline bool str_is(struct str a, const char *z) { return str_eq(a, str_of(z)); }
+static inline bool str_is(struct str a, const char *z)
+{
+    return str_eq(a, str_of(z));
+}
 
 struct buf {
     char *p;       /* owned; NULL while empty */
@@ -33,7 +39,10 @@ struct buf {
     bool overflow; /* an append was dropped */
 };
 
-static inline struct buf buf_make(size_t max) { return (struct buf){.max = max}; }
+static inline struct buf buf_make(size_t max)
+{
+    return (struct buf){.max = max};
+}
 void buf_free(struct buf *b);
 
 /* Make room for n more bytes; the place to write them, or NULL (and overflow) past the maximum.
@@ -46,8 +55,14 @@ void buf_consume(struct buf *b, size_t n);
 /* NUL-terminate (not counted in n) and return the text; "" when empty. */
 const char *buf_cstr(struct buf *b);
 
-static inline void buf_puts(struct buf *b, const char *z) { buf_put(b, z, strlen(z)); }
-static inline void buf_put_str(struct buf *b, struct str s) { buf_put(b, s.p, s.n); }
+static inline void buf_puts(struct buf *b, const char *z)
+{
+    buf_put(b, z, strlen(z));
+}
+static inline void buf_put_str(struct buf *b, struct str s)
+{
+    buf_put(b, s.p, s.n);
+}
 static inline void buf_putc(struct buf *b, char c)
 {
     if (b->n < b->cap)
@@ -56,6 +71,9 @@ static inline void buf_putc(struct buf *b, char c)
         buf_put(b, &c, 1);
 }
 void buf_put_i64(struct buf *b, int64_t v); /* decimal */
-static inline struct str buf_str(const struct buf *b) { return (struct str){b->p, b->n}; }
+static inline struct str buf_str(const struct buf *b)
+{
+    return (struct str){b->p, b->n};
+}
 
 #endif

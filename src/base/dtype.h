@@ -1,8 +1,8 @@
 /* dtype.h - element types of tensors, as stored in files and as used by devices: one table.
  *
- * A quantized type packs `block` consecutive elements of a row into `bytes` bytes. Block layouts are
- * GGUF v3's (ggml type ids in the table). Row lengths are multiples of the block.
- * C17 and C++17: nvcc includes it.
+ * A quantized type packs `block` consecutive elements of a row into `bytes` bytes. Block layouts
+ * are GGUF v3's (ggml type ids in the table). Row lengths are multiples of the block. C17 and
+ * C++17: nvcc includes it.
  */
 #ifndef BASE_DTYPE_H
 #define BASE_DTYPE_H
@@ -42,8 +42,8 @@ static inline size_t dtype_row_bytes(enum dtype t, int64_t cols)
     return (size_t)(cols / dtype_info[t].block) * (size_t)dtype_info[t].bytes;
 }
 
-/* Expand n elements (a multiple of the block) of a row to f32: the meaning of the format. Scalar and
- * plain; tests and slow paths use it. */
+/* Expand n elements (a multiple of the block) of a row to f32: the meaning of the format. Scalar
+ * and plain; tests and slow paths use it. */
 void dtype_expand(enum dtype t, const void *src, int64_t n, float *dst);
 
 static inline float bf16_to_f32(uint16_t h)

@@ -20,10 +20,22 @@ static const struct err_row *row_of(int code)
     return i >= 0 && i < SL_ERR_COUNT ? &rows[i] : &rows[SL_EINTERNAL_N];
 }
 
-const char *sl_err_name(int code) { return row_of(code)->name; }
-int sl_err_status(int code) { return row_of(code)->status; }
-const char *sl_err_type(int code) { return row_of(code)->type; }
-const char *sl_err_openai_code(int code) { return row_of(code)->code; }
+const char *sl_err_name(int code)
+{
+    return row_of(code)->name;
+}
+int sl_err_status(int code)
+{
+    return row_of(code)->status;
+}
+const char *sl_err_type(int code)
+{
+    return row_of(code)->type;
+}
+const char *sl_err_openai_code(int code)
+{
+    return row_of(code)->code;
+}
 
 __attribute__((format(printf, 4, 0))) static void
 fill(struct sl_error *e, int code, const char *param, const char *fmt, va_list ap)

@@ -14,10 +14,10 @@
 
 #include "base/utf8.h"
 
-/* Our marks in cJSON's `type`, above its flags. The valuedouble of a node marked IS_INT holds the bits of
- * the exact int64 instead of a double; nothing of cJSON reads it again. cJSON decodes \u0000 into a NUL
- * and keeps what follows, but no length: that of a value with a NUL lies in valuedouble too, that of
- * such a key in valueint. */
+/* Our marks in cJSON's `type`, above its flags. The valuedouble of a node marked IS_INT holds the
+ * bits of the exact int64 instead of a double; nothing of cJSON reads it again. cJSON decodes
+ * \u0000 into a NUL and keeps what follows, but no length: that of a value with a NUL lies in
+ * valuedouble too, that of such a key in valueint. */
 enum { DEPTH_MAX = 512, IS_INT = 1 << 16, HAS_NUL = 1 << 17, KEY_HAS_NUL = 1 << 18 };
 
 struct number {
@@ -61,15 +61,20 @@ struct gate {
 
 static int bad(const struct gate *g, const char *what)
 {
-    return sl_fail(g->e, SL_EINVAL, "invalid JSON at byte %zu: %s", (size_t)(g->p - g->begin), what);
+    return sl_fail(g->e, SL_EINVAL, "invalid JSON at byte %zu: %s", (size_t)(g->p - g->begin),
+                   what);
 }
 
 static void skip_space(struct gate *g)
 {
-    while (g->p < g->end && (*g->p == ' ' || *g->p == '\n' || *g->p == '\r' || *g->p == '\t')) g->p++;
+    while (g->p < g->end && (*g->p == ' ' || *g->p == '\n' || *g->p == '\r' || *g->p == '\t'))
+        g->p++;
 }
 
-static bool is_digit(const struct gate *g) { return g->p < g->end && *g->p >= '0' && *g->p <= '9'; }
+static bool is_digit(const struct gate *g)
+{
+    return g->p < g->end && *g->p >= '0' && *g->p <= '9';
+}
 
 static int hex4(struct gate *g, unsigned *out)
 {
@@ -206,7 +211,8 @@ static int gate_number(struct gate *g)
 static int gate_word(struct gate *g, const char *word)
 {
     size_t n = strlen(word);
-    if ((size_t)(g->end - g->p) < n || memcmp(g->p, word, n) != 0) return bad(g, "unexpected token");
+    if ((size_t)(g->end - g->p) < n || memcmp(g->p, word, n) != 0)
+        return bad(g, "unexpected token");
     g->p += n;
     return 0;
 }
@@ -232,17 +238,23 @@ static int gate_value(struct gate *g, bool *opened)
     if (g->p >= g->end) return bad(g, "unexpected end");
     if (++g->nodes > g->lim->max_nodes) return bad(g, "too many values");
     switch (*g->p) {
-    case '"': return gate_string(g);
-    case 't': return gate_word(g, "true");
-    case 'f': return gate_word(g, "false");
-    case 'n': return gate_word(g, "null");
+    case '"':
+        return gate_string(g);
+    case 't':
+        return gate_word(g, "true");
+    case 'f':
+        return gate_word(g, "false");
+    case 'n':
+        return gate_word(g, "null");
     case '{':
     case '[':
-        if (g->depth >= g->lim->max_depth || g->depth >= DEPTH_MAX) return bad(g, "nested too deep");
+        if (g->depth >= g->lim->max_depth || g->depth >= DEPTH_MAX)
+            return bad(g, "nested too deep");
         g->in_object[g->depth++] = *g->p++ == '{';
         *opened = true;
         return 0;
-    default: return gate_number(g);
+    default:
+        return gate_number(g);
     }
 }
 
@@ -313,7 +325,8 @@ static int check_keys(const cJSON *object, const struct json_limits *lim, struct
     return code;
 }
 
-/* Attach the lengths of a node's key and value where they hold a NUL. *i_string counts all strings. */
+/* Attach the lengths of a node's key and value where they hold a NUL. *i_string counts all strings.
+ */
 static void annotate_strings(cJSON *v, const struct gate *g, size_t *i_string, size_t *i_nul)
 {
     if (v->string) {
@@ -333,8 +346,8 @@ static void annotate_strings(cJSON *v, const struct gate *g, size_t *i_string, s
     }
 }
 
-/* Walk in document order with a stack of our own: mark integers and strings with a NUL, check the keys
- * of objects. */
+/* Walk in document order with a stack of our own: mark integers and strings with a NUL, check the
+ * keys of objects. */
 static int annotate(struct json_doc *d, const struct gate *g)
 {
     cJSON *stack[DEPTH_MAX + 1];
@@ -397,23 +410,39 @@ void json_free(struct json_doc *d)
 /* ------------------------------------------------------------------ access */
 
 /* A json_node is a cJSON item. */
-static const cJSON *item(const json_node *v) { return (const cJSON *)v; }
-static const json_node *node(const cJSON *v) { return (const json_node *)v; }
+static const cJSON *item(const json_node *v)
+{
+    return (const cJSON *)v;
+}
+static const json_node *node(const cJSON *v)
+{
+    return (const json_node *)v;
+}
 
-const json_node *json_root(const struct json_doc *d) { return node(d->root); }
+const json_node *json_root(const struct json_doc *d)
+{
+    return node(d->root);
+}
 
 enum json_type json_type(const json_node *v)
 {
     if (!v) return JSON_NULL;
     int t = item(v)->type;
     switch (t & 0xFF) {
-    case cJSON_False: return JSON_FALSE;
-    case cJSON_True: return JSON_TRUE;
-    case cJSON_Number: return t & IS_INT ? JSON_INT : JSON_REAL;
-    case cJSON_String: return JSON_STR;
-    case cJSON_Array: return JSON_ARR;
-    case cJSON_Object: return JSON_OBJ;
-    default: return JSON_NULL;
+    case cJSON_False:
+        return JSON_FALSE;
+    case cJSON_True:
+        return JSON_TRUE;
+    case cJSON_Number:
+        return t & IS_INT ? JSON_INT : JSON_REAL;
+    case cJSON_String:
+        return JSON_STR;
+    case cJSON_Array:
+        return JSON_ARR;
+    case cJSON_Object:
+        return JSON_OBJ;
+    default:
+        return JSON_NULL;
     }
 }
 
@@ -430,10 +459,14 @@ const json_node *json_child(const json_node *v)
     return t == JSON_ARR || t == JSON_OBJ ? node(item(v)->child) : NULL;
 }
 
-const json_node *json_next(const json_node *v) { return node(item(v)->next); }
+const json_node *json_next(const json_node *v)
+{
+    return node(item(v)->next);
+}
 struct str json_key(const json_node *v)
 {
-    if (item(v)->type & KEY_HAS_NUL) return (struct str){item(v)->string, (size_t)item(v)->valueint};
+    if (item(v)->type & KEY_HAS_NUL)
+        return (struct str){item(v)->string, (size_t)item(v)->valueint};
     return str_of(item(v)->string);
 }
 
@@ -584,14 +617,30 @@ void json_put_float(struct buf *b, float v)
 static void put_scalar(struct buf *b, const json_node *v)
 {
     switch (json_type(v)) {
-    case JSON_NULL: buf_puts(b, "null"); break;
-    case JSON_FALSE: buf_puts(b, "false"); break;
-    case JSON_TRUE: buf_puts(b, "true"); break;
-    case JSON_INT: buf_put_i64(b, json_int(v)); break;
-    case JSON_REAL: json_put_num(b, json_num(v)); break;
-    case JSON_STR: json_put_str(b, json_str(v)); break;
-    case JSON_ARR: buf_puts(b, "[]"); break;
-    case JSON_OBJ: buf_puts(b, "{}"); break;
+    case JSON_NULL:
+        buf_puts(b, "null");
+        break;
+    case JSON_FALSE:
+        buf_puts(b, "false");
+        break;
+    case JSON_TRUE:
+        buf_puts(b, "true");
+        break;
+    case JSON_INT:
+        buf_put_i64(b, json_int(v));
+        break;
+    case JSON_REAL:
+        json_put_num(b, json_num(v));
+        break;
+    case JSON_STR:
+        json_put_str(b, json_str(v));
+        break;
+    case JSON_ARR:
+        buf_puts(b, "[]");
+        break;
+    case JSON_OBJ:
+        buf_puts(b, "{}");
+        break;
     }
 }
 

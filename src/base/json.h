@@ -12,18 +12,19 @@
 #include "base/buf.h"
 #include "base/err.h"
 
-struct json_doc;            /* owns the tree */
+struct json_doc;                    /* owns the tree */
 typedef struct json_node json_node; /* borrowed from its document; opaque */
 
 struct json_limits {
-    int max_depth;       /* nesting of arrays and objects; at most 512 */
-    size_t max_nodes;    /* values and keys */
-    size_t max_keys;     /* members of one object */
-    bool allow_nul;      /* false: refuse the escape \u0000; true: a struct str may hold NUL */
+    int max_depth;         /* nesting of arrays and objects; at most 512 */
+    size_t max_nodes;      /* values and keys */
+    size_t max_keys;       /* members of one object */
+    bool allow_nul;        /* false: refuse the escape \u0000; true: a struct str may hold NUL */
     bool allow_duplicates; /* model files only: the first of equal keys wins */
 };
 extern const struct json_limits json_limits_request; /* depth 64, 1,048,576 nodes, 4,096 keys */
-extern const struct json_limits json_limits_file;    /* depth 128, 64 M nodes, 8 M keys, lax on duplicates */
+extern const struct json_limits
+    json_limits_file; /* depth 128, 64 M nodes, 8 M keys, lax on duplicates */
 
 /* Gate, then tree. The document copies what it needs; text may go. Frees with json_free. */
 int json_parse(struct json_doc **out, const char *text, size_t n, const struct json_limits *lim,
@@ -31,16 +32,26 @@ int json_parse(struct json_doc **out, const char *text, size_t n, const struct j
 void json_free(struct json_doc *d); /* NULL is fine */
 const json_node *json_root(const struct json_doc *d);
 
-enum json_type { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_INT, JSON_REAL, JSON_STR, JSON_ARR, JSON_OBJ };
-/* JSON_INT: an integer literal that fits int64. JSON_REAL: any other number. NULL node: JSON_NULL. */
+enum json_type {
+    JSON_NULL,
+    JSON_FALSE,
+    JSON_TRUE,
+    JSON_INT,
+    JSON_REAL,
+    JSON_STR,
+    JSON_ARR,
+    JSON_OBJ
+};
+/* JSON_INT: an integer literal that fits int64. JSON_REAL: any other number. NULL node: JSON_NULL.
+ */
 enum json_type json_type(const json_node *v);
 const char *json_type_name(enum json_type t); /* "integer", "string", ... for messages */
 
 /* Walk an array or object in document order: for (c = json_child(v); c; c = json_next(c)). */
 const json_node *json_child(const json_node *v);
 const json_node *json_next(const json_node *v);
-struct str json_key(const json_node *v);     /* its name, for a member of an object */
-size_t json_len(const json_node *v);         /* children; O(n) */
+struct str json_key(const json_node *v); /* its name, for a member of an object */
+size_t json_len(const json_node *v);     /* children; O(n) */
 
 /* Member by exact name, or NULL (also when v is NULL or no object). O(members). */
 const json_node *json_get(const json_node *v, const char *key);
@@ -49,8 +60,8 @@ const json_node *json_opt(const json_node *v, const char *key);
 
 /* Typed reads; the type must have been checked (asserted). */
 struct str json_str(const json_node *v);
-int64_t json_int(const json_node *v);  /* JSON_INT */
-double json_num(const json_node *v);   /* JSON_INT or JSON_REAL */
+int64_t json_int(const json_node *v); /* JSON_INT */
+double json_num(const json_node *v);  /* JSON_INT or JSON_REAL */
 static inline bool json_is_num(const json_node *v)
 {
     return json_type(v) == JSON_INT || json_type(v) == JSON_REAL;

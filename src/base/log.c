@@ -20,7 +20,10 @@ void log_setup(enum log_level level, enum log_format format)
     line_format = format;
 }
 
-int log_on(enum log_level level) { return level <= level_max; }
+int log_on(enum log_level level)
+{
+    return level <= level_max;
+}
 
 static void put_time(struct buf *b)
 {
@@ -45,7 +48,8 @@ void log_write(enum log_level level, const char *subsys, const char *fmt, ...)
     if (line_format == LOG_JSON) {
         buf_puts(&line, "{\"time\":\"");
         put_time(&line);
-        buf_printf(&line, "\",\"level\":\"%s\",\"subsys\":\"%s\",\"text\":", level_names[level], subsys);
+        buf_printf(&line, "\",\"level\":\"%s\",\"subsys\":\"%s\",\"text\":", level_names[level],
+                   subsys);
         json_put_str(&line, str_of(text));
         buf_puts(&line, "}\n");
     } else {

@@ -1,8 +1,8 @@
 /* opts.c - the one table of options, and the four places their values come from.
  *
- * A row says name, type, where the value lives, default (as text), range, group, aliases and help; flags,
- * environment, YAML keys, --help and configs/default.yaml all follow from it. The only file that calls
- * getenv. Runs in main before any thread.
+ * A row says name, type, where the value lives, default (as text), range, group, aliases and help;
+ * flags, environment, YAML keys, --help and configs/default.yaml all follow from it. The only file
+ * that calls getenv. Runs in main before any thread.
  */
 #include "base/opts.h"
 
@@ -13,7 +13,7 @@
 #include <strings.h>
 #include <yaml.h>
 
-#include "base/buf.h"
+#include "base/arena.h"
 
 enum type { T_STR, T_INT, T_REAL, T_BOOL, T_LIST };
 enum origin { FROM_DEFAULT, FROM_FILE, FROM_ENV, FROM_FLAG };
@@ -29,7 +29,7 @@ struct row {
 };
 
 #define AT(field) offsetof(struct options, field)
-#define GB(x) ((x) * 1073741824.0)
+#define GB(x)     ((x)*1073741824.0)
 
 // clang-format off
 static const struct row rows[] = {
@@ -87,6 +87,8 @@ static const struct row rows[] = {
 // clang-format on
 enum { N_ROWS = sizeof rows / sizeof *rows };
 
+enum { FILE_TEXTS_MAX = 1 << 20 };
+static struct arena file_texts = {.max = FILE_TEXTS_MAX}; /* values of --config; process lifetime */
 static enum origin origins[N_ROWS]; /* filled by opts_parse, read by opts_print; main thread */
 
 /* ------------------------------------------------------------------ finding a row */
@@ -144,8 +146,9 @@ static int unknown(const char *given, size_t n, struct sl_error *e)
     const struct row *best = rows;
     for (const struct row *r = rows; r < rows + N_ROWS; r++)
         if (distance(given, n, r->name) < distance(given, n, best->name)) best = r;
-    return sl_fail(e, SL_EINVAL, "unknown option --%.*s; the nearest is --%s (sluice serve --help=all)",
-                   (int)n, given, best->name);
+    return sl_fail(e, SL_EINVAL,
+                   "unknown option --%.*s; the nearest is --%s (sluice serve --help=all)", (int)n,
+                   given, best->name);
 }
 
 /* ------------------------------------------------------------------ setting a value */
@@ -169,7 +172,8 @@ static bool parse_int(const char *text, int64_t *out)
 
 static bool parse_bool(const char *text, bool *out)
 {
-    static const char *const yes[] = {"true", "1", "on", "yes"}, *const no[] = {"false", "0", "off", "no"};
+    static const char *const yes[] = {"true", "1", "on", "yes"}, *const no[] = {"false", "0", "off",
+                                                                                "no"};
     for (int i = 0; i < 4; i++) {
         if (strcasecmp(text, yes[i]) == 0) return *out = true, true;
         if (strcasecmp(text, no[i]) == 0) return *out = false, true;
@@ -194,8 +198,8 @@ static int wrong(const struct row *r, const char *text, struct sl_error *e)
         return sl_fail(e, SL_EINVAL, "--%s is one of %s, not \"%.60s\"", r->name, r->choices, text);
     if (r->type == T_BOOL)
         return sl_fail(e, SL_EINVAL, "--%s is true or false, not \"%.60s\"", r->name, text);
-    return sl_fail(e, SL_EINVAL, "--%s is a number from %.15g to %.15g, not \"%.60s\"", r->name, r->min,
-                   r->max, text);
+    return sl_fail(e, SL_EINVAL, "--%s is a number from %.15g to %.15g, not \"%.60s\"", r->name,
+                   r->min, r->max, text);
 }
 
 /* text is borrowed for the life of the options. A list grows unless the origin is new to it. */
@@ -211,7 +215,8 @@ static int set(struct options *o, const struct row *r, const char *text, enum or
         *(const char **)at = text;
         break;
     case T_INT:
-        if (!parse_int(text, &i) || (double)i < r->min || (double)i > r->max) return wrong(r, text, e);
+        if (!parse_int(text, &i) || (double)i < r->min || (double)i > r->max)
+            return wrong(r, text, e);
         *(int64_t *)at = i;
         break;
     case T_REAL: {
@@ -228,7 +233,8 @@ static int set(struct options *o, const struct row *r, const char *text, enum or
         struct opts_list *l = at;
         if (*origin != from) l->n = 0;
         if (l->n == OPTS_LIST_MAX)
-            return sl_fail(e, SL_EINVAL, "--%s was given more than %d times", r->name, OPTS_LIST_MAX);
+            return sl_fail(e, SL_EINVAL, "--%s was given more than %d times", r->name,
+                           OPTS_LIST_MAX);
         l->v[l->n++] = text;
         break;
     }
@@ -263,20 +269,25 @@ static int set_from_env(struct options *o, struct sl_error *e)
 }
 
 /* A flat mapping of scalars, or of lists of scalars. */
-static int set_from_events(struct options *o, yaml_parser_t *parser, const char *path, struct sl_error *e)
+static int set_from_events(struct options *o, yaml_parser_t *parser, const char *path,
+                           struct sl_error *e)
 {
     const struct row *r = NULL;
     int depth = 0, in_list = 0, code = 0;
     for (bool more = true; more && code == 0;) {
         yaml_event_t ev;
         if (!yaml_parser_parse(parser, &ev))
-            return sl_fail(e, SL_EINVAL, "%s, line %zu: not valid YAML", path, parser->problem_mark.line + 1);
+            return sl_fail(e, SL_EINVAL, "%s, line %zu: not valid YAML", path,
+                           parser->problem_mark.line + 1);
         const char *text = ev.type == YAML_SCALAR_EVENT ? (const char *)ev.data.scalar.value : NULL;
         if (text && depth == 1 && !r) {
             r = find(text, strlen(text));
             if (!r) code = unknown(text, strlen(text), e);
         } else if (text && depth == 1) {
-            code = set(o, r, strdup(text), FROM_FILE, e); // NOLINT: lives as long as the process
+            char *kept = arena_strdup(&file_texts, str_of(text));
+            code = kept ? set(o, r, kept, FROM_FILE, e)
+                        : sl_fail(e, SL_EINVAL, "%s: more than %d bytes of values", path,
+                                  FILE_TEXTS_MAX);
             if (!in_list) r = NULL;
         } else if (ev.type == YAML_MAPPING_START_EVENT) {
             if (++depth > 1) code = sl_fail(e, SL_EINVAL, "%s: options are not nested", path);
@@ -368,14 +379,29 @@ int opts_parse(struct options *o, int argc, char **argv, bool *help, struct sl_e
 
 /* ------------------------------------------------------------------ printing */
 
-static const char *const short_page[] = {
-    "model", "served-model-name", "chat-template", "max-model-len", "device", "threads",
-    "gpu-memory-utilization", "kv-cache-memory-bytes", "max-num-seqs", "max-num-batched-tokens",
-    "max-queue-size", "enable-prefix-caching", "host", "port", "api-key", "shutdown-timeout", "config"};
+static const char *const short_page[] = {"model",
+                                         "served-model-name",
+                                         "chat-template",
+                                         "max-model-len",
+                                         "device",
+                                         "threads",
+                                         "gpu-memory-utilization",
+                                         "kv-cache-memory-bytes",
+                                         "max-num-seqs",
+                                         "max-num-batched-tokens",
+                                         "max-queue-size",
+                                         "enable-prefix-caching",
+                                         "host",
+                                         "port",
+                                         "api-key",
+                                         "shutdown-timeout",
+                                         "config"};
 
 static bool on_page(const struct row *r, const char *page)
 {
-    if (page) return strcmp(page, "all") == 0 || strcmp(page, r->group) == 0 || strcmp(page, r->name) == 0;
+    if (page)
+        return strcmp(page, "all") == 0 || strcmp(page, r->group) == 0 ||
+               strcmp(page, r->name) == 0;
     for (size_t i = 0; i < sizeof short_page / sizeof *short_page; i++)
         if (strcmp(r->name, short_page[i]) == 0) return true;
     return false;
@@ -400,7 +426,8 @@ void opts_help(FILE *out, const char *page)
 void opts_write_yaml(FILE *out)
 {
     const char *group = "";
-    fprintf(out, "# Every option of `sluice serve` with its default, written by `sluice options`.\n");
+    fprintf(out,
+            "# Every option of `sluice serve` with its default, written by `sluice options`.\n");
     for (const struct row *r = rows; r < rows + N_ROWS; r++) {
         if (strcmp(r->name, "config") == 0) continue;
         if (strcmp(group, r->group) != 0) fprintf(out, "\n# --- %s\n", group = r->group);
@@ -419,11 +446,21 @@ void opts_print(const struct options *o, FILE *out)
         const void *at = (const char *)o + r->at;
         fprintf(out, "%-26s ", r->name);
         switch (r->type) {
-        case T_STR: fprintf(out, "%s", *(const char *const *)at ? *(const char *const *)at : "-"); break;
-        case T_INT: fprintf(out, "%lld", (long long)*(const int64_t *)at); break;
-        case T_REAL: fprintf(out, "%g", *(const double *)at); break;
-        case T_BOOL: fprintf(out, "%s", *(const bool *)at ? "true" : "false"); break;
-        case T_LIST: fprintf(out, "%d given", ((const struct opts_list *)at)->n); break;
+        case T_STR:
+            fprintf(out, "%s", *(const char *const *)at ? *(const char *const *)at : "-");
+            break;
+        case T_INT:
+            fprintf(out, "%lld", (long long)*(const int64_t *)at);
+            break;
+        case T_REAL:
+            fprintf(out, "%g", *(const double *)at);
+            break;
+        case T_BOOL:
+            fprintf(out, "%s", *(const bool *)at ? "true" : "false");
+            break;
+        case T_LIST:
+            fprintf(out, "%d given", ((const struct opts_list *)at)->n);
+            break;
         }
         fprintf(out, "  (%s)\n", from[origins[r - rows]]);
     }

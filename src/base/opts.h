@@ -1,8 +1,9 @@
 /* opts.h - every option of sluice, in one table (opts.c): name, type, default, range, group, help.
  *
- * From the table come flags (vLLM's names; `_` reads as `-`; other servers' names as aliases), environment
- * (SLUICE_NAME), the YAML file of --config, --help and configs/default.yaml. Precedence: command line, then
- * environment, then file, then default. Filled once in main before threads start; read-only afterwards.
+ * From the table come flags (vLLM's names; `_` reads as `-`; other servers' names as aliases),
+ * environment (SLUICE_NAME), the YAML file of --config, --help and configs/default.yaml.
+ * Precedence: command line, then environment, then file, then default. Filled once in main before
+ * threads start; read-only afterwards.
  */
 #ifndef BASE_OPTS_H
 #define BASE_OPTS_H
@@ -35,7 +36,8 @@ struct options {
     struct opts_list served_model_name, api_key, allowed_origins;
     const char *api_key_file, *chat_template;
     int64_t max_body_bytes, max_connections, max_choices;
-    int64_t header_timeout, body_timeout, idle_timeout, request_timeout, queue_timeout; /* seconds */
+    int64_t header_timeout, body_timeout, idle_timeout, request_timeout,
+        queue_timeout; /* seconds */
     int64_t write_timeout, shutdown_timeout;
     double sse_ping_interval; /* seconds; 0: off */
     int64_t stream_buffer_bytes;
@@ -47,9 +49,10 @@ struct options {
     const char *config;
 };
 
-/* Parse `sluice serve` arguments (argv after the subcommand) over environment over file over defaults.
- * Texts are borrowed from argv, environ or the file's copy, which lives on. SL_EINVAL with one clear line
- * (and the nearest known flag for an unknown one). *help is set when --help was asked and printed. */
+/* Parse `sluice serve` arguments (argv after the subcommand) over environment over file over
+ * defaults. Texts are borrowed from argv, environ or the file's copy, which lives on. SL_EINVAL
+ * with one clear line (and the nearest known flag for an unknown one). *help is set when --help was
+ * asked and printed. */
 int opts_parse(struct options *o, int argc, char **argv, bool *help, struct sl_error *e);
 void opts_help(FILE *out, const char *group); /* NULL: the short page */
 void opts_write_yaml(FILE *out);              /* configs/default.yaml */

@@ -14,9 +14,9 @@
 #include "base/err.h"
 
 struct ring {
-    char *slots;     /* owned: capacity * size bytes */
-    size_t size;     /* bytes of one value */
-    uint32_t mask;   /* capacity - 1, capacity a power of two */
+    char *slots;                        /* owned: capacity * size bytes */
+    size_t size;                        /* bytes of one value */
+    uint32_t mask;                      /* capacity - 1, capacity a power of two */
     _Alignas(64) _Atomic uint32_t head; /* written by the producer */
     uint32_t tail_seen;                 /* producer's copy of tail */
     _Alignas(64) _Atomic uint32_t tail; /* written by the consumer */

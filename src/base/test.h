@@ -1,8 +1,8 @@
 /* test.h - the unit-test harness: TEST(name) { ... CHECK(...); } and one test.c-style main.
  *
- * Each tests/unit/test_X.c is one executable. Tests run in order of definition; a failed CHECK prints
- * file, line and expression and fails that test only. The last line is "N passed, N failed", the exit
- * status is 1 if any failed. `test_X --only NAME` runs one, `--list` names them.
+ * Each tests/unit/test_X.c is one executable. Tests run in order of definition; a failed CHECK
+ * prints file, line and expression and fails that test only. The last line is "N passed, N failed",
+ * the exit status is 1 if any failed. `test_X --only NAME` runs one, `--list` names them.
  */
 #ifndef BASE_TEST_H
 #define BASE_TEST_H

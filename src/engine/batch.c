@@ -56,7 +56,8 @@ void job_assign(struct job *j, const struct seq *s)
                                      .n_prompt = rq->n_prompt,
                                      .n_output = MUT(SLOT_NO_HISTORY, s->n_output, 0),
                                      .salt = {rq->salt[0], rq->salt[1]}}};
-    if (MUT(SLOT_HISTORY_TWICE, false, s->n_output > 1)) j->assign[j->n_assigns - 1].init.n_output--;
+    if (MUT(SLOT_HISTORY_TWICE, false, s->n_output > 1))
+        j->assign[j->n_assigns - 1].init.n_output--;
     if (MUT(SLOT_NOT_ASSIGNED, false, s->n_output > 0)) j->n_assigns--;
 }
 

@@ -1,7 +1,8 @@
 /* model_text.h - what the io side needs of a model: tokenizer, chat template, stop ids, defaults.
  *
- * From a Hugging Face folder (tokenizer.json, tokenizer_config.json, chat_template.jinja or its key,
- * generation_config.json) or from a GGUF file's metadata. Immutable after open, read by any thread.
+ * From a Hugging Face folder (tokenizer.json, tokenizer_config.json, chat_template.jinja or its
+ * key, generation_config.json) or from a GGUF file's metadata. Immutable after open, read by any
+ * thread.
  */
 #ifndef LOAD_MODEL_TEXT_H
 #define LOAD_MODEL_TEXT_H
@@ -18,11 +19,11 @@ struct generation_defaults {
 };
 
 struct model_text {
-    struct tokenizer *tok;        /* owned */
-    struct chat_template *chat;   /* owned; NULL: the model has none */
-    const char *chat_source;      /* owned text of the template, or NULL */
-    /* Ids that end a turn: generation_config.json's, config.json's and the tokenizer's, then special
-     * tokens of known end-of-turn names (model_text.c lists them). */
+    struct tokenizer *tok;      /* owned */
+    struct chat_template *chat; /* owned; NULL: the model has none */
+    const char *chat_source;    /* owned text of the template, or NULL */
+    /* Ids that end a turn: generation_config.json's, config.json's and the tokenizer's, then
+     * special tokens of known end-of-turn names (model_text.c lists them). */
     int32_t eos[MODEL_EOS_MAX];
     int n_eos;
     struct generation_defaults defaults;

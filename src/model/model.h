@@ -1,8 +1,10 @@
-/* model.h - a model opened on a device: checkpoint, family, plan, weights and KV pages behind few calls.
+/* model.h - a model opened on a device: checkpoint, family, plan, weights and KV pages behind few
+ * calls.
  *
- * model_open reads the config, picks the family by model_type, lowers its tables into steps, loads the
- * weights and allocates KV pages and scratch; everything is sized here, nothing later. The engine drives
- * it through model_assign / model_launch / model_collect, all from the rank's worker thread.
+ * model_open reads the config, picks the family by model_type, lowers its tables into steps, loads
+ * the weights and allocates KV pages and scratch; everything is sized here, nothing later. The
+ * engine drives it through model_assign / model_launch / model_collect, all from the rank's worker
+ * thread.
  */
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
@@ -18,7 +20,8 @@ struct model; /* opaque */
  * device with no model path serves a built-in plan over o->n_vocab. Without max_model_len the
  * model's own length is lowered to what the KV cache holds. Fills *info (texts borrowed from the
  * model). */
-int model_open(struct model **out, const struct sl_options *o, struct sl_info *info, struct sl_error *e);
+int model_open(struct model **out, const struct sl_options *o, struct sl_info *info,
+               struct sl_error *e);
 void model_close(struct model *m);
 
 const struct device *model_device(const struct model *m);
@@ -28,8 +31,8 @@ int model_assign(struct model *m, int32_t slot, const struct slot_init *init);
 int model_launch(struct model *m, const struct batch *b);
 int model_collect(struct model *m, const struct result **out);
 
-/* `sluice explain`: the plan with shapes, bytes, FLOPs and roofline time for `n_tokens` tokens at context
- * `ctx`; reads only the config and the tensor table. */
+/* `sluice explain`: the plan with shapes, bytes, FLOPs and roofline time for `n_tokens` tokens at
+ * context `ctx`; reads only the config and the tensor table. */
 int model_explain(const char *path, int32_t n_tokens, int32_t ctx, FILE *out, struct sl_error *e);
 
 #endif

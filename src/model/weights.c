@@ -14,7 +14,7 @@
 
 enum {
     STAGE_BYTES = 2 << 20, /* stays in cache between the read and the upload */
-    ROWS_STEP = 64, /* device->upload wants multiples of this many rows */
+    ROWS_STEP = 64,        /* device->upload wants multiples of this many rows */
     NAME_BYTES = 160,
     DUMMY_POOL = 1 << 16, /* random values that dummy rows are cut from */
 };

@@ -1,4 +1,5 @@
-/* handlers.c - the small endpoints: models, tokenizer and template tools, health, version, metrics. */
+/* handlers.c - the small endpoints: models, tokenizer and template tools, health, version, metrics.
+ */
 #include "server/handlers.h"
 
 #include <stdio.h>
@@ -11,7 +12,10 @@ static void note(struct request *r, int code)
     if (code < 0 && r->err.code == 0) sl_fail(&r->err, code, "the request failed");
 }
 
-void work_models(struct request *r) { api_models(&r->s->ctx, &r->out); }
+void work_models(struct request *r)
+{
+    api_models(&r->s->ctx, &r->out);
+}
 
 void work_model(struct request *r)
 {
@@ -33,15 +37,24 @@ void work_apply_template(struct request *r)
     note(r, api_apply_template(&r->s->ctx, buf_str(&r->body), &r->out, &r->err));
 }
 
-enum MHD_Result finish_json(struct request *r) { return answer_body(r, 200, "application/json"); }
+enum MHD_Result finish_json(struct request *r)
+{
+    return answer_body(r, 200, "application/json");
+}
 
 /* Ready: the model is loaded, the engine lives, no drain. A full queue stays ready. */
 enum MHD_Result finish_ready(struct request *r)
 {
     switch (r->s->phase) {
-    case SERVER_LOADING: sl_fail(&r->err, SL_ELOADING, "Loading model"); break;
-    case SERVER_DRAINING: sl_fail(&r->err, SL_EDRAINING, "The server is shutting down."); break;
-    case SERVER_FAILED: sl_fail(&r->err, SL_EDEVICE, "The engine has failed."); break;
+    case SERVER_LOADING:
+        sl_fail(&r->err, SL_ELOADING, "Loading model");
+        break;
+    case SERVER_DRAINING:
+        sl_fail(&r->err, SL_EDRAINING, "The server is shutting down.");
+        break;
+    case SERVER_FAILED:
+        sl_fail(&r->err, SL_EDEVICE, "The engine has failed.");
+        break;
     case SERVER_READY:
         buf_puts(&r->out, "{\"status\":\"ok\"}");
         return answer_body(r, 200, "application/json");

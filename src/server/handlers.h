@@ -1,4 +1,5 @@
-/* handlers.h - what the rows of the route table run: the work of stages 2 and 3, and the answers. */
+/* handlers.h - what the rows of the route table run: the work of stages 2 and 3, and the answers.
+ */
 #ifndef SERVER_HANDLERS_H
 #define SERVER_HANDLERS_H
 

@@ -1,8 +1,8 @@
 /* http_request.h - one HTTP request on its way through the twelve stages; io thread.
  *
- * Made by the first handler call, freed by MHD's completion callback, or, when a pool thread still works on
- * it then, by that work's end. `stage` says where it is. While `in_work` is set the pool thread owns body,
- * arena, api, out and err; everything else is the io thread's always.
+ * Made by the first handler call, freed by MHD's completion callback, or, when a pool thread still
+ * works on it then, by that work's end. `stage` says where it is. While `in_work` is set the pool
+ * thread owns body, arena, api, out and err; everything else is the io thread's always.
  */
 #ifndef SERVER_HTTP_REQUEST_H
 #define SERVER_HTTP_REQUEST_H
@@ -21,7 +21,7 @@ enum stage {
 
 struct choice {
     sl_req handle;
-    uint64_t last_us; /* of its last token, 0: none yet */
+    uint64_t last_us;           /* of its last token, 0: none yet */
     bool is_cancelled, is_done; /* asked for; the engine said so */
 };
 
@@ -45,9 +45,9 @@ struct request {
     char client_id[132];
     struct str allow_origin; /* "" none, "*", or points into origin */
     char origin[256];
-    int key; /* index of the API key, 0 without keys */
-    const char *allow; /* 405: the methods there are */
-    struct gate_facts facts; /* borrowed from MHD's pool, which lives as long as the request */
+    int key;                   /* index of the API key, 0 without keys */
+    const char *allow;         /* 405: the methods there are */
+    struct gate_facts facts;   /* borrowed from MHD's pool, which lives as long as the request */
     const struct route *route; /* NULL: none matched */
     struct route_match match;
     struct sl_error err; /* code 0: none */
@@ -63,8 +63,8 @@ struct request {
 
     struct buf out; /* answer, or the stream's bytes from `sent` on */
     size_t sent;
-    uint64_t read_ms; /* when MHD last asked for bytes of the stream */
-    uint64_t said_ms; /* when the last bytes were put into the stream */
+    uint64_t read_ms;        /* when MHD last asked for bytes of the stream */
+    uint64_t said_ms;        /* when the last bytes were put into the stream */
     struct held_event *held; /* owned: [n_held] from held_at on */
     size_t held_at, n_held, held_max;
     uv_work_t work;
@@ -76,22 +76,24 @@ enum MHD_Result request_handler(void *cls, struct MHD_Connection *mhd, const cha
 void request_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
                        enum MHD_RequestTerminationCode code);
 
-/* Suspending is only done inside MHD's callbacks for this connection, resuming only while suspended. */
+/* Suspending is only done inside MHD's callbacks for this connection, resuming only while
+ * suspended. */
 void request_suspend(struct request *r);
 void request_resume(struct request *r);
 
 /* answer.c: each queues one answer and returns what the handler returns. */
-enum MHD_Result answer_body(struct request *r, unsigned status, const char *type); /* takes r->out */
+enum MHD_Result answer_body(struct request *r, unsigned status,
+                            const char *type);   /* takes r->out */
 enum MHD_Result answer_error(struct request *r); /* r->err */
 enum MHD_Result answer_preflight(struct request *r);
 enum MHD_Result answer_stream(struct request *r, MHD_ContentReaderCallback reader);
 
 /* generate.c: the life of a generation from admission on. */
-void generate_on_wake(struct server *s);           /* take the engine's events */
-void generate_leave(struct request *r);            /* the client is gone: cancel at once */
+void generate_on_wake(struct server *s); /* take the engine's events */
+void generate_leave(struct request *r);  /* the client is gone: cancel at once */
 void generate_fail(struct request *r, const struct sl_error *e); /* answer e, cancel */
-void generate_release(struct request *r);          /* before the request is freed */
-void generate_tick(struct server *s);              /* pings, queue, request and write timeouts */
+void generate_release(struct request *r);                        /* before the request is freed */
+void generate_tick(struct server *s); /* pings, queue, request and write timeouts */
 void generate_fail_all(struct server *s, const struct sl_error *e);
 /* Hand one engine event to the answer under way, and see whether it is complete. */
 void generate_apply(struct request *r, int choice, const struct sl_event *ev);
@@ -100,7 +102,8 @@ void generate_settle(struct request *r);
 /* stream.c: the bounded buffer of a streaming answer. */
 enum MHD_Result stream_begin(struct request *r);
 bool stream_is_full(const struct request *r);
-bool stream_hold(struct request *r, int choice, const struct sl_event *ev); /* false: beyond the bound */
-void stream_wake(struct request *r); /* bytes were added */
+bool stream_hold(struct request *r, int choice,
+                 const struct sl_event *ev); /* false: beyond the bound */
+void stream_wake(struct request *r);         /* bytes were added */
 
 #endif

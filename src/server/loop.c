@@ -11,11 +11,12 @@
 #include "server/http_request.h"
 
 enum {
-    RUNS = 8,           /* of MHD before the loop turns */
+    RUNS = 8, /* of MHD before the loop turns */
     /* Of one connection: headers, and the pieces of bodies and streams. MHD clears all of it after
-     * each request: 64 KiB took 3.7 of the io thread's 28 us, and as much memory a kept connection. */
+     * each request: 64 KiB took 3.7 of the io thread's 28 us, and as much memory a kept connection.
+     */
     POOL_BYTES = 32768,
-    SPARE_CONNS = 256,  /* accepted beyond max_connections to be told 503 */
+    SPARE_CONNS = 256, /* accepted beyond max_connections to be told 503 */
 };
 
 static void on_timer(uv_timer_t *t)
@@ -44,8 +45,7 @@ static void on_readable(uv_poll_t *h, int status, int events)
     loop_drive(h->data);
 }
 
-__attribute__((format(printf, 2, 0)))
-static void log_mhd(void *cls, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static void log_mhd(void *cls, const char *fmt, va_list ap)
 {
     (void)cls;
     if (!log_on(LOG_DEBUG)) return;

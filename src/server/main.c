@@ -61,7 +61,8 @@ static int cmd_explain(int argc, char **argv)
         sl_fail(&e, SL_EINVAL, "sluice explain MODEL [--tokens N] [--ctx N]");
         return complain(&e, EXIT_USAGE);
     }
-    long n_tokens = tokens ? strtol(tokens, NULL, 10) : 1, n_ctx = ctx ? strtol(ctx, NULL, 10) : 1024;
+    long n_tokens = tokens ? strtol(tokens, NULL, 10) : 1,
+         n_ctx = ctx ? strtol(ctx, NULL, 10) : 1024;
     if (n_tokens < 1 || n_tokens > 1 << 20 || n_ctx < 1 || n_ctx > 1 << 24) {
         sl_fail(&e, SL_EINVAL, "--tokens and --ctx are positive numbers");
         return complain(&e, EXIT_USAGE);
@@ -91,7 +92,8 @@ static int cmd_render(int argc, char **argv)
     const char *path = flag_value(argc, argv, "--chat-template");
     FILE *f = path ? fopen(path, "rb") : NULL;
     if (!f) {
-        sl_fail(&e, SL_EINVAL, "sluice render --chat-template FILE --jsonl < lines: cannot read %.100s",
+        sl_fail(&e, SL_EINVAL,
+                "sluice render --chat-template FILE --jsonl < lines: cannot read %.100s",
                 path ? path : "(no file given)");
         return complain(&e, EXIT_USAGE);
     }
@@ -139,7 +141,8 @@ static const struct command {
     {"serve", cmd_serve, "serve MODEL over HTTP (sluice serve --help)"},
     {"explain", cmd_explain, "print MODEL's plan with shapes, bytes, FLOPs and roofline time"},
     {"tokenize", cmd_tokenize, "MODEL --jsonl: {\"text\"} lines to {\"ids\",\"decoded\"} lines"},
-    {"render", cmd_render, "--chat-template FILE --jsonl: {\"messages\"} lines to {\"output\"} lines"},
+    {"render", cmd_render,
+     "--chat-template FILE --jsonl: {\"messages\"} lines to {\"output\"} lines"},
     {"options", cmd_options, "every option with its default, as YAML (configs/default.yaml)"},
     {"doctor", cmd_doctor, "what this machine offers"},
     {"version", cmd_version, "print the version"},

@@ -88,8 +88,8 @@ struct server {
     char model_name[256]; /* when --served-model-name is not given */
 
     struct conn_list conns, leaving; /* all; those whose peer has left */
-    struct request_list live;    /* generations, in order of admission */
-    struct request_list waiting; /* the part of them that has not begun to run */
+    struct request_list live;        /* generations, in order of admission */
+    struct request_list waiting;     /* the part of them that has not begun to run */
     int n_waiting_choices;
     int n_conns, n_requests;
     size_t body_bytes;    /* held by all requests together */

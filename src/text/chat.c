@@ -38,8 +38,8 @@ struct chat_template {
     "\"tool_calls\":[{\"id\":\"abcdefg12\",\"type\":\"function\",\"function\":{\"name\":\"look\"," \
     "\"arguments\":" arguments "}}]},{\"role\":\"tool\",\"tool_call_id\":\"abcdefg12\","           \
     "\"name\":\"look\",\"content\":\"dry\"}]," PROBE_TOOLS "}"
-#define PROBE_OBJECT "{\"city\":\"" PROBE_WORD "\"}"
-#define PROBE_TEXT "\"{\\\"city\\\": \\\"" PROBE_WORD "\\\"}\""
+#define PROBE_OBJECT           "{\"city\":\"" PROBE_WORD "\"}"
+#define PROBE_TEXT             "\"{\\\"city\\\": \\\"" PROBE_WORD "\\\"}\""
 #define PROBE_SIMPLE(messages) "{\"messages\":[" messages "]," PROBE_TOOLS "}"
 
 static void build_probe(struct jrender *r, void *arg);

@@ -118,9 +118,18 @@ METHOD(dict_get)
     const struct jval *v = jv_dict_find(r, self.dict, jr_arg(a, 0, NULL, jv_none()));
     return v ? *v : jr_arg(a, 1, NULL, jv_none());
 }
-METHOD(dict_items) { return (void)a, jv_dict_list(r, self.dict, ITER_ITEMS); }
-METHOD(dict_keys) { return (void)a, jv_dict_list(r, self.dict, ITER_KEYS); }
-METHOD(dict_values) { return (void)a, jv_dict_list(r, self.dict, ITER_VALUES); }
+METHOD(dict_items)
+{
+    return (void)a, jv_dict_list(r, self.dict, ITER_ITEMS);
+}
+METHOD(dict_keys)
+{
+    return (void)a, jv_dict_list(r, self.dict, ITER_KEYS);
+}
+METHOD(dict_values)
+{
+    return (void)a, jv_dict_list(r, self.dict, ITER_VALUES);
+}
 static void dict_merge(struct jrender *r, struct jval to, const struct jargs *a)
 {
     struct jval from = jr_arg(a, 0, NULL, jv_none());

@@ -72,9 +72,12 @@ static struct jval dict_attr(struct jrender *r, struct jval v, struct str name,
 struct jval jv_attr(struct jrender *r, struct jval v, struct str name, const struct jmethods *m)
 {
     switch (v.kind) {
-    case K_UNDEF: jr_fail_undef(r, v);
-    case K_DICT: return dict_attr(r, v, name, m->dict);
-    case K_NAMESPACE: return dict_attr(r, v, name, NULL);
+    case K_UNDEF:
+        jr_fail_undef(r, v);
+    case K_DICT:
+        return dict_attr(r, v, name, m->dict);
+    case K_NAMESPACE:
+        return dict_attr(r, v, name, NULL);
     case K_STR:
         if (m->str) return jv_callable(r, m->str, v);
         break;
@@ -85,7 +88,8 @@ struct jval jv_attr(struct jrender *r, struct jval v, struct str name, const str
         if (v.sub == TUPLE_GROUP && str_is(name, "grouper")) return v.list->v[0];
         if (v.sub == TUPLE_GROUP && str_is(name, "list")) return v.list->v[1];
         break;
-    case K_LOOP: return loop_attr(r, v, name);
+    case K_LOOP:
+        return loop_attr(r, v, name);
     case K_CYCLER: {
         if (str_is(name, "current")) return v.list->v[v.list->cursor];
         const struct jnative *native = jinja_object_method(v, name);
@@ -95,7 +99,8 @@ struct jval jv_attr(struct jrender *r, struct jval v, struct str name, const str
     case K_FUNC:
         if (!v.fn->native && str_is(name, "name")) return jv_text(v.fn->macro->name);
         break;
-    default: break;
+    default:
+        break;
     }
     return jv_undef(name, v.kind);
 }
@@ -338,14 +343,22 @@ static struct jval eval_slice(struct jrender *r, const struct jnode *n)
 static bool holds(struct jrender *r, enum jop op, struct jval a, struct jval b)
 {
     switch (op) {
-    case OP_EQ: return jv_equal(r, a, b);
-    case OP_NE: return !jv_equal(r, a, b);
-    case OP_LT: return jv_compare(r, a, b, "<") < 0;
-    case OP_LE: return jv_compare(r, a, b, "<=") <= 0;
-    case OP_GT: return jv_compare(r, a, b, ">") > 0;
-    case OP_GE: return jv_compare(r, a, b, ">=") >= 0;
-    case OP_IN: return jv_contains(r, b, a);
-    default: return !jv_contains(r, b, a);
+    case OP_EQ:
+        return jv_equal(r, a, b);
+    case OP_NE:
+        return !jv_equal(r, a, b);
+    case OP_LT:
+        return jv_compare(r, a, b, "<") < 0;
+    case OP_LE:
+        return jv_compare(r, a, b, "<=") <= 0;
+    case OP_GT:
+        return jv_compare(r, a, b, ">") > 0;
+    case OP_GE:
+        return jv_compare(r, a, b, ">=") >= 0;
+    case OP_IN:
+        return jv_contains(r, b, a);
+    default:
+        return !jv_contains(r, b, a);
     }
 }
 
@@ -386,29 +399,51 @@ static struct jval eval(struct jrender *r, const struct jnode *n)
 {
     struct jval a;
     switch (n->kind) {
-    case E_CONST: return n->val;
-    case E_NAME: return lookup(r, n);
-    case E_LIST: return eval_list(r, n, K_LIST);
-    case E_TUPLE: return eval_list(r, n, K_TUPLE);
-    case E_DICT: return eval_dict(r, n);
-    case E_ATTR: return jv_attr(r, jr_eval(r, n->a), n->name, &n->m);
-    case E_ITEM: a = jr_eval(r, n->a); return jv_item(r, a, jr_eval(r, n->b));
-    case E_SLICE: return eval_slice(r, n);
-    case E_CALL: return jr_call_node(r, n, NULL);
+    case E_CONST:
+        return n->val;
+    case E_NAME:
+        return lookup(r, n);
+    case E_LIST:
+        return eval_list(r, n, K_LIST);
+    case E_TUPLE:
+        return eval_list(r, n, K_TUPLE);
+    case E_DICT:
+        return eval_dict(r, n);
+    case E_ATTR:
+        return jv_attr(r, jr_eval(r, n->a), n->name, &n->m);
+    case E_ITEM:
+        a = jr_eval(r, n->a);
+        return jv_item(r, a, jr_eval(r, n->b));
+    case E_SLICE:
+        return eval_slice(r, n);
+    case E_CALL:
+        return jr_call_node(r, n, NULL);
     case E_FILTER:
-    case E_TEST: return apply(r, n);
+    case E_TEST:
+        return apply(r, n);
     case E_NEG:
-    case E_POS: return eval_sign(r, n);
-    case E_NOT: return jv_bool(!jv_truth(jr_eval(r, n->a)));
-    case E_AND: a = jr_eval(r, n->a); return jv_truth(a) ? jr_eval(r, n->b) : a;
-    case E_OR: a = jr_eval(r, n->a); return jv_truth(a) ? a : jr_eval(r, n->b);
-    case E_BINARY: a = jr_eval(r, n->a); return jv_binary(r, (enum jop)n->op, a, jr_eval(r, n->b));
-    case E_COMPARE: return eval_compare(r, n);
-    case E_CONCAT: return eval_concat(r, n);
+    case E_POS:
+        return eval_sign(r, n);
+    case E_NOT:
+        return jv_bool(!jv_truth(jr_eval(r, n->a)));
+    case E_AND:
+        a = jr_eval(r, n->a);
+        return jv_truth(a) ? jr_eval(r, n->b) : a;
+    case E_OR:
+        a = jr_eval(r, n->a);
+        return jv_truth(a) ? a : jr_eval(r, n->b);
+    case E_BINARY:
+        a = jr_eval(r, n->a);
+        return jv_binary(r, (enum jop)n->op, a, jr_eval(r, n->b));
+    case E_COMPARE:
+        return eval_compare(r, n);
+    case E_CONCAT:
+        return eval_concat(r, n);
     case E_COND:
         if (jv_truth(jr_eval(r, n->b))) return jr_eval(r, n->a);
         return n->c ? jr_eval(r, n->c) : jv_undef(STR("the inline if"), UNDEF_NAME);
-    default: ASSERT(!"a statement is no expression");
+    default:
+        ASSERT(!"a statement is no expression");
     }
     return jv_none();
 }

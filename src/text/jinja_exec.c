@@ -207,27 +207,45 @@ static enum flow run(struct jrender *r, const struct jnode *n)
     enum flow flow = FLOW_NEXT;
     struct jval v;
     switch (n->kind) {
-    case S_TEXT: jr_put(r, n->val); break;
-    case S_OUTPUT: jr_put(r, jr_eval(r, n->a)); break;
-    case S_FOR: return run_loop(r, n, jr_eval(r, n->b), 0);
-    case S_IF: return run_if(r, n);
-    case S_SET: jr_assign(r, n->a, jr_eval(r, n->b)); break;
+    case S_TEXT:
+        jr_put(r, n->val);
+        break;
+    case S_OUTPUT:
+        jr_put(r, jr_eval(r, n->a));
+        break;
+    case S_FOR:
+        return run_loop(r, n, jr_eval(r, n->b), 0);
+    case S_IF:
+        return run_if(r, n);
+    case S_SET:
+        jr_assign(r, n->a, jr_eval(r, n->b));
+        break;
     case S_CAPTURE:
         v = run_captured(r, n, &flow);
         jr_assign(r, n->a, v);
         break;
-    case S_FILTER: jr_put(r, run_captured(r, n, &flow)); break;
-    case S_MACRO: jr_assign(r, n->a, make_macro(r, n)); break;
+    case S_FILTER:
+        jr_put(r, run_captured(r, n, &flow));
+        break;
+    case S_MACRO:
+        jr_assign(r, n->a, make_macro(r, n));
+        break;
     case S_CALL: {
         struct jkw caller = {STR("caller"), make_macro(r, n->b)};
         jr_put(r, jr_call_node(r, n->a, &caller));
         break;
     }
-    case S_WITH: return run_with(r, n);
-    case S_SCOPE: scope_reset(r, n->s.scope); return run_block(r, &n->s.body);
-    case S_BREAK: return FLOW_BREAK;
-    case S_CONTINUE: return FLOW_CONTINUE;
-    default: ASSERT(!"an expression is no statement");
+    case S_WITH:
+        return run_with(r, n);
+    case S_SCOPE:
+        scope_reset(r, n->s.scope);
+        return run_block(r, &n->s.body);
+    case S_BREAK:
+        return FLOW_BREAK;
+    case S_CONTINUE:
+        return FLOW_CONTINUE;
+    default:
+        ASSERT(!"an expression is no statement");
     }
     return flow;
 }

@@ -247,8 +247,12 @@ struct jnode *jc_primary(struct jcompile *c)
     struct jnode *n;
     jc_enter(c);
     switch (t->type) {
-    case T_NAME: n = word(c); break;
-    case T_STRING: n = strings(c); break;
+    case T_NAME:
+        n = word(c);
+        break;
+    case T_STRING:
+        n = strings(c);
+        break;
     case T_INT:
         n = constant(c, jv_int(t->i));
         c->at++;
@@ -262,9 +266,14 @@ struct jnode *jc_primary(struct jcompile *c)
         n = jc_tuple(c, TUPLE_PARENTHESES);
         jc_expect(c, ')');
         break;
-    case '[': n = bracketed(c, E_LIST, ']'); break;
-    case '{': n = bracketed(c, E_DICT, '}'); break;
-    default: jc_fail(c, t->line, "unexpected '%.*s'", (int)(t->s.n < 20 ? t->s.n : 20), t->s.p);
+    case '[':
+        n = bracketed(c, E_LIST, ']');
+        break;
+    case '{':
+        n = bracketed(c, E_DICT, '}');
+        break;
+    default:
+        jc_fail(c, t->line, "unexpected '%.*s'", (int)(t->s.n < 20 ? t->s.n : 20), t->s.p);
     }
     c->depth--;
     return n;

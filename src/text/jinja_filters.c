@@ -10,11 +10,17 @@
 #define FILTER(name)                                                                               \
     static struct jval name(struct jrender *r, struct jval v, const struct jargs *a)
 
-static struct str text_of(struct jrender *r, struct jval v) { return jv_str(jr_str(r, v)); }
+static struct str text_of(struct jrender *r, struct jval v)
+{
+    return jv_str(jr_str(r, v));
+}
 
 /* Filters that jinja2 writes with the value's own methods keep markup; the others make plain text.
  */
-static bool is_markup(struct jval v) { return v.kind == K_STR && v.sub == STR_MARKUP; }
+static bool is_markup(struct jval v)
+{
+    return v.kind == K_STR && v.sub == STR_MARKUP;
+}
 FILTER(f_lower)
 {
     (void)a;
@@ -25,14 +31,23 @@ FILTER(f_upper)
     (void)a;
     return jv_markup(jv_case(r, text_of(r, v), CASE_UPPER), is_markup(v));
 }
-FILTER(f_title) { return (void)a, jv_case(r, text_of(r, v), CASE_TITLE_FILTER); }
+FILTER(f_title)
+{
+    return (void)a, jv_case(r, text_of(r, v), CASE_TITLE_FILTER);
+}
 FILTER(f_capitalize)
 {
     (void)a;
     return jv_markup(jv_case(r, text_of(r, v), CASE_CAPITALIZE), is_markup(v));
 }
-FILTER(f_string) { return (void)a, jr_str(r, v); }
-FILTER(f_center) { return jv_pad(r, text_of(r, v), jr_arg_int(r, a, 0, "width", 80), STR(" "), 0); }
+FILTER(f_string)
+{
+    return (void)a, jr_str(r, v);
+}
+FILTER(f_center)
+{
+    return jv_pad(r, text_of(r, v), jr_arg_int(r, a, 0, "width", 80), STR(" "), 0);
+}
 
 FILTER(f_trim)
 {
@@ -76,12 +91,23 @@ static struct jval escape(struct jrender *r, struct str s)
     jr_tick(r, s.n / 8);
     for (size_t i = 0; i < s.n; i++) {
         switch (s.p[i]) {
-        case '&': buf_puts(r->out, "&amp;"); break;
-        case '<': buf_puts(r->out, "&lt;"); break;
-        case '>': buf_puts(r->out, "&gt;"); break;
-        case '\'': buf_puts(r->out, "&#39;"); break;
-        case '"': buf_puts(r->out, "&#34;"); break;
-        default: buf_putc(r->out, s.p[i]);
+        case '&':
+            buf_puts(r->out, "&amp;");
+            break;
+        case '<':
+            buf_puts(r->out, "&lt;");
+            break;
+        case '>':
+            buf_puts(r->out, "&gt;");
+            break;
+        case '\'':
+            buf_puts(r->out, "&#39;");
+            break;
+        case '"':
+            buf_puts(r->out, "&#34;");
+            break;
+        default:
+            buf_putc(r->out, s.p[i]);
         }
     }
     return jv_markup(jr_capture(r, mark), true);
@@ -90,9 +116,18 @@ struct jval jv_escape(struct jrender *r, struct jval v)
 {
     return v.kind == K_STR && v.sub == STR_MARKUP ? v : escape(r, text_of(r, v));
 }
-FILTER(f_escape) { return (void)a, jv_escape(r, v); }
-FILTER(f_forceescape) { return (void)a, escape(r, text_of(r, v)); }
-FILTER(f_safe) { return (void)a, jv_markup(jr_str(r, v), true); }
+FILTER(f_escape)
+{
+    return (void)a, jv_escape(r, v);
+}
+FILTER(f_forceescape)
+{
+    return (void)a, escape(r, text_of(r, v));
+}
+FILTER(f_safe)
+{
+    return (void)a, jv_markup(jr_str(r, v), true);
+}
 
 static void put_url(struct jrender *r, struct str s, bool query)
 {

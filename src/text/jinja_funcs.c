@@ -46,7 +46,10 @@ static struct jval make_dict(struct jrender *r, const struct jargs *a)
     for (int i = 0; i < a->n_kw; i++) jv_dict_set(r, d.dict, jv_text(a->kw[i].name), a->kw[i].v);
     return d;
 }
-FUNCTION(g_dict) { return (void)self, make_dict(r, a); }
+FUNCTION(g_dict)
+{
+    return (void)self, make_dict(r, a);
+}
 FUNCTION(g_namespace)
 {
     struct jval d = make_dict(r, a);
@@ -149,7 +152,10 @@ static const struct jnative cycler_methods[] = {
 static const struct jnative loop_methods[] = {
     {"cycle", loop_cycle}, {"changed", loop_changed}, {NULL, NULL}};
 
-const struct jnative *jinja_function(struct str name) { return jnative_find(functions, name); }
+const struct jnative *jinja_function(struct str name)
+{
+    return jnative_find(functions, name);
+}
 
 const struct jnative *jinja_object_method(struct jval v, struct str name)
 {

@@ -97,10 +97,22 @@ struct jloop {
     struct jframe *frame;
 };
 
-static inline struct jval jv_none(void) { return (struct jval){.kind = K_NONE}; }
-static inline struct jval jv_bool(bool b) { return (struct jval){.kind = K_BOOL, .i = b}; }
-static inline struct jval jv_int(int64_t i) { return (struct jval){.kind = K_INT, .i = i}; }
-static inline struct jval jv_float(double f) { return (struct jval){.kind = K_FLOAT, .f = f}; }
+static inline struct jval jv_none(void)
+{
+    return (struct jval){.kind = K_NONE};
+}
+static inline struct jval jv_bool(bool b)
+{
+    return (struct jval){.kind = K_BOOL, .i = b};
+}
+static inline struct jval jv_int(int64_t i)
+{
+    return (struct jval){.kind = K_INT, .i = i};
+}
+static inline struct jval jv_float(double f)
+{
+    return (struct jval){.kind = K_FLOAT, .f = f};
+}
 static inline struct jval jv_text(struct str s)
 {
     return (struct jval){.kind = K_STR, .n = (uint32_t)s.n, .s = s.p};
@@ -114,11 +126,26 @@ static inline struct jval jv_undef(struct str name, uint8_t sub)
 {
     return (struct jval){.kind = K_UNDEF, .sub = sub, .n = (uint32_t)name.n, .s = name.p};
 }
-static inline struct str jv_str(struct jval v) { return (struct str){v.s, v.n}; }
-static inline bool jv_is_int(struct jval v) { return v.kind == K_INT || v.kind == K_BOOL; }
-static inline bool jv_is_num(struct jval v) { return jv_is_int(v) || v.kind == K_FLOAT; }
-static inline double jv_num(struct jval v) { return v.kind == K_FLOAT ? v.f : (double)v.i; }
-static inline bool jv_is_digit(char c) { return c >= '0' && c <= '9'; }
+static inline struct str jv_str(struct jval v)
+{
+    return (struct str){v.s, v.n};
+}
+static inline bool jv_is_int(struct jval v)
+{
+    return v.kind == K_INT || v.kind == K_BOOL;
+}
+static inline bool jv_is_num(struct jval v)
+{
+    return jv_is_int(v) || v.kind == K_FLOAT;
+}
+static inline double jv_num(struct jval v)
+{
+    return v.kind == K_FLOAT ? v.f : (double)v.i;
+}
+static inline bool jv_is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
 static inline bool jv_is_ascii_alnum(char c)
 {
     return jv_is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
@@ -170,8 +197,21 @@ enum jnode_kind {
 
 /* of E_BINARY and E_COMPARE */
 enum jop {
-    OP_ADD, OP_SUB, OP_MUL, OP_DIV, OP_FLOORDIV, OP_MOD, OP_POW, /* arithmetic */
-    OP_EQ, OP_NE, OP_LT, OP_LE, OP_GT, OP_GE, OP_IN, OP_NOT_IN   /* comparison */
+    OP_ADD,
+    OP_SUB,
+    OP_MUL,
+    OP_DIV,
+    OP_FLOORDIV,
+    OP_MOD,
+    OP_POW, /* arithmetic */
+    OP_EQ,
+    OP_NE,
+    OP_LT,
+    OP_LE,
+    OP_GT,
+    OP_GE,
+    OP_IN,
+    OP_NOT_IN /* comparison */
 };
 
 struct jblock {
@@ -287,8 +327,14 @@ _Noreturn void jc_fail(struct jcompile *c, int line, const char *fmt, ...)
 void *jc_alloc(struct jcompile *c, size_t n, size_t size);
 void jc_lex(struct jcompile *c);
 
-static inline const struct jtok *jc_tok(const struct jcompile *c) { return &c->toks[c->at]; }
-static inline bool jc_is(const struct jcompile *c, int type) { return jc_tok(c)->type == type; }
+static inline const struct jtok *jc_tok(const struct jcompile *c)
+{
+    return &c->toks[c->at];
+}
+static inline bool jc_is(const struct jcompile *c, int type)
+{
+    return jc_tok(c)->type == type;
+}
 bool jc_is_name(const struct jcompile *c, const char *word);
 bool jc_skip(struct jcompile *c, int type);
 bool jc_skip_name(struct jcompile *c, const char *word);

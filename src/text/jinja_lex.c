@@ -68,7 +68,10 @@ static bool is_word(char ch)
 {
     return jv_is_ascii_alnum(ch) || ch == '_' || (unsigned char)ch >= 0x80;
 }
-static bool is_digit(const struct lexer *x, const char *p) { return p < x->end && jv_is_digit(*p); }
+static bool is_digit(const struct lexer *x, const char *p)
+{
+    return p < x->end && jv_is_digit(*p);
+}
 
 static int hex_value(char ch)
 {

@@ -40,10 +40,17 @@ static struct jval int_op(struct jrender *r, enum jop op, int64_t a, int64_t b)
     if ((op == OP_DIV || op == OP_FLOORDIV || op == OP_MOD) && b == 0)
         jr_fail(r, "division by zero");
     switch (op) {
-    case OP_ADD: over = __builtin_add_overflow(a, b, &v); break;
-    case OP_SUB: over = __builtin_sub_overflow(a, b, &v); break;
-    case OP_MUL: over = __builtin_mul_overflow(a, b, &v); break;
-    case OP_DIV: return jv_float((double)a / (double)b);
+    case OP_ADD:
+        over = __builtin_add_overflow(a, b, &v);
+        break;
+    case OP_SUB:
+        over = __builtin_sub_overflow(a, b, &v);
+        break;
+    case OP_MUL:
+        over = __builtin_mul_overflow(a, b, &v);
+        break;
+    case OP_DIV:
+        return jv_float((double)a / (double)b);
     case OP_FLOORDIV:
         over = a == INT64_MIN && b == -1;
         if (!over) v = a / b - (a % b != 0 && (a < 0) != (b < 0));
@@ -52,7 +59,8 @@ static struct jval int_op(struct jrender *r, enum jop op, int64_t a, int64_t b)
         if (b != -1) v = a % b;
         if (v != 0 && (v < 0) != (b < 0)) v += b;
         break;
-    default: return int_power(r, a, b);
+    default:
+        return int_power(r, a, b);
     }
     if (over) jr_fail(r, "integer overflow");
     return jv_int(v);
@@ -63,11 +71,16 @@ static struct jval float_op(struct jrender *r, enum jop op, double a, double b)
     if ((op == OP_DIV || op == OP_FLOORDIV || op == OP_MOD) && b == 0)
         jr_fail(r, "division by zero");
     switch (op) {
-    case OP_ADD: return jv_float(a + b);
-    case OP_SUB: return jv_float(a - b);
-    case OP_MUL: return jv_float(a * b);
-    case OP_DIV: return jv_float(a / b);
-    case OP_FLOORDIV: return jv_float(floor(a / b));
+    case OP_ADD:
+        return jv_float(a + b);
+    case OP_SUB:
+        return jv_float(a - b);
+    case OP_MUL:
+        return jv_float(a * b);
+    case OP_DIV:
+        return jv_float(a / b);
+    case OP_FLOORDIV:
+        return jv_float(floor(a / b));
     case OP_MOD: {
         double m = fmod(a, b);
         if (m != 0 && (m < 0) != (b < 0)) m += b;

@@ -31,9 +31,12 @@ static void put_upper(struct jrender *r, int32_t cp)
 static bool starts_word(enum jcase how, int32_t cp, bool starts)
 {
     switch (how) {
-    case CASE_TITLE: return !is_letter(cp);
-    case CASE_TITLE_FILTER: return jv_is_space(cp) || (cp > 0 && cp < 0x80 && strchr("-({[<", cp));
-    default: return starts && false;
+    case CASE_TITLE:
+        return !is_letter(cp);
+    case CASE_TITLE_FILTER:
+        return jv_is_space(cp) || (cp > 0 && cp < 0x80 && strchr("-({[<", cp));
+    default:
+        return starts && false;
     }
 }
 
@@ -137,14 +140,38 @@ static struct jval strip(struct jrender *r, struct jval self, const struct jargs
     struct str chars = jr_arg_str(r, a, 0, "chars", NULL);
     return jv_text(jv_strip(jv_str(self), &chars, left, right));
 }
-METHOD(str_strip) { return strip(r, self, a, true, true); }
-METHOD(str_lstrip) { return strip(r, self, a, true, false); }
-METHOD(str_rstrip) { return strip(r, self, a, false, true); }
-METHOD(str_lower) { return (void)a, jv_case(r, jv_str(self), CASE_LOWER); }
-METHOD(str_upper) { return (void)a, jv_case(r, jv_str(self), CASE_UPPER); }
-METHOD(str_title) { return (void)a, jv_case(r, jv_str(self), CASE_TITLE); }
-METHOD(str_capitalize) { return (void)a, jv_case(r, jv_str(self), CASE_CAPITALIZE); }
-METHOD(str_swapcase) { return (void)a, jv_case(r, jv_str(self), CASE_SWAP); }
+METHOD(str_strip)
+{
+    return strip(r, self, a, true, true);
+}
+METHOD(str_lstrip)
+{
+    return strip(r, self, a, true, false);
+}
+METHOD(str_rstrip)
+{
+    return strip(r, self, a, false, true);
+}
+METHOD(str_lower)
+{
+    return (void)a, jv_case(r, jv_str(self), CASE_LOWER);
+}
+METHOD(str_upper)
+{
+    return (void)a, jv_case(r, jv_str(self), CASE_UPPER);
+}
+METHOD(str_title)
+{
+    return (void)a, jv_case(r, jv_str(self), CASE_TITLE);
+}
+METHOD(str_capitalize)
+{
+    return (void)a, jv_case(r, jv_str(self), CASE_CAPITALIZE);
+}
+METHOD(str_swapcase)
+{
+    return (void)a, jv_case(r, jv_str(self), CASE_SWAP);
+}
 
 /* Runs of white space separate; from the right the list is built backwards by the caller's turn. */
 static struct jval split_space(struct jrender *r, struct str s, int64_t max, bool right)
@@ -225,8 +252,14 @@ static struct jval split(struct jrender *r, struct jval self, const struct jargs
     }
     return l;
 }
-METHOD(str_split) { return split(r, self, a, false); }
-METHOD(str_rsplit) { return split(r, self, a, true); }
+METHOD(str_split)
+{
+    return split(r, self, a, false);
+}
+METHOD(str_rsplit)
+{
+    return split(r, self, a, true);
+}
 
 static struct jval partition(struct jrender *r, struct jval self, const struct jargs *a, bool right)
 {
@@ -242,8 +275,14 @@ static struct jval partition(struct jrender *r, struct jval self, const struct j
     jv_append(r, t, jv_text(tail));
     return t;
 }
-METHOD(str_partition) { return partition(r, self, a, false); }
-METHOD(str_rpartition) { return partition(r, self, a, true); }
+METHOD(str_partition)
+{
+    return partition(r, self, a, false);
+}
+METHOD(str_rpartition)
+{
+    return partition(r, self, a, true);
+}
 
 METHOD(str_splitlines)
 {
@@ -272,8 +311,14 @@ static struct jval has_affix(struct jrender *r, struct jval self, const struct j
         if (x.list->v[i].kind == K_STR && affix(s, jv_str(x.list->v[i]), end)) return jv_bool(true);
     return jv_bool(false);
 }
-METHOD(str_startswith) { return has_affix(r, self, a, false); }
-METHOD(str_endswith) { return has_affix(r, self, a, true); }
+METHOD(str_startswith)
+{
+    return has_affix(r, self, a, false);
+}
+METHOD(str_endswith)
+{
+    return has_affix(r, self, a, true);
+}
 
 METHOD(str_removeprefix)
 {
@@ -301,15 +346,27 @@ static int64_t find(struct jrender *r, struct jval self, const struct jargs *a, 
     const char *at = right ? find_last(r, s, sub) : find_first(s, sub);
     return at ? (int64_t)jv_codepoints((struct str){self.s, (size_t)(at - self.s)}) : -1;
 }
-METHOD(str_find) { return jv_int(find(r, self, a, false)); }
-METHOD(str_rfind) { return jv_int(find(r, self, a, true)); }
+METHOD(str_find)
+{
+    return jv_int(find(r, self, a, false));
+}
+METHOD(str_rfind)
+{
+    return jv_int(find(r, self, a, true));
+}
 static struct jval index_of(struct jrender *r, int64_t i)
 {
     if (i < 0) jr_fail(r, "substring not found");
     return jv_int(i);
 }
-METHOD(str_index) { return index_of(r, find(r, self, a, false)); }
-METHOD(str_rindex) { return index_of(r, find(r, self, a, true)); }
+METHOD(str_index)
+{
+    return index_of(r, find(r, self, a, false));
+}
+METHOD(str_rindex)
+{
+    return index_of(r, find(r, self, a, true));
+}
 
 METHOD(str_count)
 {
@@ -344,16 +401,28 @@ METHOD(str_join)
     return jr_capture(r, mark);
 }
 
-METHOD(str_format) { return jv_brace_format(r, jv_str(self), a); }
+METHOD(str_format)
+{
+    return jv_brace_format(r, jv_str(self), a);
+}
 
 static struct jval pad(struct jrender *r, struct jval self, const struct jargs *a, int align)
 {
     return jv_pad(r, jv_str(self), jr_arg_int(r, a, 0, "width", 0),
                   jr_arg_str(r, a, 1, "fillchar", " "), align);
 }
-METHOD(str_ljust) { return pad(r, self, a, -1); }
-METHOD(str_center) { return pad(r, self, a, 0); }
-METHOD(str_rjust) { return pad(r, self, a, 1); }
+METHOD(str_ljust)
+{
+    return pad(r, self, a, -1);
+}
+METHOD(str_center)
+{
+    return pad(r, self, a, 0);
+}
+METHOD(str_rjust)
+{
+    return pad(r, self, a, 1);
+}
 
 METHOD(str_zfill)
 {
@@ -371,13 +440,18 @@ static bool in_class(int32_t cp, enum char_class what)
     utf8proc_category_t c = utf8proc_category(cp);
     bool digit = c == UTF8PROC_CATEGORY_ND || cp == 0xB2 || cp == 0xB3 || cp == 0xB9;
     switch (what) {
-    case IS_ALPHA: return is_letter(cp);
-    case IS_DIGIT: return digit;
+    case IS_ALPHA:
+        return is_letter(cp);
+    case IS_DIGIT:
+        return digit;
     case IS_ALNUM:
         return is_letter(cp) || digit || c == UTF8PROC_CATEGORY_NL || c == UTF8PROC_CATEGORY_NO;
-    case IS_SPACE: return jv_is_space(cp);
-    case IS_LOWER: return c == UTF8PROC_CATEGORY_LL;
-    case IS_UPPER: return c == UTF8PROC_CATEGORY_LU;
+    case IS_SPACE:
+        return jv_is_space(cp);
+    case IS_LOWER:
+        return c == UTF8PROC_CATEGORY_LL;
+    case IS_UPPER:
+        return c == UTF8PROC_CATEGORY_LU;
     }
     return false;
 }
@@ -399,12 +473,30 @@ static struct jval all_of(struct jrender *r, struct jval self, enum char_class w
     }
     return jv_bool(any);
 }
-METHOD(str_isalnum) { return (void)a, all_of(r, self, IS_ALNUM); }
-METHOD(str_isalpha) { return (void)a, all_of(r, self, IS_ALPHA); }
-METHOD(str_isdigit) { return (void)a, all_of(r, self, IS_DIGIT); }
-METHOD(str_islower) { return (void)a, all_of(r, self, IS_LOWER); }
-METHOD(str_isupper) { return (void)a, all_of(r, self, IS_UPPER); }
-METHOD(str_isspace) { return (void)a, all_of(r, self, IS_SPACE); }
+METHOD(str_isalnum)
+{
+    return (void)a, all_of(r, self, IS_ALNUM);
+}
+METHOD(str_isalpha)
+{
+    return (void)a, all_of(r, self, IS_ALPHA);
+}
+METHOD(str_isdigit)
+{
+    return (void)a, all_of(r, self, IS_DIGIT);
+}
+METHOD(str_islower)
+{
+    return (void)a, all_of(r, self, IS_LOWER);
+}
+METHOD(str_isupper)
+{
+    return (void)a, all_of(r, self, IS_UPPER);
+}
+METHOD(str_isspace)
+{
+    return (void)a, all_of(r, self, IS_SPACE);
+}
 
 METHOD(refuse)
 {
@@ -458,4 +550,7 @@ static const struct jnative str_methods[] = {{"strip", str_strip},
                                              {"expandtabs", refuse},
                                              {NULL, NULL}};
 
-const struct jnative *jinja_str_method(struct str name) { return jnative_find(str_methods, name); }
+const struct jnative *jinja_str_method(struct str name)
+{
+    return jnative_find(str_methods, name);
+}

@@ -149,7 +149,10 @@ static struct jscope *scope_push(struct jcompile *c, bool function)
     return s;
 }
 
-static void scope_pop(struct jcompile *c) { c->scope = c->scope->parent; }
+static void scope_pop(struct jcompile *c)
+{
+    c->scope = c->scope->parent;
+}
 
 static void resolve(struct jcompile *c, const struct name_use *use)
 {
@@ -167,7 +170,10 @@ static void resolve(struct jcompile *c, const struct name_use *use)
 
 /* ------------------------------------------------------------------ statements */
 
-static void end_tag(struct jcompile *c) { jc_expect(c, T_BLOCK_END); }
+static void end_tag(struct jcompile *c)
+{
+    jc_expect(c, T_BLOCK_END);
+}
 
 /* The body up to one of `ends`, which stays the current token. */
 static struct jblock scoped_block(struct jcompile *c, struct jscope **scope,

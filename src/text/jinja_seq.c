@@ -47,7 +47,10 @@ static struct jval key_of(struct jrender *r, struct jval v, struct jval attribut
     return fold(r, v, case_sensitive);
 }
 
-FILTER(f_length) { return (void)a, jv_int(jv_length(r, v)); }
+FILTER(f_length)
+{
+    return (void)a, jv_int(jv_length(r, v));
+}
 
 FILTER(f_first)
 {
@@ -70,7 +73,10 @@ static struct jval copy_of(struct jrender *r, const struct jlist *l, enum jkind 
     c.list->n = l->n;
     return c;
 }
-FILTER(f_list) { return (void)a, copy_of(r, jv_items(r, v), K_LIST); }
+FILTER(f_list)
+{
+    return (void)a, copy_of(r, jv_items(r, v), K_LIST);
+}
 
 FILTER(f_reverse)
 {
@@ -159,10 +165,22 @@ static struct jval select(struct jrender *r, struct jval v, const struct jargs *
     }
     return out;
 }
-FILTER(f_select) { return select(r, v, a, 0, true); }
-FILTER(f_reject) { return select(r, v, a, 0, false); }
-FILTER(f_selectattr) { return select(r, v, a, 1, true); }
-FILTER(f_rejectattr) { return select(r, v, a, 1, false); }
+FILTER(f_select)
+{
+    return select(r, v, a, 0, true);
+}
+FILTER(f_reject)
+{
+    return select(r, v, a, 0, false);
+}
+FILTER(f_selectattr)
+{
+    return select(r, v, a, 1, true);
+}
+FILTER(f_rejectattr)
+{
+    return select(r, v, a, 1, false);
+}
 
 /* ------------------------------------------------------------------ order */
 
@@ -282,8 +300,14 @@ static struct jval extreme(struct jrender *r, struct jval v, const struct jargs 
     }
     return best;
 }
-FILTER(f_min) { return extreme(r, v, a, -1); }
-FILTER(f_max) { return extreme(r, v, a, 1); }
+FILTER(f_min)
+{
+    return extreme(r, v, a, -1);
+}
+FILTER(f_max)
+{
+    return extreme(r, v, a, 1);
+}
 
 FILTER(f_sum)
 {
@@ -400,4 +424,7 @@ static const struct jnative filters[] = {{"length", f_length},
                                          {"attr", f_attr},
                                          {NULL, NULL}};
 
-const struct jnative *jinja_filter_seq(struct str name) { return jnative_find(filters, name); }
+const struct jnative *jinja_filter_seq(struct str name)
+{
+    return jnative_find(filters, name);
+}

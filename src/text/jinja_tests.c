@@ -39,13 +39,34 @@ static struct jval operand(struct jrender *r, const struct jargs *a)
     return v;
 }
 
-TEST_FN(t_eq) { return jv_bool(jv_equal(r, v, operand(r, a))); }
-TEST_FN(t_ne) { return jv_bool(!jv_equal(r, v, operand(r, a))); }
-TEST_FN(t_lt) { return jv_bool(jv_compare(r, v, operand(r, a), "<") < 0); }
-TEST_FN(t_le) { return jv_bool(jv_compare(r, v, operand(r, a), "<=") <= 0); }
-TEST_FN(t_gt) { return jv_bool(jv_compare(r, v, operand(r, a), ">") > 0); }
-TEST_FN(t_ge) { return jv_bool(jv_compare(r, v, operand(r, a), ">=") >= 0); }
-TEST_FN(t_in) { return jv_bool(jv_contains(r, operand(r, a), v)); }
+TEST_FN(t_eq)
+{
+    return jv_bool(jv_equal(r, v, operand(r, a)));
+}
+TEST_FN(t_ne)
+{
+    return jv_bool(!jv_equal(r, v, operand(r, a)));
+}
+TEST_FN(t_lt)
+{
+    return jv_bool(jv_compare(r, v, operand(r, a), "<") < 0);
+}
+TEST_FN(t_le)
+{
+    return jv_bool(jv_compare(r, v, operand(r, a), "<=") <= 0);
+}
+TEST_FN(t_gt)
+{
+    return jv_bool(jv_compare(r, v, operand(r, a), ">") > 0);
+}
+TEST_FN(t_ge)
+{
+    return jv_bool(jv_compare(r, v, operand(r, a), ">=") >= 0);
+}
+TEST_FN(t_in)
+{
+    return jv_bool(jv_contains(r, operand(r, a), v));
+}
 
 TEST_FN(t_sameas)
 {
@@ -61,9 +82,18 @@ static struct jval modulo(struct jrender *r, struct jval v, struct jval by)
 {
     return jv_binary(r, OP_MOD, v, by);
 }
-TEST_FN(t_odd) { return (void)a, jv_bool(jv_equal(r, modulo(r, v, jv_int(2)), jv_int(1))); }
-TEST_FN(t_even) { return (void)a, jv_bool(jv_equal(r, modulo(r, v, jv_int(2)), jv_int(0))); }
-TEST_FN(t_divisibleby) { return jv_bool(jv_equal(r, modulo(r, v, operand(r, a)), jv_int(0))); }
+TEST_FN(t_odd)
+{
+    return (void)a, jv_bool(jv_equal(r, modulo(r, v, jv_int(2)), jv_int(1)));
+}
+TEST_FN(t_even)
+{
+    return (void)a, jv_bool(jv_equal(r, modulo(r, v, jv_int(2)), jv_int(0)));
+}
+TEST_FN(t_divisibleby)
+{
+    return jv_bool(jv_equal(r, modulo(r, v, operand(r, a)), jv_int(0)));
+}
 
 static struct jval in_case(struct jrender *r, struct jval v, const char *method)
 {
@@ -71,11 +101,23 @@ static struct jval in_case(struct jrender *r, struct jval v, const char *method)
     struct jargs none = {0};
     return jinja_methods(str_of(method)).str->fn(r, s, &none);
 }
-TEST_FN(t_lower) { return (void)a, in_case(r, v, "islower"); }
-TEST_FN(t_upper) { return (void)a, in_case(r, v, "isupper"); }
+TEST_FN(t_lower)
+{
+    return (void)a, in_case(r, v, "islower");
+}
+TEST_FN(t_upper)
+{
+    return (void)a, in_case(r, v, "isupper");
+}
 
-TEST_FN(t_filter) { return (void)r, (void)a, jv_bool(v.kind == K_STR && jinja_filter(jv_str(v))); }
-TEST_FN(t_test) { return (void)r, (void)a, jv_bool(v.kind == K_STR && jinja_test(jv_str(v))); }
+TEST_FN(t_filter)
+{
+    return (void)r, (void)a, jv_bool(v.kind == K_STR && jinja_filter(jv_str(v)));
+}
+TEST_FN(t_test)
+{
+    return (void)r, (void)a, jv_bool(v.kind == K_STR && jinja_test(jv_str(v)));
+}
 
 static const struct jnative tests[] = {{"defined", t_defined},
                                        {"undefined", t_undefined},
@@ -118,4 +160,7 @@ static const struct jnative tests[] = {{"defined", t_defined},
                                        {">=", t_ge},
                                        {NULL, NULL}};
 
-const struct jnative *jinja_test(struct str name) { return jnative_find(tests, name); }
+const struct jnative *jinja_test(struct str name)
+{
+    return jnative_find(tests, name);
+}

@@ -104,8 +104,10 @@ static bool printable(int32_t cp)
     case UTF8PROC_CATEGORY_CO:
     case UTF8PROC_CATEGORY_ZL:
     case UTF8PROC_CATEGORY_ZP:
-    case UTF8PROC_CATEGORY_ZS: return false;
-    default: return true;
+    case UTF8PROC_CATEGORY_ZS:
+        return false;
+    default:
+        return true;
     }
 }
 
@@ -164,7 +166,9 @@ static void put_iter(struct jrender *r, struct jval v, int depth)
 {
     const struct jlist *l = v.list;
     switch ((enum jiter)v.sub) {
-    case ITER_GENERATOR: buf_puts(r->out, "<generator object>"); return;
+    case ITER_GENERATOR:
+        buf_puts(r->out, "<generator object>");
+        return;
     case ITER_RANGE: {
         int64_t from = l->n ? l->v[0].i : 0, step = l->n > 1 ? l->v[1].i - from : 1;
         buf_printf(r->out, "range(%lld, %lld", (long long)from, (long long)(from + step * l->n));
@@ -204,29 +208,53 @@ static void put_repr(struct jrender *r, struct jval v, int depth)
     jr_tick(r, 1);
     if (depth > TEXT_DEPTH_MAX) jr_fail(r, "a value is nested too deep to be printed");
     switch ((enum jkind)v.kind) {
-    case K_UNSET: return;
-    case K_UNDEF: buf_puts(r->out, "Undefined"); return;
-    case K_NONE: buf_puts(r->out, "None"); return;
-    case K_BOOL: buf_puts(r->out, v.i ? "True" : "False"); return;
-    case K_INT: buf_put_i64(r->out, v.i); return;
-    case K_FLOAT: put_float(r, v.f, false); return;
+    case K_UNSET:
+        return;
+    case K_UNDEF:
+        buf_puts(r->out, "Undefined");
+        return;
+    case K_NONE:
+        buf_puts(r->out, "None");
+        return;
+    case K_BOOL:
+        buf_puts(r->out, v.i ? "True" : "False");
+        return;
+    case K_INT:
+        buf_put_i64(r->out, v.i);
+        return;
+    case K_FLOAT:
+        put_float(r, v.f, false);
+        return;
     case K_STR:
         if (v.sub == STR_MARKUP) buf_puts(r->out, "Markup(");
         put_repr_str(r, jv_str(v));
         if (v.sub == STR_MARKUP) buf_putc(r->out, ')');
         return;
-    case K_LIST: put_items(r, v.list, "[]", depth + 1); return;
-    case K_TUPLE: put_items(r, v.list, "()", depth + 1); return;
-    case K_ITER: put_iter(r, v, depth + 1); return;
-    case K_DICT: put_dict(r, v.dict, depth + 1); return;
+    case K_LIST:
+        put_items(r, v.list, "[]", depth + 1);
+        return;
+    case K_TUPLE:
+        put_items(r, v.list, "()", depth + 1);
+        return;
+    case K_ITER:
+        put_iter(r, v, depth + 1);
+        return;
+    case K_DICT:
+        put_dict(r, v.dict, depth + 1);
+        return;
     case K_NAMESPACE:
     case K_FUNC:
     case K_LOOP:
-    case K_CYCLER: put_object(r, v, depth + 1); return;
+    case K_CYCLER:
+        put_object(r, v, depth + 1);
+        return;
     }
 }
 
-void jr_put_repr(struct jrender *r, struct jval v) { put_repr(r, v, 0); }
+void jr_put_repr(struct jrender *r, struct jval v)
+{
+    put_repr(r, v, 0);
+}
 
 void jr_put(struct jrender *r, struct jval v)
 {
@@ -353,14 +381,29 @@ void jr_put_json(struct jrender *r, struct jval v, const struct jjson *how, int 
     jr_tick(r, 1);
     if (level > TEXT_DEPTH_MAX) jr_fail(r, "a value is nested too deep for JSON");
     switch (v.kind) {
-    case K_NONE: buf_puts(r->out, "null"); return;
-    case K_BOOL: buf_puts(r->out, v.i ? "true" : "false"); return;
-    case K_INT: buf_put_i64(r->out, v.i); return;
-    case K_FLOAT: put_float(r, v.f, true); return;
-    case K_STR: put_json_str(r, jv_str(v), how->ascii); return;
+    case K_NONE:
+        buf_puts(r->out, "null");
+        return;
+    case K_BOOL:
+        buf_puts(r->out, v.i ? "true" : "false");
+        return;
+    case K_INT:
+        buf_put_i64(r->out, v.i);
+        return;
+    case K_FLOAT:
+        put_float(r, v.f, true);
+        return;
+    case K_STR:
+        put_json_str(r, jv_str(v), how->ascii);
+        return;
     case K_LIST:
-    case K_TUPLE: put_json_list(r, v.list, how, level); return;
-    case K_DICT: put_json_dict(r, v.dict, how, level); return;
-    default: jr_fail(r, "Object of type %s is not JSON serializable", jv_type_name(v));
+    case K_TUPLE:
+        put_json_list(r, v.list, how, level);
+        return;
+    case K_DICT:
+        put_json_dict(r, v.dict, how, level);
+        return;
+    default:
+        jr_fail(r, "Object of type %s is not JSON serializable", jv_type_name(v));
     }
 }

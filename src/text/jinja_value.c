@@ -175,7 +175,10 @@ struct jval jv_seq(struct jrender *r, enum jkind kind, uint8_t sub, size_t cap)
     return (struct jval){.kind = (uint8_t)kind, .sub = sub, .list = l};
 }
 
-struct jval jv_list(struct jrender *r, size_t cap) { return jv_seq(r, K_LIST, 0, cap); }
+struct jval jv_list(struct jrender *r, size_t cap)
+{
+    return jv_seq(r, K_LIST, 0, cap);
+}
 
 void jv_append(struct jrender *r, struct jval list, struct jval v)
 {
@@ -273,19 +276,26 @@ struct jval jv_from_json(struct jrender *r, const json_node *v)
 {
     jr_tick(r, 1);
     switch (json_type(v)) {
-    case JSON_NULL: return jv_none();
-    case JSON_FALSE: return jv_bool(false);
-    case JSON_TRUE: return jv_bool(true);
-    case JSON_INT: return jv_int(json_int(v));
-    case JSON_REAL: return jv_float(json_num(v));
-    case JSON_STR: return jv_text(json_str(v));
+    case JSON_NULL:
+        return jv_none();
+    case JSON_FALSE:
+        return jv_bool(false);
+    case JSON_TRUE:
+        return jv_bool(true);
+    case JSON_INT:
+        return jv_int(json_int(v));
+    case JSON_REAL:
+        return jv_float(json_num(v));
+    case JSON_STR:
+        return jv_text(json_str(v));
     case JSON_ARR: {
         struct jval l = jv_list(r, json_len(v));
         for (const json_node *c = json_child(v); c; c = json_next(c))
             l.list->v[l.list->n++] = jv_from_json(r, c);
         return l;
     }
-    case JSON_OBJ: break;
+    case JSON_OBJ:
+        break;
     }
     struct jval d = jv_dict(r, json_len(v));
     for (const json_node *c = json_child(v); c; c = json_next(c))
@@ -331,16 +341,24 @@ bool jv_truth(struct jval v)
     switch (v.kind) {
     case K_UNSET:
     case K_UNDEF:
-    case K_NONE: return false;
+    case K_NONE:
+        return false;
     case K_BOOL:
-    case K_INT: return v.i != 0;
-    case K_FLOAT: return v.f != 0;
-    case K_STR: return v.n != 0;
+    case K_INT:
+        return v.i != 0;
+    case K_FLOAT:
+        return v.f != 0;
+    case K_STR:
+        return v.n != 0;
     case K_LIST:
-    case K_TUPLE: return v.list->n != 0;
-    case K_ITER: return v.sub == ITER_GENERATOR || v.list->n != 0;
-    case K_DICT: return v.dict->n != 0;
-    default: return true;
+    case K_TUPLE:
+        return v.list->n != 0;
+    case K_ITER:
+        return v.sub == ITER_GENERATOR || v.list->n != 0;
+    case K_DICT:
+        return v.dict->n != 0;
+    default:
+        return true;
     }
 }
 
@@ -375,20 +393,28 @@ static bool equal(struct jrender *r, struct jval a, struct jval b, int depth)
     if (a.kind != b.kind) return false;
     switch (a.kind) {
     case K_UNDEF:
-    case K_NONE: return true;
-    case K_STR: return str_eq(jv_str(a), jv_str(b));
+    case K_NONE:
+        return true;
+    case K_STR:
+        return str_eq(jv_str(a), jv_str(b));
     case K_LIST:
-    case K_TUPLE: return equal_lists(r, a.list, b.list, depth + 1);
+    case K_TUPLE:
+        return equal_lists(r, a.list, b.list, depth + 1);
     case K_ITER:
         if (a.sub != b.sub || a.sub == ITER_GENERATOR || a.sub == ITER_VALUES)
             return a.list == b.list;
         return equal_lists(r, a.list, b.list, depth + 1);
-    case K_DICT: return equal_dicts(r, a.dict, b.dict, depth + 1);
-    default: return a.dict == b.dict; /* identity; every pointer lies at one place of the union */
+    case K_DICT:
+        return equal_dicts(r, a.dict, b.dict, depth + 1);
+    default:
+        return a.dict == b.dict; /* identity; every pointer lies at one place of the union */
     }
 }
 
-bool jv_equal(struct jrender *r, struct jval a, struct jval b) { return equal(r, a, b, 0); }
+bool jv_equal(struct jrender *r, struct jval a, struct jval b)
+{
+    return equal(r, a, b, 0);
+}
 
 static int compare(struct jrender *r, struct jval a, struct jval b, const char *op, int depth)
 {
@@ -455,16 +481,21 @@ struct jlist *jv_items(struct jrender *r, struct jval v)
     static struct jlist empty;
     switch (v.kind) {
     case K_LIST:
-    case K_TUPLE: return v.list;
+    case K_TUPLE:
+        return v.list;
     case K_ITER: {
         bool spent = v.list->consumed;
         if (v.sub == ITER_GENERATOR) v.list->consumed = true;
         return spent ? &empty : v.list;
     }
-    case K_STR: return characters(r, jv_str(v));
-    case K_DICT: return jv_dict_list(r, v.dict, ITER_KEYS).list;
-    case K_UNDEF: return &empty;
-    default: jr_fail(r, "'%s' object is not iterable", jv_type_name(v));
+    case K_STR:
+        return characters(r, jv_str(v));
+    case K_DICT:
+        return jv_dict_list(r, v.dict, ITER_KEYS).list;
+    case K_UNDEF:
+        return &empty;
+    default:
+        jr_fail(r, "'%s' object is not iterable", jv_type_name(v));
     }
 }
 
@@ -472,15 +503,22 @@ int64_t jv_length(struct jrender *r, struct jval v)
 {
     switch (v.kind) {
     case K_LIST:
-    case K_TUPLE: return v.list->n;
+    case K_TUPLE:
+        return v.list->n;
     case K_ITER:
         if (v.sub != ITER_GENERATOR) return v.list->n;
         break;
-    case K_STR: jr_tick(r, v.n / 64); return (int64_t)jv_codepoints(jv_str(v));
-    case K_DICT: return v.dict->n;
-    case K_UNDEF: return 0;
-    case K_LOOP: return v.loop->n;
-    default: break;
+    case K_STR:
+        jr_tick(r, v.n / 64);
+        return (int64_t)jv_codepoints(jv_str(v));
+    case K_DICT:
+        return v.dict->n;
+    case K_UNDEF:
+        return 0;
+    case K_LOOP:
+        return v.loop->n;
+    default:
+        break;
     }
     jr_fail(r, "object of type '%s' has no len()", jv_type_name(v));
 }

@@ -1,5 +1,5 @@
-/* replay.c - runs a fuzz target over its corpus without a fuzzer: every file of the folders and every
- * file named on the command line. Ends with "N passed, N failed"; a crash is the failure. */
+/* replay.c - runs a fuzz target over its corpus without a fuzzer: every file of the folders and
+ * every file named on the command line. Ends with "N passed, N failed"; a crash is the failure. */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>

@@ -126,7 +126,7 @@ static const struct row chat_rows[] = {
     {"{" HI ",\"response_format\":{\"type\":\"json_object\"}}", SL_EUNSUPPORTED,
      "response_format.type"},
     {"{" HI ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"x\","
-            "\"schema\":{\"type\":\"hiccup\"}}}}",
+     "\"schema\":{\"type\":\"hiccup\"}}}}",
      SL_ESCHEMA, "response_format"},
     {"{" HI ",\"modalities\":[\"audio\"]}", SL_EUNSUPPORTED, "modalities"},
     {"{" HI ",\"reasoning_effort\":\"huge\"}", SL_EVALUE, "reasoning_effort"},
@@ -142,13 +142,13 @@ static const struct row chat_rows[] = {
      0, ""},
     {"{" HI "," TOOL ",\"tool_choice\":\"none\",\"parallel_tool_calls\":false}", 0, ""},
     {"{" HI ",\"temperature\":null,\"top_p\":null,\"max_tokens\":null,\"n\":null,\"stream\":null,"
-            "\"stop\":null,"
+     "\"stop\":null,"
      "\"logit_bias\":null,\"seed\":null,\"response_format\":null,\"tools\":null,\"tool_choice\":"
      "null,\"audio\":null,"
      "\"stream_options\":null,\"cache_salt\":null,\"logprobs\":null,\"top_logprobs\":null}",
      0, ""},
     {"{" HI ",\"seed\":-5,\"temperature\":0,\"top_p\":0,\"stop\":[],\"bad_words\":[\"ab\"],\"cache_"
-            "salt\":\"a-1\"}",
+     "salt\":\"a-1\"}",
      0, ""},
 };
 

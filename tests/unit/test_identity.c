@@ -1,9 +1,10 @@
 /* test_identity.c - the same request gives the same bits, whatever runs beside it.
  *
- * 200 mixed requests (greedy and seeded, filters, penalties, biases, log probabilities) are answered alone, then in batches of up to 64, with
- * tiny page pools that force preemption, with prefill chunks of 16 and 512, with the prefix cache on and off; token ids
- * and the bits of the log probabilities must be equal. Model: tests/data/models/llama on the cpu device,
- * or the folder or file that SLUICE_MODEL names.
+ * 200 mixed requests (greedy and seeded, filters, penalties, biases, log probabilities) are
+ * answered alone, then in batches of up to 64, with tiny page pools that force preemption, with
+ * prefill chunks of 16 and 512, with the prefix cache on and off; token ids and the bits of the log
+ * probabilities must be equal. Model: tests/data/models/llama on the cpu device, or the folder or
+ * file that SLUICE_MODEL names.
  */
 #include "base/test.h"
 #include "sluice/sluice.h"
@@ -34,15 +35,21 @@ static void make_request(int i, int32_t n_vocab, int32_t *prompt, struct sl_bias
                          struct sl_request *r)
 {
     uint64_t rng = (uint64_t)i * 7919 + 1;
-    *r = (struct sl_request){.prompt = prompt, .n_prompt = 1 + (uint32_t)(next_random(&rng) % PROMPT_MAX)};
+    *r = (struct sl_request){.prompt = prompt,
+                             .n_prompt = 1 + (uint32_t)(next_random(&rng) % PROMPT_MAX)};
     for (uint32_t t = 0; t < r->n_prompt; t++) {
         uint64_t shared = t * 31 + 17, own = next_random(&rng);
         prompt[t] = (int32_t)((i % 3 == 0 && t < 64 ? shared : own) % (uint64_t)n_vocab);
     }
     struct sl_sampling *s = &r->sampling;
-    *s = (struct sl_sampling){.top_p = 1, .typical_p = 1, .repetition_penalty = 1, .n_logprobs = 2,
-                              .n_prompt_logprobs = -1, .max_tokens = 4 + (uint32_t)(i % (OUT_MAX - 4)),
-                              .ignore_eos = 1, .seed = (uint64_t)i};
+    *s = (struct sl_sampling){.top_p = 1,
+                              .typical_p = 1,
+                              .repetition_penalty = 1,
+                              .n_logprobs = 2,
+                              .n_prompt_logprobs = -1,
+                              .max_tokens = 4 + (uint32_t)(i % (OUT_MAX - 4)),
+                              .ignore_eos = 1,
+                              .seed = (uint64_t)i};
     if (i % 2) s->temperature = 0.7f + 0.1f * (float)(i % 7);
     if (i % 5 == 1) s->top_p = 0.9f;
     if (i % 5 == 2) s->top_k = 20;
@@ -77,7 +84,8 @@ static const char *model_path(void)
     return own ? own : TEST_DATA "/models/llama";
 }
 
-/* Answer all requests with at most `at_once` submitted at a time. Returns the number of preemptions. */
+/* Answer all requests with at most `at_once` submitted at a time. Returns the number of
+ * preemptions. */
 static uint64_t run(struct answer *answers, int at_once, struct sl_options o)
 {
     sl_engine *g;
@@ -132,7 +140,8 @@ static void compare(const struct answer *want, const struct answer *got, const c
         if (first < 0) first = i;
         different++;
     }
-    CHECK_MSG(different == 0, "%s: %d of %d answers differ, the first is %d", how, different, N_REQUESTS, first);
+    CHECK_MSG(different == 0, "%s: %d of %d answers differ, the first is %d", how, different,
+              N_REQUESTS, first);
 }
 
 static struct answer alone[N_REQUESTS], other[N_REQUESTS];
@@ -142,23 +151,52 @@ static const struct {
     int at_once;
     struct sl_options o;
 } ways[] = {
-    {"batches of 64, prefix cache", 64, {.max_num_seqs = 64, .max_num_batched_tokens = 512, .enable_prefix_caching = 1}},
+    {"batches of 64, prefix cache",
+     64,
+     {.max_num_seqs = 64, .max_num_batched_tokens = 512, .enable_prefix_caching = 1}},
     {"batches of 7, no prefix cache", 7, {.max_num_seqs = 7, .max_num_batched_tokens = 512}},
-    {"chunks of 16", 64, {.max_num_seqs = 16, .max_num_batched_tokens = 16, .enable_prefix_caching = 1}},
-    {"200 pages of 1 token: preemption", 64,
-     {.max_num_seqs = 64, .max_num_batched_tokens = 512, .num_gpu_blocks_override = 200, .block_size = 1, .enable_prefix_caching = 1}},
-    {"90 pages of 2, chunks of 64, no prefix cache", 64,
-     {.max_num_seqs = 64, .max_num_batched_tokens = 64, .num_gpu_blocks_override = 90, .block_size = 2}},
-    {"12 pages of 16", 64, {.max_num_seqs = 64, .max_num_batched_tokens = 512, .num_gpu_blocks_override = 12, .enable_prefix_caching = 1}},
-    {"pages of 4 tokens", 64, {.max_num_seqs = 64, .max_num_batched_tokens = 512, .block_size = 4, .enable_prefix_caching = 1}},
+    {"chunks of 16",
+     64,
+     {.max_num_seqs = 16, .max_num_batched_tokens = 16, .enable_prefix_caching = 1}},
+    {"200 pages of 1 token: preemption",
+     64,
+     {.max_num_seqs = 64,
+      .max_num_batched_tokens = 512,
+      .num_gpu_blocks_override = 200,
+      .block_size = 1,
+      .enable_prefix_caching = 1}},
+    {"90 pages of 2, chunks of 64, no prefix cache",
+     64,
+     {.max_num_seqs = 64,
+      .max_num_batched_tokens = 64,
+      .num_gpu_blocks_override = 90,
+      .block_size = 2}},
+    {"12 pages of 16",
+     64,
+     {.max_num_seqs = 64,
+      .max_num_batched_tokens = 512,
+      .num_gpu_blocks_override = 12,
+      .enable_prefix_caching = 1}},
+    {"pages of 4 tokens",
+     64,
+     {.max_num_seqs = 64,
+      .max_num_batched_tokens = 512,
+      .block_size = 4,
+      .enable_prefix_caching = 1}},
     {"one thread", 64, {.max_num_seqs = 64, .max_num_batched_tokens = 512, .n_threads = 1}},
-    {"one step ahead", 64, {.max_num_seqs = 64, .max_num_batched_tokens = 512, .async_scheduling = 1, .enable_prefix_caching = 1}},
+    {"one step ahead",
+     64,
+     {.max_num_seqs = 64,
+      .max_num_batched_tokens = 512,
+      .async_scheduling = 1,
+      .enable_prefix_caching = 1}},
 };
 
 TEST(same_bits_in_any_company)
 {
     run(alone, 1, (struct sl_options){.max_num_seqs = 1, .max_num_batched_tokens = 512});
-    for (int i = 0; i < N_REQUESTS; i++) CHECK(alone[i].done && alone[i].reason == SL_FINISH_LENGTH);
+    for (int i = 0; i < N_REQUESTS; i++)
+        CHECK(alone[i].done && alone[i].reason == SL_FINISH_LENGTH);
     uint64_t n_preemptions = 0;
     for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
         printf("%s\n", ways[w].how);

@@ -15,18 +15,50 @@ static int parse_code(const char *text)
 
 TEST(accepts)
 {
-    static const char *const good[] = {"{}", "[]", " [1, 2.5, -3e2, \"x\"] ", "null", "\"\\ud83d\\ude00\"",
-                                       "{\"a\":{\"b\":[true,false,null]}}", "-0", "0.5", "1E+2"};
+    static const char *const good[] = {"{}",
+                                       "[]",
+                                       " [1, 2.5, -3e2, \"x\"] ",
+                                       "null",
+                                       "\"\\ud83d\\ude00\"",
+                                       "{\"a\":{\"b\":[true,false,null]}}",
+                                       "-0",
+                                       "0.5",
+                                       "1E+2"};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++)
         CHECK_MSG(parse_code(good[i]) == 0, "%s", good[i]);
 }
 
 TEST(refuses)
 {
-    static const char *const bad[] = {
-        "", " ", "{", "[1,]", "{\"a\":1,}", "{\"a\":1,\"a\":2}", "{\"a\":1,\"\\u0061\":2}", "01", "1.", "1e",
-        "1e999", "+1", ".5", "nul", "\"\\u0000\"", "\"a\nb\"", "\"\\ud83d\"", "\"\\x\"", "[1] 2", "'a'",
-        "\"\xff\"", "{\"a\" 1}", "{a:1}", "[1 2]", "NaN", "\"abc", "]", "{\"a\":}", "-"};
+    static const char *const bad[] = {"",
+                                      " ",
+                                      "{",
+                                      "[1,]",
+                                      "{\"a\":1,}",
+                                      "{\"a\":1,\"a\":2}",
+                                      "{\"a\":1,\"\\u0061\":2}",
+                                      "01",
+                                      "1.",
+                                      "1e",
+                                      "1e999",
+                                      "+1",
+                                      ".5",
+                                      "nul",
+                                      "\"\\u0000\"",
+                                      "\"a\nb\"",
+                                      "\"\\ud83d\"",
+                                      "\"\\x\"",
+                                      "[1] 2",
+                                      "'a'",
+                                      "\"\xff\"",
+                                      "{\"a\" 1}",
+                                      "{a:1}",
+                                      "[1 2]",
+                                      "NaN",
+                                      "\"abc",
+                                      "]",
+                                      "{\"a\":}",
+                                      "-"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         CHECK_MSG(parse_code(bad[i]) == SL_EINVAL, "%s", bad[i]);
 }
@@ -62,7 +94,8 @@ TEST(numbers_are_exact)
 
 TEST(writes_back)
 {
-    const char *text = "{\"a\":[1,2.5,\"x\\\"\\n\\u001fé\",{}],\"b\":{\"c\":[],\"d\":null},\"e\":true}";
+    const char *text =
+        "{\"a\":[1,2.5,\"x\\\"\\n\\u001fé\",{}],\"b\":{\"c\":[],\"d\":null},\"e\":true}";
     struct json_doc *d;
     struct buf b = buf_make(1000);
     CHECK(json_parse(&d, text, strlen(text), &json_limits_request, NULL) == 0);
@@ -82,8 +115,10 @@ TEST(writes_back)
 
 TEST(nul_keeps_its_length)
 {
-    static const struct json_limits lax = {.max_depth = 8, .max_nodes = 99, .max_keys = 9, .allow_nul = true};
-    const char *text = "{\"a\":\"x\",\"k\\u0000\\u00e9\":\"\\u0000\\ud83d\\ude00\\n\",\"\\u0000\":7,\"z\":\"\"}";
+    static const struct json_limits lax = {
+        .max_depth = 8, .max_nodes = 99, .max_keys = 9, .allow_nul = true};
+    const char *text =
+        "{\"a\":\"x\",\"k\\u0000\\u00e9\":\"\\u0000\\ud83d\\ude00\\n\",\"\\u0000\":7,\"z\":\"\"}";
     struct json_doc *d;
     struct buf b = buf_make(1000);
     CHECK(json_parse(&d, text, strlen(text), &lax, NULL) == 0);
@@ -116,7 +151,8 @@ TEST(floats_read_back)
         json_put_float(&b, v);
         CHECK_MSG(strtof(buf_cstr(&b), NULL) == v, "%a as %s", (double)v, buf_cstr(&b));
         snprintf(want, sizeof want, "%.9g", (double)v);
-        CHECK_MSG(fabsf(v) >= 1e5f || fabsf(v) < 1e-4f || b.n <= strlen(want), "%s longer than %s", buf_cstr(&b), want);
+        CHECK_MSG(fabsf(v) >= 1e5f || fabsf(v) < 1e-4f || b.n <= strlen(want), "%s longer than %s",
+                  buf_cstr(&b), want);
     }
     static const struct {
         float v;

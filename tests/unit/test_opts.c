@@ -10,7 +10,8 @@ static int parse(struct options *o, struct sl_error *e, int argc, const char **a
     return opts_parse(o, argc, (char **)(uintptr_t)argv, &help, e);
 }
 #define PARSE(o, e, ...)                                                                           \
-    parse(o, e, (int)(sizeof(const char *[]){__VA_ARGS__} / sizeof(char *)), (const char *[]){__VA_ARGS__})
+    parse(o, e, (int)(sizeof(const char *[]){__VA_ARGS__} / sizeof(char *)),                       \
+          (const char *[]){__VA_ARGS__})
 
 TEST(defaults_and_flags)
 {
@@ -19,8 +20,8 @@ TEST(defaults_and_flags)
     CHECK(PARSE(&o, &e, "m.gguf") == 0);
     CHECK(strcmp(o.model, "m.gguf") == 0 && o.port == 8000 && strcmp(o.host, "127.0.0.1") == 0);
     CHECK(o.enable_prefix_caching && o.block_size == 16);
-    CHECK(PARSE(&o, &e, "--model", "x", "--max_model_len=32k", "--no-enable-prefix-caching", "--api-key",
-                "a", "--api-key=b", "-c", "4096") == 0);
+    CHECK(PARSE(&o, &e, "--model", "x", "--max_model_len=32k", "--no-enable-prefix-caching",
+                "--api-key", "a", "--api-key=b", "-c", "4096") == 0);
     CHECK(o.max_model_len == 4096 && !o.enable_prefix_caching && o.api_key.n == 2);
     CHECK(PARSE(&o, &e, "x", "--gpu-memory-utilization", "0.5", "--sse-ping-interval=1.5") == 0);
     CHECK(o.gpu_memory_utilization == 0.5 && o.sse_ping_interval == 1.5);
@@ -33,7 +34,8 @@ TEST(wrong_ones)
     CHECK(PARSE(&o, &e, "x", "--prot", "1") == SL_EINVAL && strstr(e.text, "--port"));
     CHECK(PARSE(&o, &e, "x", "--port", "70000") == SL_EINVAL && strstr(e.text, "65535"));
     CHECK(PARSE(&o, &e, "x", "--port") == SL_EINVAL && strstr(e.text, "needs a value"));
-    CHECK(PARSE(&o, &e, "x", "--device", "tpu") == SL_EINVAL && strstr(e.text, "auto|cpu|cuda|sim"));
+    CHECK(PARSE(&o, &e, "x", "--device", "tpu") == SL_EINVAL &&
+          strstr(e.text, "auto|cpu|cuda|sim"));
     CHECK(PARSE(&o, &e, "x", "y") == SL_EINVAL);
     CHECK(PARSE(&o, &e, "x", "--no-port") == SL_EINVAL);
     CHECK(PARSE(&o, &e, "x", "--gpu-memory-utilization", "nan") == SL_EINVAL);
