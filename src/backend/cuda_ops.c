@@ -22,9 +22,11 @@ static int prepare_attn(struct dev *d, const struct step *steps, int32_t n_steps
         if (n > floats) floats = n;
         if ((size_t)lp->n_heads > heads) heads = (size_t)lp->n_heads;
     }
-    if (!floats) return 0;
+    if (floats <= d->partial_floats && heads <= d->counters) return 0;
     d->partial_d = cuda_alloc(d, ATTN_ITEMS_MAX * floats * sizeof(float), "partial attention", NULL);
     d->counters_d = cuda_alloc(d, ATTN_ITEMS_MAX * heads * sizeof(int32_t), "partial attention", NULL);
+    d->partial_floats = floats;
+    d->counters = heads;
     return d->partial_d && d->counters_d ? 0 : SL_ENOMEM;
 }
 
