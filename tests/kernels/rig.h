@@ -13,7 +13,7 @@
 #include "base/err.h"
 #include "base/test.h"
 
-enum { RIG_TOKENS = 1100, RIG_SEQS = 80, RIG_LEN = 4096, RIG_PAGE = 16, RIG_VOCAB = 33001, RIG_PAGES = 2048 };
+enum { RIG_TOKENS = 2300, RIG_SEQS = 80, RIG_LEN = 4096, RIG_PAGE = 16, RIG_VOCAB = 33001, RIG_PAGES = 2048 };
 
 struct rig {
     const struct device *device;
