@@ -3,76 +3,156 @@
  * what:     out = softmax(q . K^T * scale) . V over positions lo..pos of the sequence's pages, per head
  * shapes:   q rows bf16 (rotated), pages as in rope_kv.cu; the query heads of one kv head are the rows of a tile
  *           (16; larger groups take several tiles), so K and V are read once a group
- * launch:   128 threads, 2 blocks an SM, persistent: units (item, kv head, head tile) round robin, an item being one
- *           chunk of 256 positions (several where partial memory is short); each warp 64 positions
+ * launch:   128 threads, as many blocks as fit, persistent: units (item, kv head, head tile) round robin, an item being one
+ *           chunk of 256 positions (several where partial memory is short); each warp 64 positions. Head sizes up to
+ *           128: a warp's K and V arrive in shared memory by bulk copies of 16 positions, the next block's copies
+ *           being issued as soon as a buffer has been read; 256: straight from global memory
  * assumes:  page_size a multiple of 16, head_dim 64, 80, 96, 128 or 256, kv_len = pos + 1
  * numerics: scores and sums f32, weights rounded to bf16; the order of merging is attn.cuh's law. The last block to
  *           finish a sequence's tile merges its parts, in order: who it is does not show
- * source:   Dao 2022-23 (FlashAttention, Flash-Decoding); fragments from global memory: own
+ * source:   Dao 2022-23 (FlashAttention, Flash-Decoding); the fragments' order: own
  * measured: see kernels/README.md
  */
 #include "attn.cuh"
 
-enum { WARPS = ATTN_CHUNK / ATTN_BLOCK };
+enum { WARPS = ATTN_CHUNK / ATTN_BLOCK, GROUP = 16, GROUPS = ATTN_BLOCK / GROUP };
 
 struct unit {
     const struct attn_item *item;
-    int index, kv_head, head0, n_rows; /* heads head0.. of the unit */
-    int lo, hi;                        /* positions seen */
+    int index, seq, row, kv_head, head0, n_rows; /* heads head0.. of the unit */
+    int lo, hi;                                  /* positions seen */
+    int chunk, end;                              /* at hand, and where the unit's chunks end */
 };
 
-/* 64 positions from base: m, l and values of the tile's rows into shared memory. */
-template <int HD>
-static __device__ __forceinline__ void decode_block(const struct kattn &a, const struct unit &u, const struct qfrag<HD> &q,
-                                                    int base, int lane, float *ml, float *acc_out)
+template <int HD> static constexpr bool is_staged = HD <= 128;
+
+template <int HD> struct decode_smem {
+    uint16_t k[is_staged<HD> ? WARPS : 0][ATTN_BLOCK * HD], v[is_staged<HD> ? WARPS : 0][ATTN_BLOCK * HD];
+    float acc[WARPS][16][HD];
+    float total[16][HD];
+    float ml[WARPS][16][2];   /* maximum, sum */
+    float total_ml[2][16][2]; /* read one, write the other */
+    uint64_t bar[WARPS][2];   /* of k and v */
+    int is_last;
+};
+
+/* ------------------------------------------------------------------ units and their blocks */
+
+static __device__ __forceinline__ bool find_unit(const struct kattn &a, int i, int n_units, int tiles, struct unit &u)
 {
-    int g = lane / 4, t = lane % 4, size = a.b->page_size;
-    const int32_t *pages = a.b->pages + (int64_t)u.item->seq * a.b->pages_stride;
-    float s[8][4], m[2], l[2];
-    uint32_t p[2][2][4];
-    const uint16_t *vbase[2];
-    int n_valid[2];
+    if (i >= n_units) return false;
+    int group = a.n_heads / a.n_kv_heads;
+    u.index = i / (a.n_kv_heads * tiles);
+    u.item = &a.b->items[u.index];
+    u.seq = u.item->seq;
+    u.row = u.item->row;
+    u.chunk = u.item->chunk;
+    u.end = u.chunk + u.item->n;
+    u.kv_head = i / tiles % a.n_kv_heads;
+    u.head0 = u.kv_head * group + i % tiles * 16;
+    u.n_rows = min(16, group - i % tiles * 16);
+    u.hi = a.b->pos[u.row];
+    u.lo = first_seen(u.hi, a.window);
+    return true;
+}
+
+/* Does this warp have anything to do in the unit's chunk? */
+static __device__ __forceinline__ bool is_active(const struct unit &u, int warp)
+{
+    int base = u.chunk * ATTN_CHUNK + warp * ATTN_BLOCK;
+    return base <= u.hi && base + ATTN_BLOCK > u.lo;
+}
+
+/* Element offset of 16 positions from `pos` in k and v alike. */
+static __device__ __forceinline__ int64_t group_at(const struct kattn &a, const struct unit &u, int pos, int head_dim)
+{
+    int size = a.b->page_size;
+    int64_t page = a.b->pages[(int64_t)u.seq * a.b->pages_stride + pos / size];
+    return ((page * a.n_kv_heads + u.kv_head) * size + pos % size) * head_dim;
+}
+
+/* ------------------------------------------------------------------ bulk copies */
+
+static __device__ __forceinline__ uint32_t smem_at(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+
+static __device__ __forceinline__ void bar_wait(uint64_t *bar, uint32_t phase)
+{
+    asm volatile("{\n.reg .pred done;\nagain:\n"
+                 "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+                 "@!done bra again;\n}"
+                 ::"r"(smem_at(bar)), "r"(phase) : "memory");
+}
+
+/* The warp's block of the unit's chunk, k or v, to shared memory: what is not beyond the last position. */
+template <int HD>
+static __device__ __forceinline__ void fetch(const struct kattn &a, const struct unit &u, const uint16_t *pages, uint16_t *to,
+                                             uint64_t *bar, int warp, int lane)
+{
+    int base = u.chunk * ATTN_CHUNK + warp * ATTN_BLOCK, n = min((int)GROUPS, (u.hi - base) / GROUP + 1);
+    if (lane == 0)
+        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
+                     ::"r"(smem_at(bar)), "r"(n * GROUP * HD * 2) : "memory");
+    __syncwarp();
+    if (lane < n)
+        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                     ::"r"(smem_at(to + lane * GROUP * HD)), "l"(pages + group_at(a, u, base + lane * GROUP, HD)),
+                     "r"(GROUP * HD * 2), "r"(smem_at(bar)) : "memory");
+}
+
+/* ------------------------------------------------------------------ a block */
+
+/* Where the block's groups of 16 positions lie: in shared memory, or each on its page. */
+template <int HD>
+static __device__ __forceinline__ const uint16_t *group_of(const struct kattn &a, const struct unit &u, const uint16_t *staged,
+                                                           const uint16_t *pages, int base, int group)
+{
+    if (is_staged<HD>) return staged + group * GROUP * HD;
+    return pages + group_at(a, u, min(base + group * GROUP, u.hi / GROUP * GROUP), HD);
+}
+
+template <int HD>
+static __device__ __forceinline__ void block_scores(const struct kattn &a, const struct unit &u, const struct qfrag<HD> &q,
+                                                    const uint16_t *staged, int base, int lane, float s[8][4])
+{
+    int g = lane / 4, t = lane % 4;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
+        const uint16_t *row = group_of<HD>(a, u, staged, a.k, base, 2 * h + g / 4) + g / 2 % 2 * 8 * HD;
         uint4 k[4][(HD + 31) / 32];
-        int group = min(base + 32 * h + 8 * (g / 2), u.hi / 8 * 8); /* past the end: any page will do */
-        const uint16_t *row = a.k + (((int64_t)pages[group / size] * a.n_kv_heads + u.kv_head) * size + group % size) * HD;
 #pragma unroll
         for (int j = 0; j < 4; j++) load_lane<HD>(k[j], row + (2 * j + (g & 1)) * HD, t, true);
 #pragma unroll
         for (int j = 0; j < 4; j++) score_tile<HD>(s[4 * h + j], q, k[j]);
-        group = base + 32 * h + 8 * t;
-        n_valid[h] = u.hi + 1 - group;
-        group = min(group, u.hi / 8 * 8);
-        vbase[h] = a.v + ((int64_t)pages[group / size] * a.n_kv_heads + u.kv_head) * size * HD + group % size;
     }
-    const int lo[2] = {u.lo, u.lo}, hi[2] = {u.hi, u.hi};
-    softmax_block(s, base, t, lo, hi, a.scale, m, l, p);
-    if (t == 0) {
-        ml[2 * g] = m[0], ml[2 * g + 1] = l[0];
-        ml[2 * (g + 8)] = m[1], ml[2 * (g + 8) + 1] = l[1];
+}
+
+template <int HD>
+static __device__ __forceinline__ void block_values(const struct kattn &a, const struct unit &u, const uint16_t *staged, int base,
+                                                    int lane, const uint32_t p[2][2][4], float *acc_out)
+{
+    int g = lane / 4, t = lane % 4;
+    const uint16_t *v[2];
+    int n_valid[2];
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        v[h] = group_of<HD>(a, u, staged, a.v, base, 2 * h + t / 2) + t % 2 * 8 + g * GROUP;
+        n_valid[h] = u.hi + 1 - (base + 32 * h + 8 * t);
     }
 #pragma unroll
     for (int d = 0; d < HD / 8; d++) {
         float acc[4] = {0, 0, 0, 0};
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            uint4 v = *(const uint4 *)(vbase[h] + (d * 8 + g) * size);
-            if (n_valid[h] < 8) v = clear_tokens(v, n_valid[h]);
-            value_tile(acc, p[h], v);
+            uint4 x = *(const uint4 *)(v[h] + d * 8 * GROUP);
+            if (n_valid[h] < 8) x = clear_tokens(x, n_valid[h]);
+            value_tile(acc, p[h], x);
         }
         if (g < u.n_rows) *(float2 *)(acc_out + g * HD + d * 8 + 2 * t) = make_float2(acc[0], acc[1]);
         if (g + 8 < u.n_rows) *(float2 *)(acc_out + (g + 8) * HD + d * 8 + 2 * t) = make_float2(acc[2], acc[3]);
     }
 }
 
-template <int HD> struct decode_smem {
-    float acc[WARPS][16][HD];
-    float total[16][HD];
-    float ml[WARPS][16][2]; /* maximum, sum */
-    float total_ml[2][16][2]; /* read one, write the other */
-    int is_last;
-};
+/* ------------------------------------------------------------------ merging */
 
 /* The four blocks of a chunk, in order, then onto the total. */
 template <int HD> static __device__ __forceinline__ void merge_chunk(struct decode_smem<HD> &sm, int n_rows, int turn)
@@ -101,16 +181,27 @@ template <int HD> static __device__ void merge_parts(const struct kattn &a, cons
 {
     const struct attn_item *it = u.item;
     int64_t item_stride = (int64_t)a.n_heads * (HD + 2);
+    int n = it->n_parts;
     for (int i = threadIdx.x; i < u.n_rows * HD; i += WARPS * 32) {
         int r = i / HD, d = i % HD;
         const float *part = a.partial + it->first * item_stride + (int64_t)(u.head0 + r) * (HD + 2);
         float m = -INFINITY, l = 0.0f, x = 0.0f, f, f2;
-        for (int k = 0; k < it->n_parts; k++, part += item_stride) {
-            merge_factors(m, __ldcg(part + HD), f, f2);
-            l = merge_value(l, f, __ldcg(part + HD + 1), f2);
-            x = merge_value(x, f, __ldcg(part + d), f2);
+        for (int k = 0; k < n; k += 8) { /* loads first: each is a trip to L2 */
+            float m2[8], l2[8], x2[8];
+#pragma unroll
+            for (int j = 0; j < 8; j++) {
+                const float *from = part + min(k + j, n - 1) * item_stride;
+                m2[j] = __ldcg(from + HD), l2[j] = __ldcg(from + HD + 1), x2[j] = __ldcg(from + d);
+            }
+#pragma unroll
+            for (int j = 0; j < 8; j++) {
+                if (k + j >= n) break;
+                merge_factors(m, m2[j], f, f2);
+                l = merge_value(l, f, l2[j], f2);
+                x = merge_value(x, f, x2[j], f2);
+            }
         }
-        a.out[(int64_t)it->row * a.out_stride + (u.head0 + r) * HD + d] = f_bf16(x * (1.0f / l));
+        a.out[(int64_t)u.row * a.out_stride + (u.head0 + r) * HD + d] = f_bf16(x * (1.0f / l));
     }
 }
 
@@ -121,7 +212,7 @@ static __device__ __forceinline__ void finish(const struct kattn &a, const struc
     if (it->n_parts == 1) {
         for (int i = threadIdx.x; i < u.n_rows * HD; i += WARPS * 32) {
             int r = i / HD, d = i % HD;
-            a.out[(int64_t)it->row * a.out_stride + (u.head0 + r) * HD + d] =
+            a.out[(int64_t)u.row * a.out_stride + (u.head0 + r) * HD + d] =
                 f_bf16(sm.total[r][d] * (1.0f / sm.total_ml[turn][r][1]));
         }
         return;
@@ -144,48 +235,82 @@ static __device__ __forceinline__ void finish(const struct kattn &a, const struc
     merge_parts<HD>(a, u);
 }
 
-template <int HD> static __global__ void __launch_bounds__(WARPS * 32, 2) decode_kernel(struct kattn a)
+template <int HD> static __global__ void __launch_bounds__(WARPS * 32, 1) decode_kernel(struct kattn a)
 {
-    extern __shared__ __align__(16) char raw[];
+    extern __shared__ __align__(128) char raw[];
     struct decode_smem<HD> &sm = *(struct decode_smem<HD> *)raw;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    int group = a.n_heads / a.n_kv_heads, tiles = (group + 15) / 16;
+    int tiles = (a.n_heads / a.n_kv_heads + 15) / 16, i = blockIdx.x;
+    uint16_t *ks = sm.k[is_staged<HD> ? warp : 0], *vs = sm.v[is_staged<HD> ? warp : 0];
+    uint32_t phase = 0;
+    struct unit u, next;
+    if (lane < 2) asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(smem_at(&sm.bar[warp][lane])) : "memory");
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    __syncwarp();
     pdl_next();
     pdl_wait();
-    int n_units = a.b->n_items * a.n_kv_heads * tiles;
-    for (int i = blockIdx.x; i < n_units; i += gridDim.x) {
-        struct unit u;
-        u.index = i / (a.n_kv_heads * tiles);
-        u.item = &a.b->items[u.index];
-        u.kv_head = i / tiles % a.n_kv_heads;
-        u.head0 = u.kv_head * group + i % tiles * 16;
-        u.n_rows = min(16, group - i % tiles * 16);
-        u.hi = a.b->pos[u.item->row];
-        u.lo = first_seen(u.hi, a.window);
-        struct qfrag<HD> q;
-        const uint16_t *row = a.q + (int64_t)u.item->row * a.q_stride + u.head0 * HD;
-        load_lane<HD>(q.a, row + g * HD, t, g < u.n_rows);
-        load_lane<HD>(q.b, row + (g + 8) * HD, t, g + 8 < u.n_rows);
-        for (int k = threadIdx.x; k < 16 * HD; k += WARPS * 32) sm.total[k / HD][k % HD] = 0.0f;
-        if (threadIdx.x < 16) sm.total_ml[0][threadIdx.x][0] = -INFINITY, sm.total_ml[0][threadIdx.x][1] = 0.0f;
-        int turn = 0;
-        for (int c = u.item->chunk; c < u.item->chunk + u.item->n; c++) {
-            int base = c * ATTN_CHUNK + warp * ATTN_BLOCK;
-            if ((c + 1) * ATTN_CHUNK <= u.lo) continue;
-            if (base <= u.hi && base + ATTN_BLOCK > u.lo) {
-                decode_block<HD>(a, u, q, base, lane, &sm.ml[warp][0][0], &sm.acc[warp][0][0]);
-            } else if (lane < 16) {
-                sm.ml[warp][lane][0] = -INFINITY, sm.ml[warp][lane][1] = 0.0f;
-                for (int d = 0; d < HD; d++) sm.acc[warp][lane][d] = 0.0f;
+    int n_units = a.b->n_items * a.n_kv_heads * tiles, turn = 0;
+    if (!find_unit(a, i, n_units, tiles, u)) return;
+    if (is_staged<HD> && is_active(u, warp)) {
+        fetch<HD>(a, u, a.k, ks, &sm.bar[warp][0], warp, lane);
+        fetch<HD>(a, u, a.v, vs, &sm.bar[warp][1], warp, lane);
+    }
+    struct qfrag<HD> q;
+    bool is_first = true;
+    for (;;) {
+        if (is_first) {
+            const uint16_t *row = a.q + (int64_t)u.row * a.q_stride + u.head0 * HD;
+            load_lane<HD>(q.a, row + g * HD, t, g < u.n_rows);
+            load_lane<HD>(q.b, row + (g + 8) * HD, t, g + 8 < u.n_rows);
+            for (int k = threadIdx.x; k < u.n_rows * HD; k += WARPS * 32) sm.total[k / HD][k % HD] = 0.0f;
+            if (threadIdx.x < 16) sm.total_ml[turn][threadIdx.x][0] = -INFINITY, sm.total_ml[turn][threadIdx.x][1] = 0.0f;
+        }
+        bool is_done = u.chunk + 1 == u.end, has_next = true;
+        next = u;
+        if (!is_done) next.chunk++;
+        else has_next = find_unit(a, i + gridDim.x, n_units, tiles, next);
+        bool fetches = is_staged<HD> && has_next && is_active(next, warp);
+        if (is_active(u, warp)) {
+            int base = u.chunk * ATTN_CHUNK + warp * ATTN_BLOCK;
+            const int lo[2] = {u.lo, u.lo}, hi[2] = {u.hi, u.hi};
+            float s[8][4], m[2], l[2];
+            uint32_t p[2][2][4];
+            if (is_staged<HD>) bar_wait(&sm.bar[warp][0], phase);
+            block_scores<HD>(a, u, q, ks, base, lane, s);
+            __syncwarp(); /* all have read k */
+            if (fetches) fetch<HD>(a, next, a.k, ks, &sm.bar[warp][0], warp, lane);
+            softmax_block(s, base, t, lo, hi, a.scale, m, l, p);
+            if (t == 0) {
+                sm.ml[warp][g][0] = m[0], sm.ml[warp][g][1] = l[0];
+                sm.ml[warp][g + 8][0] = m[1], sm.ml[warp][g + 8][1] = l[1];
             }
-            __syncthreads();
+            if (is_staged<HD>) bar_wait(&sm.bar[warp][1], phase);
+            block_values<HD>(a, u, vs, base, lane, p, &sm.acc[warp][0][0]);
+            __syncwarp();
+            if (fetches) fetch<HD>(a, next, a.v, vs, &sm.bar[warp][1], warp, lane);
+            phase ^= 1;
+        } else {
+            if (fetches) {
+                fetch<HD>(a, next, a.k, ks, &sm.bar[warp][0], warp, lane);
+                fetch<HD>(a, next, a.v, vs, &sm.bar[warp][1], warp, lane);
+            }
+            if (lane < 16) sm.ml[warp][lane][0] = -INFINITY, sm.ml[warp][lane][1] = 0.0f;
+            for (int k = lane; k < u.n_rows * HD; k += 32) sm.acc[warp][k / HD][k % HD] = 0.0f;
+        }
+        __syncthreads();
+        if ((u.chunk + 1) * ATTN_CHUNK > u.lo) {
             merge_chunk<HD>(sm, u.n_rows, turn);
             turn ^= 1;
             __syncthreads();
         }
-        __syncthreads();
-        finish<HD>(a, u, sm, turn);
-        __syncthreads();
+        if (is_done) {
+            finish<HD>(a, u, sm, turn);
+            __syncthreads();
+            if (!has_next) return;
+            i += gridDim.x;
+        }
+        is_first = is_done;
+        u = next;
     }
 }
 

@@ -47,7 +47,7 @@ template <int HD> static __device__ __forceinline__ void stage_kv(const struct k
         bool is_in = pos < s.end;
         int64_t page = is_in ? s.pages[pos / size] : 0;
         cp_async16(v + d * shape<HD>::v_pitch + i / HD * 16,
-                   a.v + ((page * a.n_kv_heads + s.kv_head) * HD + d) * size + pos % size, is_in);
+                   a.v + ((page * a.n_kv_heads + s.kv_head) * size + pos % size / 16 * 16) * HD + d * 16 + pos % 16, is_in);
     }
     cp_async_commit();
 }

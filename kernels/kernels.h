@@ -80,7 +80,7 @@ struct kattn {
     const struct kbatch *b;
     const uint16_t *q; /* rows of [q heads | k heads | v heads] */
     uint16_t *out;
-    const uint16_t *k, *v; /* pages: k [page][kv head][token][dim], v [page][kv head][dim][token] */
+    const uint16_t *k, *v; /* pages: k [page][kv head][token][dim], v [page][kv head][token / 16][dim][token % 16] */
     float *partial;        /* [items, n_heads, head_dim + 2] */
     int32_t *counters;     /* [items * n_heads], zero between launches */
     int32_t q_stride, out_stride, n_heads, n_kv_heads, head_dim, window;

@@ -3,9 +3,9 @@
  * what:     for q and k heads: optional RMS norm over head_dim, then (a, b) -> (a cos - b sin, b cos + a sin) with
  *           b = half a rotary_dim after a, angle = pos * freq[i], cos and sin times mscale; k and v go to pages
  * shapes:   qkv rows [n_heads | n_kv | n_kv] x head_dim bf16, rotated in place; k pages [page][kv head][token][dim],
- *           v pages [page][kv head][dim][token]: attention then loads both 16 bytes at a time in the order of its
- *           tensor-core fragments, without shared memory
- * launch:   a block a token, a warp a head, 8 warps
+ *           v pages [page][kv head][group of 16 tokens][dim][token]: 16 tokens of a head are one run of bytes in both,
+ *           and both load 16 bytes at a time in the order of tensor-core fragments
+ * launch:   a block of 8 warps a token and 8 heads, a warp a head
  * assumes:  head_dim <= 256 and even
  * numerics: f32; the angle is rounded to f32, its sine and cosine are to 2 ulp; results rounded to bf16 once
  * source:   Su 2021 (RoFormer), rotate-half form; yarn and the others arrive as a table of frequencies
@@ -24,7 +24,7 @@ static __device__ void write_kv(const struct krope &r, int t, int head, const fl
 #pragma unroll
     for (int j = 0; j < LANE_VALUES; j++) {
         int i = lane + 32 * j;
-        if (i < r.head_dim) base[is_k ? off * r.head_dim + i : (int64_t)i * size + off] = f_bf16(v[j]);
+        if (i < r.head_dim) base[is_k ? off * r.head_dim + i : off / 16 * 16 * r.head_dim + i * 16 + off % 16] = f_bf16(v[j]);
     }
 }
 
@@ -44,7 +44,8 @@ static __global__ void __launch_bounds__(WARPS * 32) rope_kernel(struct krope r)
         cs[half + threadIdx.x] = s * r.mscale;
     }
     __syncthreads();
-    for (int head = warp; head < r.n_heads + 2 * r.n_kv_heads; head += WARPS) {
+    int head = blockIdx.y * WARPS + warp;
+    if (head < r.n_heads + 2 * r.n_kv_heads) {
         uint16_t *row = r.qkv + (int64_t)t * r.stride + head * r.head_dim;
         bool is_v = head >= r.n_heads + r.n_kv_heads;
         const float *w = is_v ? nullptr : head < r.n_heads ? r.q_norm : r.k_norm;
@@ -75,7 +76,7 @@ static __global__ void __launch_bounds__(WARPS * 32) rope_kernel(struct krope r)
         }
         if (head >= r.n_heads) {
             write_kv(r, t, head, v, lane);
-            continue;
+            return;
         }
 #pragma unroll
         for (int j = 0; j < LANE_VALUES; j++)
@@ -85,5 +86,6 @@ static __global__ void __launch_bounds__(WARPS * 32) rope_kernel(struct krope r)
 
 extern "C" int k_rope_kv(cudaStream_t stream, const struct krope *r, int32_t n_rows)
 {
-    return launch(rope_kernel, dim3(n_rows), WARPS * 32, 0, stream, *r);
+    int heads = r->n_heads + 2 * r->n_kv_heads;
+    return launch(rope_kernel, dim3(n_rows, (heads + WARPS - 1) / WARPS), WARPS * 32, 0, stream, *r);
 }

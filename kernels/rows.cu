@@ -62,8 +62,14 @@ static __global__ void __launch_bounds__(THREADS) norm_kernel(uint16_t *dst, S *
                                                               const float *w, int cols, float eps)
 {
     __shared__ float at[32];
-    float held[HELD][8], sum = 0.0f;
+    float held[HELD][8], weights[HELD][8], sum = 0.0f;
+    bool is_held = cols <= THREADS * 8 * HELD;
     pdl_next();
+#pragma unroll
+    for (int j = 0; j < HELD; j++) { /* nobody writes these: they come while the kernel before drains */
+        int i = (j * THREADS + threadIdx.x) * 8;
+        if (w && is_held && i < cols) load8(w + i, weights[j]);
+    }
     pdl_wait();
     S *x = src + (int64_t)blockIdx.x * cols;
     const uint16_t *a = ADD ? add + (int64_t)blockIdx.x * cols : nullptr;
@@ -85,16 +91,16 @@ static __global__ void __launch_bounds__(THREADS) norm_kernel(uint16_t *dst, S *
     if (ADD && !w) return;
     float scale = rsqrtf(block_sum(sum, at) / (float)cols + eps);
     uint16_t *y = dst + (int64_t)blockIdx.x * cols;
-    bool is_held = cols <= THREADS * 8 * HELD;
     for (int base = 0; base < cols; base += THREADS * 8 * HELD) {
 #pragma unroll
         for (int j = 0; j < HELD; j++) {
             int i = base + (j * THREADS + threadIdx.x) * 8;
             if (i >= cols) break;
-            float g[8];
-            if (!is_held) load8(x + i, held[j]);
-            load8(w + i, g);
-            for (int k = 0; k < 8; k++) held[j][k] = held[j][k] * scale * g[k];
+            if (!is_held) {
+                load8(x + i, held[j]);
+                load8(w + i, weights[j]);
+            }
+            for (int k = 0; k < 8; k++) held[j][k] = held[j][k] * scale * weights[j][k];
             store8(y + i, held[j]);
         }
     }

@@ -1,9 +1,9 @@
 /* cuda_lt.c - cuBLASLt for products of many rows: found at run time, never needed.
  *
- * The algorithm is chosen once a weight shape, for TYPICAL_ROWS rows, and used for any number of rows that it can do:
- * its tiles walk k in an order that does not depend on the batch. Split-k and stream-k are ruled out for that reason.
- * Its sums differ in the last bits from our own kernel's, which runs up to LINEAR_OWN_ROWS rows: a row's bits depend
- * on which side of that the step lies.
+ * The algorithm is chosen once a weight shape and band of rows, and used for any number of rows of the band that it can
+ * do: its tiles walk k in an order that does not depend on the batch, and a split of k is fixed with it. Its sums differ
+ * in the last bits from our own kernel's, which runs up to LINEAR_OWN_ROWS rows, and may from the other band's: a row's
+ * bits depend on which of the three the step falls into, on nothing else.
  */
 #include <cublasLt.h>
 #include <dlfcn.h>
@@ -12,7 +12,13 @@
 #include "backend/cuda_dev.h"
 #include "base/log.h"
 
-enum { TYPICAL_ROWS = 2048, SHAPES_MAX = 64, CANDIDATES = 16 };
+enum { SHAPES_MAX = 64, CANDIDATES = 16 };
+/* Bands: up to `rows`, with the algorithm that suits `typical` rows. */
+enum { BANDS = 2 };
+static const struct {
+    int64_t rows, typical;
+} bands[BANDS] = {{512, 256}, {INT64_MAX, 4096}};
+
 static const size_t workspace_bytes = (size_t)32 << 20;
 
 #define LT_FUNCTIONS(X)                                                                                                \
@@ -23,7 +29,7 @@ static const size_t workspace_bytes = (size_t)32 << 20;
 
 struct shape {
     int64_t n, k, stride;
-    int32_t is_f32;
+    int32_t is_f32, band;
     cublasLtMatmulAlgo_t algo;
 };
 
@@ -110,14 +116,14 @@ static bool best_algo(struct lt *lt, const struct layouts *o, cublasLtMatmulAlgo
 {
     cublasLtMatmulPreference_t p = NULL;
     cublasLtMatmulHeuristicResult_t found[CANDIDATES];
-    uint32_t no_split = CUBLASLT_REDUCTION_SCHEME_NONE;
+    uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE; /* in f32, in order */
     int n = 0;
     bool is_set = lt->cublasLtMatmulPreferenceCreate(&p) == CUBLAS_STATUS_SUCCESS &&
                   lt->cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                                            &workspace_bytes, sizeof workspace_bytes) ==
                       CUBLAS_STATUS_SUCCESS &&
-                  lt->cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &no_split,
-                                                           sizeof no_split) == CUBLAS_STATUS_SUCCESS &&
+                  lt->cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions,
+                                                           sizeof reductions) == CUBLAS_STATUS_SUCCESS &&
                   lt->cublasLtMatmulAlgoGetHeuristic(lt->handle, lt->desc, o->w, o->x, o->y, o->y, p, CANDIDATES, found,
                                                      &n) == CUBLAS_STATUS_SUCCESS;
     if (p) lt->cublasLtMatmulPreferenceDestroy(p);
@@ -130,14 +136,17 @@ static bool best_algo(struct lt *lt, const struct layouts *o, cublasLtMatmulAlgo
 static const cublasLtMatmulAlgo_t *shape_algo(struct lt *lt, const struct klinear *l)
 {
     struct layouts o;
+    int band = 0;
+    while (l->m > bands[band].rows) band++;
     for (int i = 0; i < lt->n_shapes; i++) {
         const struct shape *s = &lt->shape[i];
-        if (s->n == l->n && s->k == l->k && s->stride == l->y_stride && s->is_f32 == l->is_f32) return &s->algo;
+        if (s->n == l->n && s->k == l->k && s->stride == l->y_stride && s->is_f32 == l->is_f32 && s->band == band)
+            return &s->algo;
     }
     if (lt->n_shapes == SHAPES_MAX) return NULL;
     struct shape *s = &lt->shape[lt->n_shapes];
-    *s = (struct shape){.n = l->n, .k = l->k, .stride = l->y_stride, .is_f32 = l->is_f32};
-    bool ok = open_layouts(lt, &o, l, TYPICAL_ROWS) && best_algo(lt, &o, &s->algo);
+    *s = (struct shape){.n = l->n, .k = l->k, .stride = l->y_stride, .is_f32 = l->is_f32, .band = band};
+    bool ok = open_layouts(lt, &o, l, bands[band].typical) && best_algo(lt, &o, &s->algo);
     close_layouts(lt, &o);
     if (!ok) return NULL;
     lt->n_shapes++;
