@@ -33,21 +33,31 @@ template <int HD> static __device__ __forceinline__ void load_lane(uint4 *to, co
     }
 }
 
+/* Scores of 4 tiles, 32 positions: `row` is the lane's first key, tile j's is 2 j rows of `pitch` elements after it.
+ * Products of different tiles take turns, since one on the same sums must wait for the one before. */
 template <int HD>
-static __device__ __forceinline__ void score_tile(float s[4], const struct qfrag<HD> &q, const uint4 *k)
+static __device__ __forceinline__ void score_tiles(float s[4][4], const struct qfrag<HD> &q, const uint16_t *row, int pitch, int t)
 {
-    s[0] = s[1] = s[2] = s[3] = 0.0f;
 #pragma unroll
-    for (int c = 0; c < (HD + 31) / 32; c++) {
-        mma16816(s, q.a[c].x, q.b[c].x, q.a[c].y, q.b[c].y, k[c].x, k[c].y);
-        if (c < HD / 32) mma16816(s, q.a[c].z, q.b[c].z, q.a[c].w, q.b[c].w, k[c].z, k[c].w);
+    for (int j = 0; j < 4; j++) s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0.0f;
+#pragma unroll
+    for (int c = 0; c < HD / 32; c++) {
+        uint4 k[4];
+#pragma unroll
+        for (int j = 0; j < 4; j++) k[j] = *(const uint4 *)(row + 2 * j * pitch + 32 * c + 8 * t);
+#pragma unroll
+        for (int j = 0; j < 4; j++) mma16816(s[j], q.a[c].x, q.b[c].x, q.a[c].y, q.b[c].y, k[j].x, k[j].y);
+#pragma unroll
+        for (int j = 0; j < 4; j++) mma16816(s[j], q.a[c].z, q.b[c].z, q.a[c].w, q.b[c].w, k[j].z, k[j].w);
     }
-}
-
-/* Position of a tile's column within the block. */
-static __device__ __forceinline__ int score_position(int j, int n)
-{
-    return 32 * (j / 4) + 8 * (n / 2) + 2 * (j % 4) + (n & 1);
+    if (HD % 32) {
+        const int c = HD / 32;
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            uint2 k = *(const uint2 *)(row + 2 * j * pitch + 32 * c + 4 * t);
+            mma16816(s[j], q.a[c].x, q.b[c].x, q.a[c].y, q.b[c].y, k.x, k.y);
+        }
+    }
 }
 
 static __device__ __forceinline__ float fast_exp2(float x)
@@ -102,11 +112,22 @@ static __device__ __forceinline__ void softmax_block(float s[8][4], int base, in
         }
 }
 
-/* acc of 8 dims += weights . v of half h. */
-static __device__ __forceinline__ void value_tile(float acc[4], const uint32_t p[2][4], const uint4 &v)
+/* Tiles of 8 dims that take turns. */
+template <int HD> static constexpr int value_group = HD / 8 % 4 ? 2 : 4;
+
+/* acc of N tiles = weights . v of both halves; v[tile][half] are the lane's 8 tokens of its dim. */
+template <int N>
+static __device__ __forceinline__ void value_tiles(float acc[N][4], const uint32_t p[2][2][4], const uint4 v[N][2])
 {
-    mma16816(acc, p[0][0], p[0][1], p[0][2], p[0][3], v.x, v.y);
-    mma16816(acc, p[1][0], p[1][1], p[1][2], p[1][3], v.z, v.w);
+#pragma unroll
+    for (int n = 0; n < N; n++) acc[n][0] = acc[n][1] = acc[n][2] = acc[n][3] = 0.0f;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+#pragma unroll
+        for (int n = 0; n < N; n++) mma16816(acc[n], p[h][0][0], p[h][0][1], p[h][0][2], p[h][0][3], v[n][h].x, v[n][h].y);
+#pragma unroll
+        for (int n = 0; n < N; n++) mma16816(acc[n], p[h][1][0], p[h][1][1], p[h][1][2], p[h][1][3], v[n][h].z, v[n][h].w);
+    }
 }
 
 /* How two answers join: the first one's and the second one's factor; m becomes the joint maximum. */

@@ -117,12 +117,8 @@ static __device__ __forceinline__ void block_scores(const struct kattn &a, const
     int g = lane / 4, t = lane % 4;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-        const uint16_t *row = group_of<HD>(a, u, staged, a.k, base, 2 * h + g / 4) + g / 2 % 2 * 8 * HD;
-        uint4 k[4][(HD + 31) / 32];
-#pragma unroll
-        for (int j = 0; j < 4; j++) load_lane<HD>(k[j], row + (2 * j + (g & 1)) * HD, t, true);
-#pragma unroll
-        for (int j = 0; j < 4; j++) score_tile<HD>(s[4 * h + j], q, k[j]);
+        const uint16_t *row = group_of<HD>(a, u, staged, a.k, base, 2 * h + g / 4) + (g / 2 % 2 * 8 + (g & 1)) * HD;
+        score_tiles<HD>(s + 4 * h, q, row, HD, t);
     }
 }
 
@@ -138,17 +134,25 @@ static __device__ __forceinline__ void block_values(const struct kattn &a, const
         v[h] = group_of<HD>(a, u, staged, a.v, base, 2 * h + t / 2) + t % 2 * 8 + g * GROUP;
         n_valid[h] = u.hi + 1 - (base + 32 * h + 8 * t);
     }
+    enum { N = value_group<HD> };
 #pragma unroll
-    for (int d = 0; d < HD / 8; d++) {
-        float acc[4] = {0, 0, 0, 0};
+    for (int d = 0; d < HD / 8; d += N) {
+        float acc[N][4];
+        uint4 x[N][2];
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            uint4 x = *(const uint4 *)(v[h] + d * 8 * GROUP);
-            if (n_valid[h] < 8) x = clear_tokens(x, n_valid[h]);
-            value_tile(acc, p[h], x);
+        for (int n = 0; n < N; n++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                x[n][h] = *(const uint4 *)(v[h] + (d + n) * 8 * GROUP);
+                if (n_valid[h] < 8) x[n][h] = clear_tokens(x[n][h], n_valid[h]);
+            }
+        value_tiles<N>(acc, p, x);
+#pragma unroll
+        for (int n = 0; n < N; n++) {
+            float *to = acc_out + (d + n) * 8 + 2 * t;
+            if (g < u.n_rows) *(float2 *)(to + g * HD) = make_float2(acc[n][0], acc[n][1]);
+            if (g + 8 < u.n_rows) *(float2 *)(to + (g + 8) * HD) = make_float2(acc[n][2], acc[n][3]);
         }
-        if (g < u.n_rows) *(float2 *)(acc_out + g * HD + d * 8 + 2 * t) = make_float2(acc[0], acc[1]);
-        if (g + 8 < u.n_rows) *(float2 *)(acc_out + (g + 8) * HD + d * 8 + 2 * t) = make_float2(acc[2], acc[3]);
     }
 }
 
@@ -248,13 +252,16 @@ template <int HD> static __global__ void __launch_bounds__(WARPS * 32, 1) decode
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     __syncwarp();
     pdl_next();
-    pdl_wait();
+    /* The batch was there before the step began, and all positions but the newest before it too. */
     int n_units = a.b->n_items * a.n_kv_heads * tiles, turn = 0;
     if (!find_unit(a, i, n_units, tiles, u)) return;
+    bool is_old = u.chunk * ATTN_CHUNK + (warp + 1) * ATTN_BLOCK <= u.hi;
+    if (!is_old) pdl_wait();
     if (is_staged<HD> && is_active(u, warp)) {
         fetch<HD>(a, u, a.k, ks, &sm.bar[warp][0], warp, lane);
         fetch<HD>(a, u, a.v, vs, &sm.bar[warp][1], warp, lane);
     }
+    if (is_old) pdl_wait();
     struct qfrag<HD> q;
     bool is_first = true;
     for (;;) {

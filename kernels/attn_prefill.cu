@@ -70,22 +70,25 @@ static __device__ __forceinline__ void prefill_block(const struct qfrag<HD> &q, 
     int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     float s[8][4];
 #pragma unroll
-    for (int j = 0; j < 8; j++) {
-        uint4 kf[(HD + 31) / 32];
-        load_lane<HD>(kf, (const uint16_t *)(k + score_position(j, g) * shape<HD>::k_pitch), t, true);
-        score_tile<HD>(s[j], q, kf);
+    for (int h = 0; h < 2; h++) {
+        const char *row = k + (32 * h + 8 * (g / 2) + (g & 1)) * shape<HD>::k_pitch;
+        score_tiles<HD>(s + 4 * h, q, (const uint16_t *)row, shape<HD>::k_pitch / 2, t);
     }
     softmax_block(s, base, t, lo, hi, scale, m, l, p);
 }
 
-/* One tile of 8 dims of a block's values. */
-template <int HD> static __device__ __forceinline__ void block_values(float acc[4], const char *v, int d, const uint32_t p[2][2][4])
+/* N tiles of 8 dims of a block's values. */
+template <int HD, int N>
+static __device__ __forceinline__ void block_values(float acc[N][4], const char *v, int d, const uint32_t p[2][2][4])
 {
     int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    acc[0] = acc[1] = acc[2] = acc[3] = 0.0f;
+    uint4 x[N][2];
 #pragma unroll
-    for (int h = 0; h < 2; h++)
-        value_tile(acc, p[h], *(const uint4 *)(v + (d * 8 + g) * shape<HD>::v_pitch + h * 64 + t * 16));
+    for (int n = 0; n < N; n++)
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+            x[n][h] = *(const uint4 *)(v + ((d + n) * 8 + g) * shape<HD>::v_pitch + h * 64 + t * 16);
+    value_tiles<N>(acc, p, x);
 }
 
 template <int HD> static __global__ void __launch_bounds__(shape<HD>::warps * 32, 1) prefill_kernel(struct kattn a)
@@ -154,14 +157,16 @@ template <int HD> static __global__ void __launch_bounds__(shape<HD>::warps * 32
                 merge_factors(cm[r], m[r], f[r], f2[r]);
                 cl[r] = merge_value(cl[r], f[r], l[r], f2[r]);
             }
+            enum { N = value_group<HD> };
 #pragma unroll
-            for (int d = 0; d < S::tiles; d++) {
-                float acc[4];
-                block_values<HD>(acc, v, d, p);
+            for (int d = 0; d < S::tiles; d += N) {
+                float acc[N][4];
+                block_values<HD, N>(acc, v, d, p);
 #pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    float *at = S::sum_in_smem ? &chunk_smem[(d * 4 + e) * 32] : &chunk[S::sum_in_smem ? 0 : d][e];
-                    *at = merge_value(*at, f[e / 2], acc[e], f2[e / 2]);
+                for (int i = 0; i < N * 4; i++) {
+                    int n = i / 4, e = i % 4;
+                    float *at = S::sum_in_smem ? &chunk_smem[((d + n) * 4 + e) * 32] : &chunk[S::sum_in_smem ? 0 : d + n][e];
+                    *at = merge_value(*at, f[e / 2], acc[n][e], f2[e / 2]);
                 }
             }
         }

@@ -2,8 +2,8 @@
  *
  * what:     y[m][n] = sum over k of x[m][k] w[n][k], + bias[n]
  * shapes:   w [n, k] bf16 row-major, x [m, k] bf16, y [m, n] bf16 or f32
- * launch:   m <= 8: a block of 8 warps for 16 rows of w, warp s taking slice s of k; or of 4 warps, two slices each.
- *           m > 8: a cluster of 8 blocks for 128 rows, block s taking slice s, 4 warps of 32 rows and up to 128 rows
+ * launch:   m <= 8: a block of 8 warps for 16 rows of w, warp s taking slice s of k.
+ *           m > 8: a cluster of 8 blocks for 128 rows, block s taking slice s, 4 warps of 32 rows and up to 64 rows
  *           of x through shared memory; sums meet in distributed shared memory. More rows of x: grid.z.
  * assumes:  k a multiple of 8; rows 16-byte aligned
  * numerics: bf16 products, f32 sums by mma.m16n8k16 in ascending k (within 32 columns in one fixed permutation,
@@ -18,9 +18,9 @@
 
 namespace cg = cooperative_groups;
 
-enum { STEP = 128, PIECES = STEP / 32, ONE_WAVE = 2 * 132 /* blocks of 8 warps on an H100 or H200 */ };
-/* Of the tiled kernel: rows of x lie 64 bytes modulo 128 apart, which spreads a lane quarter over all banks. */
-enum { TILE_WARPS = 4, TILE_STEP = 64, TILE_PIECES = 2, TILE_ROWS = 128, X_PITCH = TILE_STEP * 2 + 64, X_STAGES = 4 };
+enum { W = LINEAR_SLICES, ONE_WAVE = 2 * 132 /* blocks of 8 warps on an H100 or H200 */ };
+/* Of the tiled kernel: rows lie 64 bytes modulo 128 apart, which spreads a lane quarter over all banks. */
+enum { TILE_WARPS = 4, TILE_STEP = 64, TILE_PIECES = 2, TILE_ROWS = 128, PITCH = TILE_STEP * 2 + 64, STAGES = 3 };
 
 static __host__ __device__ __forceinline__ int slice_length(int64_t k)
 {
@@ -43,10 +43,14 @@ static __device__ __forceinline__ void load_w(struct wfrag<N> &f, const uint16_t
     }
 }
 
-static __device__ __forceinline__ void mma_piece(float c[4], const uint4 &a, const uint4 &b, const uint4 &x)
+/* The two products of 32 columns; the low one comes first. */
+template <int N> static __device__ __forceinline__ void mma_low(float c[4], const struct wfrag<N> &w, int i, const uint4 &x)
 {
-    mma16816(c, a.x, b.x, a.y, b.y, x.x, x.y);
-    mma16816(c, a.z, b.z, a.w, b.w, x.z, x.w);
+    mma16816(c, w.a[i].x, w.b[i].x, w.a[i].y, w.b[i].y, x.x, x.y);
+}
+template <int N> static __device__ __forceinline__ void mma_high(float c[4], const struct wfrag<N> &w, int i, const uint4 &x)
+{
+    mma16816(c, w.a[i].z, w.b[i].z, w.a[i].w, w.b[i].w, x.z, x.w);
 }
 
 template <typename OUT> static __device__ __forceinline__ void store_y(OUT *y, float v);
@@ -60,67 +64,66 @@ static __device__ __forceinline__ void load_x(uint4 (&x)[N], const uint16_t *row
     for (int i = 0; i < N; i++) x[i] = k + 32 * i < end ? *(const uint4 *)(row + k + 32 * i) : make_uint4(0, 0, 0, 0);
 }
 
-/* W warps share the slices. Eight of them where blocks are few; four where eight would leave a second, short wave. */
-template <int W, typename OUT>
-static __global__ void __launch_bounds__(W * 32, 16 / W) few_kernel(struct klinear l)
+/* A warp a slice. Steps of 128 columns hide latency best; of 64, where a third block an SM saves a second, short wave. */
+template <int PIECES, typename OUT>
+static __global__ void __launch_bounds__(W * 32, PIECES > 2 ? 2 : 3) few_kernel(struct klinear l)
 {
-    __shared__ float part[LINEAR_SLICES][8][17];
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, K = (int)l.k;
+    __shared__ float part[W][8][17];
+    enum { STEP = PIECES * 32 };
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     int64_t row0 = (int64_t)blockIdx.x * 16, last = l.n - 1;
-    int len = slice_length(l.k);
+    int len = slice_length(l.k), k = warp * len, end = min((int)l.k, k + len), wend = end - 8 * t, xend = g < l.m ? wend : 0;
     const uint16_t *ra = l.w + min(row0 + g, last) * l.k + 8 * t, *rb = l.w + min(row0 + g + 8, last) * l.k + 8 * t;
-    const uint16_t *rx = l.x + (int64_t)g * l.k + 8 * t;
+    const uint16_t *rx = l.x + (int64_t)g * l.k + 8 * t; /* a lane's columns start 8t later, hence wend */
     struct wfrag<PIECES> w, next;
     uint4 x[PIECES], xnext[PIECES];
-    load_w(w, ra, rb, warp * len, min(K, (warp + 1) * len) - 8 * t); /* a lane's columns start 8t later */
+    float c[4] = {0, 0, 0, 0};
+    load_w(w, ra, rb, k, wend);
     pdl_next();
     pdl_wait();
-    load_x(x, rx, warp * len, g < l.m ? min(K, (warp + 1) * len) - 8 * t : 0);
+    load_x(x, rx, k, xend);
+    for (; k < end; k += STEP) {
+        load_w(next, ra, rb, k + STEP, wend);
+        load_x(xnext, rx, k + STEP, xend);
 #pragma unroll
-    for (int s = warp; s < LINEAR_SLICES; s += W) {
-        float c[4] = {0, 0, 0, 0};
-        int end = min(K, (s + 1) * len), after = (s + W) * len, after_end = s + W < LINEAR_SLICES ? min(K, after + len) : 0;
-        for (int k = s * len; k < end; k += STEP) {
-            int kn = k + STEP < end ? k + STEP : after, en = (k + STEP < end ? end : after_end) - 8 * t;
-            load_w(next, ra, rb, kn, en);
-            load_x(xnext, rx, kn, g < l.m ? en : 0);
-#pragma unroll
-            for (int i = 0; i < PIECES; i++) mma_piece(c, w.a[i], w.b[i], x[i]);
-            w = next;
-#pragma unroll
-            for (int i = 0; i < PIECES; i++) x[i] = xnext[i];
+        for (int i = 0; i < PIECES; i++) {
+            mma_low(c, w, i, x[i]);
+            mma_high(c, w, i, x[i]);
         }
-        part[s][2 * t][g] = c[0];
-        part[s][2 * t + 1][g] = c[1];
-        part[s][2 * t][g + 8] = c[2];
-        part[s][2 * t + 1][g + 8] = c[3];
+        w = next;
+#pragma unroll
+        for (int i = 0; i < PIECES; i++) x[i] = xnext[i];
     }
+    part[warp][2 * t][g] = c[0];
+    part[warp][2 * t + 1][g] = c[1];
+    part[warp][2 * t][g + 8] = c[2];
+    part[warp][2 * t + 1][g + 8] = c[3];
     __syncthreads();
     int r = threadIdx.x % 16, m = threadIdx.x / 16;
-    if (m >= l.m || m >= 8 || row0 + r > last) return;
+    if (m >= l.m || row0 + r > last) return;
     float sum = part[0][m][r];
     for (int s = 1; s < LINEAR_SLICES; s++) sum += part[s][m][r];
     if (l.bias) sum += l.bias[row0 + r];
     store_y((OUT *)l.y + m * l.y_stride + row0 + r, sum);
 }
 
-template <int NT>
-static __device__ __forceinline__ void stage_x(char *to, const struct klinear &l, int m0, int k, int end)
+/* `rows` rows of 64 columns from k to shared memory; those past n_rows, and columns past end, as zeros. */
+template <int ROWS>
+static __device__ __forceinline__ void stage(char *to, const uint16_t *from, int64_t row0, int64_t n_rows, int64_t cols, int k, int end)
 {
     enum { PER_ROW = TILE_STEP / 8 };
 #pragma unroll
-    for (int j = 0; j < NT * 8 * PER_ROW / (TILE_WARPS * 32); j++) {
-        int i = threadIdx.x + j * TILE_WARPS * 32, m = i / PER_ROW, c = i % PER_ROW * 8;
-        bool is_in = m0 + m < l.m && k + c < end;
-        cp_async16(to + m * X_PITCH + c * 2, is_in ? l.x + (int64_t)(m0 + m) * l.k + k + c : l.x, is_in);
+    for (int j = 0; j < ROWS * PER_ROW / (TILE_WARPS * 32); j++) {
+        int i = threadIdx.x + j * TILE_WARPS * 32, r = i / PER_ROW, c = i % PER_ROW * 8;
+        bool is_in = row0 + r < n_rows && k + c < end;
+        cp_async16(to + r * PITCH + c * 2, is_in ? from + (row0 + r) * cols + k + c : from, is_in);
     }
-    cp_async_commit();
 }
 
 enum { RED_PITCH = TILE_ROWS + 4 };
 template <int NT> static constexpr size_t tile_smem()
 {
-    size_t stages = (size_t)X_STAGES * NT * 8 * X_PITCH, red = (size_t)NT * 8 * RED_PITCH * 4;
+    size_t stages = (size_t)STAGES * (TILE_ROWS + NT * 8) * PITCH, red = (size_t)NT * 8 * RED_PITCH * 4;
     return stages > red ? stages : red;
 }
 
@@ -129,57 +132,76 @@ template <int NT, typename OUT>
 static __device__ __forceinline__ void reduce_tile(const struct klinear &l, float *red, int slice, int64_t tile0, int m0)
 {
     cg::cluster_group cluster = cg::this_cluster();
-    for (int i = threadIdx.x; i < NT * 8 * 16; i += TILE_WARPS * 32) {
-        int m = i / 16, r = slice * 16 + i % 16;
-        if (m0 + m >= l.m || tile0 + r >= l.n) continue;
-        float v[LINEAR_SLICES];
 #pragma unroll
-        for (int s = 0; s < LINEAR_SLICES; s++) v[s] = cluster.map_shared_rank(red, s)[m * RED_PITCH + r];
-        float sum = v[0];
+    for (int j = 0; j < NT * 8 * 4 / (TILE_WARPS * 32) + (NT < 4); j++) {
+        int i = threadIdx.x + j * TILE_WARPS * 32, m = i / 4, r = slice * 16 + i % 4 * 4;
+        if (m >= NT * 8 || m0 + m >= l.m) continue;
+        float4 v[LINEAR_SLICES];
 #pragma unroll
-        for (int s = 1; s < LINEAR_SLICES; s++) sum += v[s];
-        if (l.bias) sum += l.bias[tile0 + r];
-        store_y((OUT *)l.y + (m0 + m) * l.y_stride + tile0 + r, sum);
+        for (int s = 0; s < LINEAR_SLICES; s++) v[s] = *(const float4 *)(cluster.map_shared_rank(red, s) + m * RED_PITCH + r);
+        float sum[4] = {v[0].x, v[0].y, v[0].z, v[0].w};
+#pragma unroll
+        for (int s = 1; s < LINEAR_SLICES; s++) sum[0] += v[s].x, sum[1] += v[s].y, sum[2] += v[s].z, sum[3] += v[s].w;
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            if (tile0 + r + e >= l.n) break;
+            if (l.bias) sum[e] += l.bias[tile0 + r + e];
+            store_y((OUT *)l.y + (m0 + m) * l.y_stride + tile0 + r + e, sum[e]);
+        }
     }
 }
 
 template <int NT, typename OUT>
-static __global__ void __cluster_dims__(LINEAR_SLICES, 1, 1) __launch_bounds__(TILE_WARPS * 32, NT > 8 ? 2 : NT > 4 ? 3 : 4)
+static __global__ void __cluster_dims__(LINEAR_SLICES, 1, 1) __launch_bounds__(TILE_WARPS * 32, NT > 4 ? 3 : 4)
     tile_kernel(struct klinear l)
 {
     extern __shared__ __align__(128) char smem[];
     cg::cluster_group cluster = cg::this_cluster();
     int slice = (int)cluster.block_rank(), warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    int64_t tile0 = (int64_t)(blockIdx.x / LINEAR_SLICES) * TILE_ROWS, row0 = tile0 + warp * 32 + g, last = l.n - 1;
-    int m0 = blockIdx.z * NT * 8, len = slice_length(l.k), k = slice * len, end = min((int)l.k, k + len), wend = end - 8 * t;
-    const uint16_t *row[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) row[i] = l.w + min(row0 + 8 * i, last) * l.k + 8 * t;
-    struct wfrag<TILE_PIECES> w[2], next[2];
+    enum { W_BYTES = TILE_ROWS * PITCH, STAGE = W_BYTES + NT * 8 * PITCH };
+    int64_t tile0 = (int64_t)(blockIdx.x / LINEAR_SLICES) * TILE_ROWS;
+    int m0 = blockIdx.z * NT * 8, len = slice_length(l.k), k = slice * len, end = min((int)l.k, k + len);
     float c[2][NT][4] = {};
-    load_w(w[0], row[0], row[1], k, wend);
-    load_w(w[1], row[2], row[3], k, wend);
+#pragma unroll
+    for (int s = 0; s < STAGES - 1; s++) stage<TILE_ROWS>(smem + s * STAGE, l.w, tile0, l.n, l.k, k + s * TILE_STEP, end);
     pdl_next();
     pdl_wait();
 #pragma unroll
-    for (int s = 0; s < X_STAGES - 1; s++) stage_x<NT>(smem + s * NT * 8 * X_PITCH, l, m0, k + s * TILE_STEP, end);
-    for (int stage = 0; k < end; k += TILE_STEP, stage = (stage + 1) % X_STAGES) {
-        load_w(next[0], row[0], row[1], k + TILE_STEP, wend);
-        load_w(next[1], row[2], row[3], k + TILE_STEP, wend);
-        cp_async_wait<X_STAGES - 2>();
+    for (int s = 0; s < STAGES - 1; s++) {
+        stage<NT * 8>(smem + s * STAGE + W_BYTES, l.x, m0, l.m, l.k, k + s * TILE_STEP, end);
+        cp_async_commit();
+    }
+    for (int at = 0; k < end; k += TILE_STEP, at = (at + 1) % STAGES) {
+        cp_async_wait<STAGES - 2>();
         __syncthreads();
-        stage_x<NT>(smem + (stage + X_STAGES - 1) % X_STAGES * NT * 8 * X_PITCH, l, m0, k + (X_STAGES - 1) * TILE_STEP, end);
-        const char *xs = smem + stage * NT * 8 * X_PITCH + g * X_PITCH + t * 16;
+        char *free_stage = smem + (at + STAGES - 1) % STAGES * STAGE;
+        stage<TILE_ROWS>(free_stage, l.w, tile0, l.n, l.k, k + (STAGES - 1) * TILE_STEP, end);
+        stage<NT * 8>(free_stage + W_BYTES, l.x, m0, l.m, l.k, k + (STAGES - 1) * TILE_STEP, end);
+        cp_async_commit();
+        const char *ws = smem + at * STAGE + (warp * 32 + g) * PITCH + t * 16, *xs = smem + at * STAGE + W_BYTES + g * PITCH + t * 16;
+        struct wfrag<TILE_PIECES> w[2];
 #pragma unroll
         for (int i = 0; i < TILE_PIECES; i++)
 #pragma unroll
-            for (int n = 0; n < NT; n++) {
-                uint4 x = *(const uint4 *)(xs + n * 8 * X_PITCH + i * 64);
-                mma_piece(c[0][n], w[0].a[i], w[0].b[i], x);
-                mma_piece(c[1][n], w[1].a[i], w[1].b[i], x);
+            for (int h = 0; h < 2; h++) {
+                w[h].a[i] = *(const uint4 *)(ws + h * 16 * PITCH + i * 64);
+                w[h].b[i] = *(const uint4 *)(ws + (h * 16 + 8) * PITCH + i * 64);
             }
-        w[0] = next[0];
-        w[1] = next[1];
+#pragma unroll
+        for (int i = 0; i < TILE_PIECES; i++)
+#pragma unroll
+            for (int n = 0; n < NT; n += 2) { /* products on the same sums are kept apart: each waits for the last */
+                uint4 x = *(const uint4 *)(xs + n * 8 * PITCH + i * 64);
+                uint4 y = *(const uint4 *)(xs + (n + 1) * 8 * PITCH + i * 64);
+                mma_low(c[0][n], w[0], i, x);
+                mma_low(c[1][n], w[1], i, x);
+                mma_low(c[0][n + 1], w[0], i, y);
+                mma_low(c[1][n + 1], w[1], i, y);
+                mma_high(c[0][n], w[0], i, x);
+                mma_high(c[1][n], w[1], i, x);
+                mma_high(c[0][n + 1], w[0], i, y);
+                mma_high(c[1][n + 1], w[1], i, y);
+            }
     }
     cp_async_wait<0>();
     __syncthreads();
@@ -216,8 +238,8 @@ template <typename OUT> static int run_few(cudaStream_t stream, const struct kli
 {
     unsigned blocks = (unsigned)((l->n + 15) / 16);
     if (blocks > ONE_WAVE && blocks < 3 * ONE_WAVE)
-        return launch(few_kernel<4, OUT>, dim3(blocks), 4 * 32, 0, stream, *l);
-    return launch(few_kernel<8, OUT>, dim3(blocks), 8 * 32, 0, stream, *l);
+        return launch(few_kernel<2, OUT>, dim3(blocks), W * 32, 0, stream, *l);
+    return launch(few_kernel<4, OUT>, dim3(blocks), W * 32, 0, stream, *l);
 }
 
 template <typename OUT> static int run(cudaStream_t stream, const struct klinear *l)
@@ -226,8 +248,7 @@ template <typename OUT> static int run(cudaStream_t stream, const struct klinear
         return run_few<OUT>(stream, l);
     if (l->m <= 16) return run_tile<2, OUT>(stream, l);
     if (l->m <= 32) return run_tile<4, OUT>(stream, l);
-    if (l->m <= 64) return run_tile<8, OUT>(stream, l);
-    return run_tile<16, OUT>(stream, l);
+    return run_tile<8, OUT>(stream, l);
 }
 
 extern "C" int k_linear(cudaStream_t stream, const struct klinear *l)

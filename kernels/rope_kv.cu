@@ -34,15 +34,14 @@ static __global__ void __launch_bounds__(WARPS * 32) rope_kernel(struct krope r)
     __shared__ float x[WARPS][256];
     int t = blockIdx.x, warp = threadIdx.x / 32, lane = threadIdx.x % 32, half = r.freq ? r.rotary_dim / 2 : 0;
     pdl_next();
-    float freq = (int)threadIdx.x < half ? r.freq[threadIdx.x] : 0.0f;
-    pdl_wait();
-    if (t >= r.b->n_tokens) return;
+    if (t >= r.b->n_tokens) return; /* the batch was there before the step began */
     if ((int)threadIdx.x < half) {
         float s, c;
-        sincosf((float)r.b->pos[t] * freq, &s, &c);
+        sincosf((float)r.b->pos[t] * r.freq[threadIdx.x], &s, &c);
         cs[threadIdx.x] = c * r.mscale;
         cs[half + threadIdx.x] = s * r.mscale;
     }
+    pdl_wait();
     __syncthreads();
     int head = blockIdx.y * WARPS + warp;
     if (head < r.n_heads + 2 * r.n_kv_heads) {

@@ -42,6 +42,12 @@ static __device__ __forceinline__ u64 key_of(float value, int id)
     return (u64)u << 32 | (uint32_t)id;
 }
 
+static __device__ __forceinline__ float value_of(u64 key)
+{
+    uint32_t u = ~(uint32_t)(key >> 32);
+    return __uint_as_float(u & 0x80000000u ? u & 0x7fffffffu : ~u);
+}
+
 static __device__ u64 block_min(u64 v, struct shared &s)
 {
     for (int i = 16; i > 0; i >>= 1) v = min(v, __shfl_xor_sync(~0u, v, i));
@@ -264,19 +270,22 @@ struct range {
 
 static __device__ struct range scan_row(const float *x, int n, struct shared &s)
 {
-    u64 best = ~0ull, low = ~0ull;
-    uint32_t bad = 0;
+    float most = -INFINITY, least = INFINITY;
+    int at = 0;
+    bool bad = false;
+#pragma unroll 8
     for (int i = threadIdx.x; i < n; i += THREADS) {
         float v = x[i];
-        bad |= !isfinite(v);
-        best = min(best, key_of(v, i));
-        if (v > -INFINITY) low = min(low, key_of(-v, i));
+        bad |= !(fabsf(v) <= 3.402823466e38f);
+        if (v > most) most = v, at = i; /* ids ascend: the first of equals stays */
+        if (v > -INFINITY) least = fminf(least, v);
     }
+    u64 best = most > -INFINITY ? key_of(most, at) : ~0ull, low = key_of(-least, 0);
     struct range r;
     r.best = block_min(best, s);
-    low = block_min(low, s);
-    r.max = x[(uint32_t)r.best];
-    r.min = low == ~0ull ? r.max : x[(uint32_t)low];
+    r.max = r.best == ~0ull ? -INFINITY : x[(uint32_t)r.best];
+    r.min = -value_of(block_min(low, s));
+    if (!(r.min < r.max)) r.min = r.max;
     r.is_finite = block_total((u64)bad, s) == 0;
     return r;
 }

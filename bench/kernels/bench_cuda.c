@@ -120,7 +120,7 @@ static void bench_linear(cudaStream_t stream, struct lt *lt, const uint16_t *w, 
         const char *name;
         int64_t n, k;
     } shapes[] = {{"qkv", 6144, 4096}, {"o", 4096, 4096}, {"gate_up", 28672, 4096}, {"down", 4096, 14336}, {"head", 128256, 4096}};
-    static const int32_t rows[] = {1, 2, 4, 8, 16, 32, 64, 128, 256};
+    static const int32_t rows[] = {1, 8, 16, 32, 64, 128, 256};
     printf("%-8s %5s %10s %8s %8s %10s %8s\n", "linear", "rows", "own us", "GB/s", "of read", "lt us", "GB/s");
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
         for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
@@ -182,10 +182,11 @@ static void bench_attn(cudaStream_t stream, const char *name, int n, const int *
     struct attn_tile *tiles = calloc((size_t)rows, sizeof *tiles);
     int n_tiles = 0;
     for (int i = 0; i < n; i++) {
-        int chunks = (ctx[i] + ATTN_CHUNK - 1) / ATTN_CHUNK, first = n_items;
+        int chunks = (ctx[i] + ATTN_CHUNK - 1) / ATTN_CHUNK, first = n_items, whole = total / ATTN_CHUNK * KV / (2 * 132);
+        bool is_split = chunks > (whole > 1 ? whole : 1);
         for (int k = 0; k < (ctx[i] + PAGE - 1) / PAGE; k++) pages[i * stride + k] = n_pages++;
-        for (int c = 0; c < chunks && !is_prefill; c++)
-            items[n_items++] = (struct attn_item){i, i, c, 1, chunks, first};
+        for (int c = 0; c < (is_split ? chunks : 1) && !is_prefill; c++)
+            items[n_items++] = (struct attn_item){i, i, c, is_split ? 1 : chunks, is_split ? chunks : 1, first};
         if (!is_prefill) pos[i] = ctx[i] - 1;
     }
     for (int i = n_pages - 1; i > 0; i--) { /* scattered; all belong to somebody */

@@ -8,7 +8,7 @@
 
 #include "backend/cuda_dev.h"
 
-enum { ALIGN = 16 };
+enum { ALIGN = 16, SMS = 132 /* of an H100 or H200 */ };
 
 static size_t padded(size_t n) { return (n + ALIGN - 1) / ALIGN * ALIGN; }
 
@@ -84,17 +84,29 @@ static void put_seq_of(struct packer *p, const struct batch *b, struct kbatch *k
     k->seq_of = device;
 }
 
-/* Chunks of contexts share the budget in the batch's order; where it ends, a sequence is one piece. */
+static int32_t n_chunks(const struct batch *b, int32_t i) { return (b->kv_len[i] + ATTN_CHUNK - 1) / ATTN_CHUNK; }
+
+/* A context of at most this many chunks is one piece, which needs no merging through memory: about what a block of
+ * threads gets when all are shared out evenly. Splitting does not show in the bits. */
+static int32_t whole_chunks(const struct dev *d, const struct batch *b)
+{
+    int64_t total = 0;
+    for (int32_t i = 0; i < b->n_seqs; i++)
+        if (b->q_start[i + 1] - b->q_start[i] == 1) total += n_chunks(b, i);
+    int64_t share = total * d->tile_kv_heads / (2 * SMS);
+    return share > 1 ? (int32_t)share : 1;
+}
+
+/* Longer contexts are cut into chunks while the budget lasts; where it ends, a sequence is one piece. */
 static void put_items(struct packer *p, const struct batch *b, struct kbatch *k)
 {
     const void *device;
     struct attn_item *item = take(p, 0, &device);
-    int32_t n = 0, budget = ATTN_ITEMS_MAX;
+    int32_t n = 0, whole = whole_chunks(p->d, b);
     for (int32_t i = 0; i < b->n_seqs; i++) {
         if (b->q_start[i + 1] - b->q_start[i] != 1) continue;
-        int32_t chunks = (b->kv_len[i] + ATTN_CHUNK - 1) / ATTN_CHUNK, first = n;
-        bool is_split = chunks <= budget && n + chunks <= ATTN_ITEMS_MAX;
-        if (is_split) budget -= chunks;
+        int32_t chunks = n_chunks(b, i), first = n;
+        bool is_split = chunks > whole && n + chunks <= ATTN_ITEMS_MAX;
         for (int32_t c = 0; c < (is_split ? chunks : 1); c++)
             item[n++] = (struct attn_item){.seq = i, .row = b->q_start[i], .chunk = c, .n = is_split ? 1 : chunks,
                                            .n_parts = is_split ? chunks : 1, .first = first};

@@ -20,7 +20,7 @@ enum {
     GRAPH_BUCKETS = 4 + GRAPH_ROWS_MAX / 8,
     ATTN_ITEMS_MAX = 4096, /* pieces of contexts in a step; beyond, whole contexts are one piece */
     ROPE_TABLES = 32,      /* of frequencies, by address: one a plan, or one a kind of layer */
-    LINEAR_OWN_ROWS = 128, /* up to so many rows our own kernel runs, and bits do not depend on the batch */
+    LINEAR_OWN_ROWS = 64,  /* up to so many rows our own kernel runs, and bits do not depend on the batch */
     BAD_TOKENS_MAX = 4096, /* all bad words of a request together */
 };
 
@@ -69,6 +69,7 @@ struct dev {
     /* Of the plan at hand: cuda_prepare. */
     const struct step *prepared;
     int32_t tile_rows; /* token rows of a prefill tile */
+    int32_t tile_kv_heads; /* the most of a layer */
     size_t partial_floats, counters;
     float *partial_d; /* [ATTN_ITEMS_MAX, partial_floats] */
     int32_t *counters_d;

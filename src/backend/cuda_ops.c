@@ -18,6 +18,7 @@ static int prepare_attn(struct dev *d, const struct step *steps, int32_t n_steps
         if (!k_attn_has(lp->head_dim) || lp->n_heads / lp->n_kv_heads > 64) return SL_ENOSYS;
         int32_t rows = k_attn_tile_rows(lp->n_heads, lp->n_kv_heads, lp->head_dim);
         if (rows < d->tile_rows) d->tile_rows = rows;
+        if (lp->n_kv_heads > d->tile_kv_heads) d->tile_kv_heads = lp->n_kv_heads;
         size_t n = (size_t)lp->n_heads * ((size_t)lp->head_dim + 2);
         if (n > floats) floats = n;
         if ((size_t)lp->n_heads > heads) heads = (size_t)lp->n_heads;

@@ -125,7 +125,7 @@ TEST(gather)
 
 static void check_linear(int64_t n, int64_t k, int n_parts, bool has_bias)
 {
-    static const int32_t rows[] = {300, 129, 128, 65, 64, 40, 33, 17, 16, 9, 8, 7, 2, 1};
+    static const int32_t rows[] = {300, 129, 65, 64, 40, 33, 17, 16, 9, 8, 7, 2, 1};
     static struct rig_batch x;
     float *w = rig_floats(n * k), *v = rig_floats(300 * k), *b = rig_floats(n), *widest = NULL;
     struct weight wc = rig_weight(&cpu, n, k, n_parts, w), wg = rig_weight(&gpu, n, k, n_parts, w);
@@ -147,9 +147,9 @@ static void check_linear(int64_t n, int64_t k, int n_parts, bool has_bias)
         float *got = rig_get(&gpu, &dg, m);
         double error = rig_error(got, ref, m * n);
         CHECK_MSG(error <= TOLERANCE, "%lld x %lld, %d rows: relative error %.2e", (long long)n, (long long)k, m, error);
-        if (m == 128) widest = got;
-        else if (m < 128)
-            CHECK_MSG(memcmp(got, widest, (size_t)(m * n) * sizeof *got) == 0, "%lld x %lld: %d rows, other bits than 128",
+        if (m == 64) widest = got;
+        else if (m < 64)
+            CHECK_MSG(memcmp(got, widest, (size_t)(m * n) * sizeof *got) == 0, "%lld x %lld: %d rows, other bits than 64",
                       (long long)n, (long long)k, m);
         x.b.n_wants = m;
         rig_run(&gpu, (struct step){.op = OP_LOGITS, .dst = lg, .src = sg, .w = &wg}, &x.b);

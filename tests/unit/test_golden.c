@@ -203,7 +203,9 @@ static void check_case(struct model *m, struct model *unfused, const char *dir, 
     static struct said whole[TOKENS], other[TOKENS];
     const int32_t chunks[] = {7, 1};
     memset(whole, 0, sizeof whole);
-    run(m, r->prompt, r->n, r->n, r->n_greedy, whole);
+    /* On the GPU bits depend on whether a step has more rows than 64 (cuda_dev.h): the longest prompt goes in two. */
+    int32_t most = is_gpu && r->n > 64 ? 60 : r->n;
+    run(m, r->prompt, r->n, most, r->n_greedy, whole);
     double worst = worst_error(r, whole, n_vocab);
     CHECK_MSG(worst <= LOOSE, "%s, prompt of %d: log probability off by %g", dir, r->n, worst);
     check_greedy(dir, r, whole);
@@ -214,7 +216,7 @@ static void check_case(struct model *m, struct model *unfused, const char *dir, 
                   chunks[c]);
     }
     memset(other, 0, sizeof other);
-    run(unfused, r->prompt, r->n, r->n, r->n_greedy, other);
+    run(unfused, r->prompt, r->n, most, r->n_greedy, other);
     CHECK_MSG(memcmp(whole, other, sizeof whole) == 0, "%s, prompt of %d: fusion changes the answer", dir, r->n);
 
     if (is_gpu) return; /* its frequencies are on the device already */
