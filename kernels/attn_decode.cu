@@ -3,8 +3,8 @@
  * what:     out = softmax(q . K^T * scale) . V over positions lo..pos of the sequence's pages, per head
  * shapes:   q rows bf16 (rotated), pages as in rope_kv.cu; the query heads of one kv head are the rows of a tile
  *           (16; larger groups take several tiles), so K and V are read once a group
- * launch:   128 threads, as many blocks as fit, persistent: units (item, kv head, head tile) round robin, an item being one
- *           chunk of 256 positions (several where partial memory is short); each warp 64 positions. Head sizes up to
+ * launch:   128 threads, as many blocks as fit, persistent: units (item, kv head, head tile) round robin, an item being a
+ *           run of chunks of 256 positions; each warp 64 of them. Head sizes up to
  *           128: a warp's K and V arrive in shared memory by bulk copies of 16 positions, the next block's copies
  *           being issued as soon as a buffer has been read; 256: straight from global memory
  * assumes:  page_size a multiple of 16, head_dim 64, 80, 96, 128 or 256, kv_len = pos + 1
@@ -158,8 +158,9 @@ static __device__ __forceinline__ void block_values(const struct kattn &a, const
 
 /* ------------------------------------------------------------------ merging */
 
-/* The four blocks of a chunk, in order, then onto the total. */
-template <int HD> static __device__ __forceinline__ void merge_chunk(struct decode_smem<HD> &sm, int n_rows, int turn)
+/* The four blocks of a chunk, in order; then to `part`, or onto the total. */
+template <int HD>
+static __device__ __forceinline__ void merge_chunk(struct decode_smem<HD> &sm, int n_rows, int turn, float *part)
 {
     for (int i = threadIdx.x; i < n_rows * HD; i += WARPS * 32) {
         int r = i / HD, d = i % HD;
@@ -169,6 +170,12 @@ template <int HD> static __device__ __forceinline__ void merge_chunk(struct deco
             merge_factors(m, sm.ml[w][r][0], f, f2);
             l = merge_value(l, f, sm.ml[w][r][1], f2);
             x = merge_value(x, f, sm.acc[w][r][d], f2);
+        }
+        if (part) { /* chunks of other items join these: each is kept apart */
+            float *at = part + r * (HD + 2);
+            __stcg(at + d, x);
+            if (d == 0) __stcg(at + HD, m), __stcg(at + HD + 1, l);
+            continue;
         }
         float tm = sm.total_ml[turn][r][0], tl = sm.total_ml[turn][r][1];
         merge_factors(tm, m, f, f2);
@@ -185,10 +192,10 @@ template <int HD> static __device__ void merge_parts(const struct kattn &a, cons
 {
     const struct attn_item *it = u.item;
     int64_t item_stride = (int64_t)a.n_heads * (HD + 2);
-    int n = it->n_parts;
+    int first = u.lo / ATTN_CHUNK, n = it->n_chunks - first; /* what lies below the window was not written */
     for (int i = threadIdx.x; i < u.n_rows * HD; i += WARPS * 32) {
         int r = i / HD, d = i % HD;
-        const float *part = a.partial + it->first * item_stride + (int64_t)(u.head0 + r) * (HD + 2);
+        const float *part = a.partial + (it->first + first) * item_stride + (int64_t)(u.head0 + r) * (HD + 2);
         float m = -INFINITY, l = 0.0f, x = 0.0f, f, f2;
         for (int k = 0; k < n; k += 8) { /* loads first: each is a trip to L2 */
             float m2[8], l2[8], x2[8];
@@ -220,11 +227,6 @@ static __device__ __forceinline__ void finish(const struct kattn &a, const struc
                 f_bf16(sm.total[r][d] * (1.0f / sm.total_ml[turn][r][1]));
         }
         return;
-    }
-    float *part = a.partial + ((int64_t)u.index * a.n_heads + u.head0) * (HD + 2);
-    for (int i = threadIdx.x; i < u.n_rows * (HD + 2); i += WARPS * 32) {
-        int r = i / (HD + 2), d = i % (HD + 2);
-        __stcg(part + r * (HD + 2) + d, d < HD ? sm.total[r][d] : sm.total_ml[turn][r][d - HD]);
     }
     __threadfence();
     __syncthreads();
@@ -306,7 +308,8 @@ template <int HD> static __global__ void __launch_bounds__(WARPS * 32, 1) decode
         }
         __syncthreads();
         if ((u.chunk + 1) * ATTN_CHUNK > u.lo) {
-            merge_chunk<HD>(sm, u.n_rows, turn);
+            float *part = a.partial + ((int64_t)(u.item->first + u.chunk) * a.n_heads + u.head0) * (HD + 2);
+            merge_chunk<HD>(sm, u.n_rows, turn, u.item->n_parts > 1 ? part : nullptr);
             turn ^= 1;
             __syncthreads();
         }

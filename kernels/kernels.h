@@ -27,12 +27,12 @@ enum {
     PREFILL_ROWS = 128 /* (token, head) pairs of a prefill tile */
 };
 
-/* A sequence's piece of decode attention: chunks [chunk, chunk + n) of its context. */
+/* A sequence's piece of decode attention: chunks [chunk, chunk + n) of its n_chunks. */
 struct attn_item {
-    int32_t seq, row;     /* of the batch */
-    int32_t chunk, n;
-    int32_t n_parts;      /* items of this sequence; 1: writes the output itself */
-    int32_t first;        /* index of its first item */
+    int32_t seq, row; /* of the batch */
+    int32_t chunk, n, n_chunks;
+    int32_t n_parts; /* items of this sequence; 1: writes the output itself */
+    int32_t first;   /* partial slot of its chunk 0 */
 };
 
 /* A tile of prefill attention. */
@@ -81,8 +81,8 @@ struct kattn {
     const uint16_t *q; /* rows of [q heads | k heads | v heads] */
     uint16_t *out;
     const uint16_t *k, *v; /* pages: k [page][kv head][token][dim], v [page][kv head][token / 16][dim][token % 16] */
-    float *partial;        /* [items, n_heads, head_dim + 2] */
-    int32_t *counters;     /* [items * n_heads], zero between launches */
+    float *partial;        /* [slots, n_heads, head_dim + 2]: a chunk's answers */
+    int32_t *counters;     /* [slots * n_heads], zero between launches */
     int32_t q_stride, out_stride, n_heads, n_kv_heads, head_dim, window;
     float scale;
 };

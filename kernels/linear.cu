@@ -19,8 +19,8 @@
 namespace cg = cooperative_groups;
 
 enum { W = LINEAR_SLICES, ONE_WAVE = 2 * 132 /* blocks of 8 warps on an H100 or H200 */ };
-/* Of the tiled kernel: rows lie 64 bytes modulo 128 apart, which spreads a lane quarter over all banks. */
-enum { TILE_WARPS = 4, TILE_STEP = 64, TILE_PIECES = 2, TILE_ROWS = 128, PITCH = TILE_STEP * 2 + 64, STAGES = 3 };
+/* Of the tiled kernel: rows of x lie 64 bytes modulo 128 apart, which spreads a lane quarter over all banks. */
+enum { TILE_WARPS = 4, TILE_STEP = 64, TILE_PIECES = 2, TILE_ROWS = 128, X_PITCH = TILE_STEP * 2 + 64, X_STAGES = 4 };
 
 static __host__ __device__ __forceinline__ int slice_length(int64_t k)
 {
@@ -107,23 +107,23 @@ static __global__ void __launch_bounds__(W * 32, PIECES > 2 ? 2 : 3) few_kernel(
     store_y((OUT *)l.y + m * l.y_stride + row0 + r, sum);
 }
 
-/* `rows` rows of 64 columns from k to shared memory; those past n_rows, and columns past end, as zeros. */
-template <int ROWS>
-static __device__ __forceinline__ void stage(char *to, const uint16_t *from, int64_t row0, int64_t n_rows, int64_t cols, int k, int end)
+template <int NT>
+static __device__ __forceinline__ void stage_x(char *to, const struct klinear &l, int m0, int k, int end)
 {
     enum { PER_ROW = TILE_STEP / 8 };
 #pragma unroll
-    for (int j = 0; j < ROWS * PER_ROW / (TILE_WARPS * 32); j++) {
-        int i = threadIdx.x + j * TILE_WARPS * 32, r = i / PER_ROW, c = i % PER_ROW * 8;
-        bool is_in = row0 + r < n_rows && k + c < end;
-        cp_async16(to + r * PITCH + c * 2, is_in ? from + (row0 + r) * cols + k + c : from, is_in);
+    for (int j = 0; j < NT * 8 * PER_ROW / (TILE_WARPS * 32); j++) {
+        int i = threadIdx.x + j * TILE_WARPS * 32, m = i / PER_ROW, c = i % PER_ROW * 8;
+        bool is_in = m0 + m < l.m && k + c < end;
+        cp_async16(to + m * X_PITCH + c * 2, is_in ? l.x + (int64_t)(m0 + m) * l.k + k + c : l.x, is_in);
     }
+    cp_async_commit();
 }
 
 enum { RED_PITCH = TILE_ROWS + 4 };
 template <int NT> static constexpr size_t tile_smem()
 {
-    size_t stages = (size_t)STAGES * (TILE_ROWS + NT * 8) * PITCH, red = (size_t)NT * 8 * RED_PITCH * 4;
+    size_t stages = (size_t)X_STAGES * NT * 8 * X_PITCH, red = (size_t)NT * 8 * RED_PITCH * 4;
     return stages > red ? stages : red;
 }
 
@@ -158,41 +158,33 @@ static __global__ void __cluster_dims__(LINEAR_SLICES, 1, 1) __launch_bounds__(T
     extern __shared__ __align__(128) char smem[];
     cg::cluster_group cluster = cg::this_cluster();
     int slice = (int)cluster.block_rank(), warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    enum { W_BYTES = TILE_ROWS * PITCH, STAGE = W_BYTES + NT * 8 * PITCH };
-    int64_t tile0 = (int64_t)(blockIdx.x / LINEAR_SLICES) * TILE_ROWS;
-    int m0 = blockIdx.z * NT * 8, len = slice_length(l.k), k = slice * len, end = min((int)l.k, k + len);
-    float c[2][NT][4] = {};
+    int64_t tile0 = (int64_t)(blockIdx.x / LINEAR_SLICES) * TILE_ROWS, row0 = tile0 + warp * 32 + g, last = l.n - 1;
+    int m0 = blockIdx.z * NT * 8, len = slice_length(l.k), k = slice * len, end = min((int)l.k, k + len), wend = end - 8 * t;
+    const uint16_t *row[4];
 #pragma unroll
-    for (int s = 0; s < STAGES - 1; s++) stage<TILE_ROWS>(smem + s * STAGE, l.w, tile0, l.n, l.k, k + s * TILE_STEP, end);
+    for (int i = 0; i < 4; i++) row[i] = l.w + min(row0 + 8 * i, last) * l.k + 8 * t;
+    struct wfrag<TILE_PIECES> w[2], next[2];
+    float c[2][NT][4] = {};
+    load_w(w[0], row[0], row[1], k, wend);
+    load_w(w[1], row[2], row[3], k, wend);
     pdl_next();
     pdl_wait();
 #pragma unroll
-    for (int s = 0; s < STAGES - 1; s++) {
-        stage<NT * 8>(smem + s * STAGE + W_BYTES, l.x, m0, l.m, l.k, k + s * TILE_STEP, end);
-        cp_async_commit();
-    }
-    for (int at = 0; k < end; k += TILE_STEP, at = (at + 1) % STAGES) {
-        cp_async_wait<STAGES - 2>();
+    for (int s = 0; s < X_STAGES - 1; s++) stage_x<NT>(smem + s * NT * 8 * X_PITCH, l, m0, k + s * TILE_STEP, end);
+#pragma unroll 2
+    for (int stage = 0; k < end; k += TILE_STEP, stage = (stage + 1) % X_STAGES) {
+        load_w(next[0], row[0], row[1], k + TILE_STEP, wend);
+        load_w(next[1], row[2], row[3], k + TILE_STEP, wend);
+        cp_async_wait<X_STAGES - 2>();
         __syncthreads();
-        char *free_stage = smem + (at + STAGES - 1) % STAGES * STAGE;
-        stage<TILE_ROWS>(free_stage, l.w, tile0, l.n, l.k, k + (STAGES - 1) * TILE_STEP, end);
-        stage<NT * 8>(free_stage + W_BYTES, l.x, m0, l.m, l.k, k + (STAGES - 1) * TILE_STEP, end);
-        cp_async_commit();
-        const char *ws = smem + at * STAGE + (warp * 32 + g) * PITCH + t * 16, *xs = smem + at * STAGE + W_BYTES + g * PITCH + t * 16;
-        struct wfrag<TILE_PIECES> w[2];
-#pragma unroll
-        for (int i = 0; i < TILE_PIECES; i++)
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                w[h].a[i] = *(const uint4 *)(ws + h * 16 * PITCH + i * 64);
-                w[h].b[i] = *(const uint4 *)(ws + (h * 16 + 8) * PITCH + i * 64);
-            }
+        stage_x<NT>(smem + (stage + X_STAGES - 1) % X_STAGES * NT * 8 * X_PITCH, l, m0, k + (X_STAGES - 1) * TILE_STEP, end);
+        const char *xs = smem + stage * NT * 8 * X_PITCH + g * X_PITCH + t * 16;
 #pragma unroll
         for (int i = 0; i < TILE_PIECES; i++)
 #pragma unroll
             for (int n = 0; n < NT; n += 2) { /* products on the same sums are kept apart: each waits for the last */
-                uint4 x = *(const uint4 *)(xs + n * 8 * PITCH + i * 64);
-                uint4 y = *(const uint4 *)(xs + (n + 1) * 8 * PITCH + i * 64);
+                uint4 x = *(const uint4 *)(xs + n * 8 * X_PITCH + i * 64);
+                uint4 y = *(const uint4 *)(xs + (n + 1) * 8 * X_PITCH + i * 64);
                 mma_low(c[0][n], w[0], i, x);
                 mma_low(c[1][n], w[1], i, x);
                 mma_low(c[0][n + 1], w[0], i, y);
@@ -202,6 +194,8 @@ static __global__ void __cluster_dims__(LINEAR_SLICES, 1, 1) __launch_bounds__(T
                 mma_high(c[0][n + 1], w[0], i, y);
                 mma_high(c[1][n + 1], w[1], i, y);
             }
+        w[0] = next[0];
+        w[1] = next[1];
     }
     cp_async_wait<0>();
     __syncthreads();

@@ -171,7 +171,7 @@ static const void *to_device(const void *p, size_t bytes)
 static void bench_attn(cudaStream_t stream, const char *name, int n, const int *ctx, bool is_prefill, uint16_t *pool, size_t pool_bytes)
 {
     enum { HEADS = 32, KV = 8, DIM = 128 };
-    int longest = 0, n_items = 0, total = 0, n_pages = 0;
+    int longest = 0, n_items = 0, n_slots = 0, total = 0, n_pages = 0;
     for (int i = 0; i < n; i++) {
         if (ctx[i] > longest) longest = ctx[i];
         total += ctx[i];
@@ -182,11 +182,13 @@ static void bench_attn(cudaStream_t stream, const char *name, int n, const int *
     struct attn_tile *tiles = calloc((size_t)rows, sizeof *tiles);
     int n_tiles = 0;
     for (int i = 0; i < n; i++) {
-        int chunks = (ctx[i] + ATTN_CHUNK - 1) / ATTN_CHUNK, first = n_items, whole = total / ATTN_CHUNK * KV / (2 * 132);
-        bool is_split = chunks > (whole > 1 ? whole : 1);
+        int chunks = (ctx[i] + ATTN_CHUNK - 1) / ATTN_CHUNK, share = (total / ATTN_CHUNK * KV + 131) / 132;
+        int parts = (chunks + share - 1) / share;
         for (int k = 0; k < (ctx[i] + PAGE - 1) / PAGE; k++) pages[i * stride + k] = n_pages++;
-        for (int c = 0; c < (is_split ? chunks : 1) && !is_prefill; c++)
-            items[n_items++] = (struct attn_item){i, i, c, is_split ? 1 : chunks, is_split ? chunks : 1, first};
+        for (int c = 0; c < parts && !is_prefill; c++) /* as cuda_batch.c does */
+            items[n_items++] = (struct attn_item){i, i, chunks * c / parts, chunks * (c + 1) / parts - chunks * c / parts,
+                                                  chunks, parts, n_slots};
+        n_slots += chunks;
         if (!is_prefill) pos[i] = ctx[i] - 1;
     }
     for (int i = n_pages - 1; i > 0; i--) { /* scattered; all belong to somebody */
@@ -211,9 +213,9 @@ static void bench_attn(cudaStream_t stream, const char *name, int n, const int *
     b.k = pool;
     b.v = pool + b.set * (size_t)b.n_sets;
     void *partial, *counters, *q = device_random((size_t)rows * 6144 * 2), *out = device_random((size_t)rows * 4096 * 2);
-    must(cudaMalloc(&partial, (size_t)(n_items + 1) * HEADS * (DIM + 2) * 4), "memory");
-    must(cudaMalloc(&counters, (size_t)(n_items + 1) * HEADS * 4), "memory");
-    must(cudaMemset(counters, 0, (size_t)(n_items + 1) * HEADS * 4), "memory");
+    must(cudaMalloc(&partial, (size_t)(n_slots + 1) * HEADS * (DIM + 2) * 4), "memory");
+    must(cudaMalloc(&counters, (size_t)(n_slots + 1) * HEADS * 4), "memory");
+    must(cudaMemset(counters, 0, (size_t)(n_slots + 1) * HEADS * 4), "memory");
     b.a = (struct kattn){.b = to_device(&k, sizeof k), .q = q, .out = out, .k = b.k, .v = b.v, .partial = partial,
                          .counters = counters, .q_stride = 6144, .out_stride = 4096, .n_heads = HEADS,
                          .n_kv_heads = KV, .head_dim = DIM, .scale = 0.088f};

@@ -4,6 +4,7 @@
  * any batch there. Block tables are sent as long as the step's longest, not as the engine holds them. Attention's work
  * is laid out here: sequences with one row become pieces of their context, the others tiles of rows.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "backend/cuda_dev.h"
@@ -86,31 +87,41 @@ static void put_seq_of(struct packer *p, const struct batch *b, struct kbatch *k
 
 static int32_t n_chunks(const struct batch *b, int32_t i) { return (b->kv_len[i] + ATTN_CHUNK - 1) / ATTN_CHUNK; }
 
-/* A context of at most this many chunks is one piece, which needs no merging through memory: about what a block of
- * threads gets when all are shared out evenly. Splitting does not show in the bits. */
-static int32_t whole_chunks(const struct dev *d, const struct batch *b)
+/* Chunks that each block of threads gets when all are shared out evenly. A context of at most so many is one item,
+ * which needs no merging through memory; longer ones are runs of about as many. It does not show in the bits. */
+static int32_t fair_share(const struct dev *d, const struct batch *b)
 {
     int64_t total = 0;
     for (int32_t i = 0; i < b->n_seqs; i++)
         if (b->q_start[i + 1] - b->q_start[i] == 1) total += n_chunks(b, i);
-    int64_t share = total * d->tile_kv_heads / (2 * SMS);
-    return share > 1 ? (int32_t)share : 1;
+    int64_t share = (total * d->tile_kv_heads + SMS - 1) / SMS;
+    return share > 0 ? (int32_t)share : 1;
 }
 
-/* Longer contexts are cut into chunks while the budget lasts; where it ends, a sequence is one piece. */
+static int longest_first(const void *a, const void *b)
+{
+    const struct attn_item *x = a, *y = b;
+    return x->n != y->n ? y->n - x->n : x->seq != y->seq ? x->seq - y->seq : x->chunk - y->chunk;
+}
+
+/* Slots for chunks of split contexts last for ATTN_ITEMS_MAX; where they end, a sequence is one item. */
 static void put_items(struct packer *p, const struct batch *b, struct kbatch *k)
 {
     const void *device;
     struct attn_item *item = take(p, 0, &device);
-    int32_t n = 0, whole = whole_chunks(p->d, b);
+    int32_t n = 0, n_slots = 0, share = fair_share(p->d, b);
     for (int32_t i = 0; i < b->n_seqs; i++) {
         if (b->q_start[i + 1] - b->q_start[i] != 1) continue;
-        int32_t chunks = n_chunks(b, i), first = n;
-        bool is_split = chunks > whole && n + chunks <= ATTN_ITEMS_MAX;
-        for (int32_t c = 0; c < (is_split ? chunks : 1); c++)
-            item[n++] = (struct attn_item){.seq = i, .row = b->q_start[i], .chunk = c, .n = is_split ? 1 : chunks,
-                                           .n_parts = is_split ? chunks : 1, .first = first};
+        int32_t chunks = n_chunks(b, i), parts = (chunks + share - 1) / share;
+        if (n_slots + chunks > ATTN_ITEMS_MAX) parts = 1;
+        for (int32_t c = 0; c < parts; c++) {
+            int32_t from = (int32_t)((int64_t)chunks * c / parts), to = (int32_t)((int64_t)chunks * (c + 1) / parts);
+            item[n++] = (struct attn_item){.seq = i, .row = b->q_start[i], .chunk = from, .n = to - from,
+                                           .n_chunks = chunks, .n_parts = parts, .first = n_slots};
+        }
+        if (parts > 1) n_slots += chunks;
     }
+    qsort(item, (size_t)n, sizeof *item, longest_first);
     take(p, (size_t)n * sizeof *item, &device);
     k->items = device;
     k->n_items = p->d->n_items = n;
