@@ -23,7 +23,7 @@ install_packages() {
         die "could not install:$missing"
 }
 
-build_packages="gcc cmake ninja-build pkg-config libc6-dev libmicrohttpd-dev libuv1-dev libcjson-dev
+build_packages="gcc cmake ninja-build pkg-config libc6-dev libmicrohttpd-dev libgnutls28-dev libuv1-dev libcjson-dev
     libpcre2-dev libutf8proc-dev libyaml-dev libxxhash-dev"
 
 # build PRESET [TARGET]: into the preset's folder.

@@ -38,6 +38,8 @@ struct sl_options {
     const char *device;      /* "auto", "cpu", "cuda", "sim" */
     const char *dtype;       /* "auto", "bfloat16", "float16", "float32" */
     const char *load_format; /* "auto", "dummy" */
+    const char *rope_freq_dtype; /* "float32" (or NULL), "bfloat16": rotary frequencies rounded, as by a
+                                    reference whose whole module was cast; wrong at long positions */
     int32_t max_model_len;          /* tokens of one sequence; 0: the model's */
     int32_t max_num_seqs;           /* sequences in one step; 0: the device's default */
     int32_t max_num_batched_tokens; /* tokens in one step; 0: the device's default */

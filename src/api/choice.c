@@ -79,35 +79,56 @@ static void add_top(struct lp_list *l, int32_t token, float logprob)
     l->v[l->n - 1].n_top++;
 }
 
+/* A token that ends an invalid sequence comes with its U+FFFD in front: its own text begins behind
+ * that. `delta` is the text that the token x brought. */
+static void place_entry(const struct choice *c, struct lp_entry *x, struct str delta)
+{
+    if (delta.n < 2) return;
+    struct buf own = buf_make(TEXT_MAX);
+    tokenizer_token_bytes(c->r->ctx->text->tok, x->token, &own);
+    if (own.n > 0 && own.n < delta.n && ((unsigned char)own.p[0] & 0xC0) != 0x80 &&
+        memcmp(delta.p + delta.n - own.n, own.p, own.n) == 0) {
+        x->start += delta.n - own.n;
+        x->chars += count_chars(delta.p, delta.n - own.n);
+    }
+    buf_free(&own);
+}
+
 /* Echo with log probabilities: the prompt's tokens become entries, placed in the echoed text by
  * decoding them one by one. */
+static void add_prompt_entry(struct choice *c, uint32_t i)
+{
+    const struct lp_list *from = &c->prompt_lp;
+    const struct lp_entry *known = i > 0 && i <= from->n ? &from->v[i - 1] : NULL;
+    struct sl_event ev = {.token = c->prompt->ids[i]};
+    if (known) ev.logprob = known->logprob, ev.rank = known->rank;
+    add_entry(&c->lp, &ev)->is_first = !known;
+    for (uint32_t k = 0; known && k < known->n_top; k++) {
+        struct lp_top t = from->top[known->top + k];
+        add_top(&c->lp, t.token, t.logprob);
+    }
+}
+
 static void add_prompt_entries(struct choice *c)
 {
     const struct api_prompt *p = c->prompt;
     struct detok d;
     struct buf text = buf_make(TEXT_MAX);
-    uint32_t chars = 0, chars_max = c->chars;
+    uint32_t chars = 0;
     uint64_t at = 0;
     detok_init(&d, c->r->ctx->text->tok, p->is_text ? false : c->r->f.skip_special);
     for (uint32_t i = 0; i < p->n; i++) {
-        const struct lp_list *from = &c->prompt_lp;
-        const struct lp_entry *known = i > 0 && i <= from->n ? &from->v[i - 1] : NULL;
-        struct lp_entry *x = add_entry(&c->lp, &(struct sl_event){.token = p->ids[i], .rank = 0});
-        x->is_first = !known;
-        x->start = at < c->limit ? at : c->limit;
-        x->chars = chars < chars_max ? chars : chars_max;
-        if (known) {
-            x->logprob = known->logprob;
-            x->rank = known->rank;
-            for (uint32_t k = 0; k < known->n_top; k++) {
-                struct lp_top t = from->top[known->top + k];
-                add_top(&c->lp, t.token, t.logprob);
-            }
-        }
+        add_prompt_entry(c, i);
+        struct lp_entry *x = &c->lp.v[c->lp.n - 1];
+        x->start = at;
+        x->chars = chars;
         text.n = 0;
         if (i > 0 || !p->has_bos) detok_push(&d, p->ids[i], &text);
+        place_entry(c, x, buf_str(&text));
         at += text.n;
         chars += count_chars(text.p, text.n);
+        if (x->start > c->limit) x->start = c->limit; /* the text as given may be shorter */
+        if (x->chars > c->chars) x->chars = c->chars;
     }
     detok_free(&d);
     buf_free(&text);
@@ -211,13 +232,16 @@ static void token_complete(struct choice *c)
 {
     int32_t id = c->pending.token;
     bool ends = is_end(c, id);
-    if (c->pending_list && !is_listed(c, id, ends)) {
+    bool is_kept = c->pending_list && is_listed(c, id, ends);
+    if (c->pending_list && !is_kept) {
         c->lp.n--;
         c->lp.n_top = c->lp.v[c->lp.n].top;
     }
     if (ends && !c->r->f.include_stop) return;
     size_t from = c->text.n;
     detok_push(&c->detok, id, &c->text);
+    if (is_kept && c->text.n > from)
+        place_entry(c, &c->lp.v[c->lp.n - 1], (struct str){c->text.p + from, c->text.n - from});
     text_added(c, from);
 }
 

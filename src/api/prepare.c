@@ -222,13 +222,14 @@ static int prepare_bad_words(struct api_request *r, struct sl_error *e)
                                  "Invalid 'bad_words': beyond the model's vocabulary.");
     int32_t *ids = code == 0 ? arena_array(r->arena, all.n, sizeof *ids) : NULL;
     uint32_t *len = code == 0 ? arena_array(r->arena, lens.n, sizeof *len) : NULL;
-    if (code == 0 && (!ids || !len)) code = arena_full(e);
-    if (code == 0) {
+    if (code == 0 && ids && len) {
         if (all.n) memcpy(ids, all.v, all.n * sizeof *ids);
         for (size_t i = 0; i < lens.n; i++) len[i] = (uint32_t)lens.v[i];
         r->sampling.bad_words = ids;
         r->sampling.bad_word_len = len;
         r->sampling.n_bad_words = (uint32_t)lens.n;
+    } else if (code == 0) {
+        code = arena_full(e);
     }
     ids_free(&all);
     ids_free(&lens);

@@ -250,21 +250,27 @@ static int read_allowed(struct api_request *r, const json_node *root, struct sl_
     return 0;
 }
 
-static int read_strings(const json_node *array, const char *param, int max, size_t bytes_max,
+struct string_limits {
+    int max;          /* strings */
+    size_t bytes_max; /* of one */
+};
+
+static int read_strings(const json_node *array, const char *param, struct string_limits lim,
                         struct arena *arena, const struct str **out, int *n, struct sl_error *e)
 {
     TRY(field_is(array, JSON_ARR, param, "an array of strings", e));
     size_t len = json_len(array), i = 0;
-    if (len > (size_t)max)
-        return sl_fail_param(e, SL_ELONG, param, "Invalid '%s': at most %d strings.", param, max);
+    if (len > (size_t)lim.max)
+        return sl_fail_param(e, SL_ELONG, param, "Invalid '%s': at most %d strings.", param,
+                             lim.max);
     struct str *list = arena_array(arena, len, sizeof *list);
     if (!list) return arena_full(e);
     for (const json_node *c = json_child(array); c; c = json_next(c), i++) {
         struct path at = path_of("%s[%zu]", param, i);
         TRY(field_str(c, at.z, &list[i], e));
-        if (list[i].n == 0 || list[i].n > bytes_max)
+        if (list[i].n == 0 || list[i].n > lim.bytes_max)
             return sl_fail_param(e, SL_EVALUE, at.z, "Invalid '%s': 1 to %zu bytes.", at.z,
-                                 bytes_max);
+                                 lim.bytes_max);
     }
     *out = list;
     *n = (int)len;
@@ -285,8 +291,8 @@ static int read_stop(struct api_request *r, const json_node *root, struct sl_err
         r->stops = one;
         r->n_stops = 1;
     } else if (json_type(v) == JSON_ARR) {
-        TRY(read_strings(v, "stop", STOP_STRINGS_MAX, STOP_BYTES_MAX, r->arena, &r->stops,
-                         &r->n_stops, e));
+        TRY(read_strings(v, "stop", (struct string_limits){STOP_STRINGS_MAX, STOP_BYTES_MAX},
+                         r->arena, &r->stops, &r->n_stops, e));
     } else {
         return field_type_error(v, "stop", "a string or an array of strings", e);
     }
@@ -393,6 +399,7 @@ int read_sampling(struct api_request *r, const json_node *root, struct sl_error 
     TRY(read_bias(r, root, e));
     const json_node *v = json_opt(root, "bad_words");
     if (!v) return 0;
-    return read_strings(v, "bad_words", SL_BAD_WORDS_MAX, BAD_WORD_BYTES_MAX, r->arena,
+    return read_strings(v, "bad_words",
+                        (struct string_limits){SL_BAD_WORDS_MAX, BAD_WORD_BYTES_MAX}, r->arena,
                         &r->bad_words, &r->n_bad_words, e);
 }

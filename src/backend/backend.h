@@ -20,7 +20,8 @@
 struct dev; /* a device's own state */
 
 /* A weight on the device: rows stacked from one or more checkpoint tensors, each kept in the format it
- * was stored in (a GGUF may hold q and k as Q4_K and v as Q6_K). */
+ * was stored in (a GGUF may hold q and k as Q4_K and v as Q6_K). A vector (a norm, a bias) is one part
+ * of type F32 with one row. */
 struct weight_part {
     enum dtype type;
     int64_t rows;

@@ -1,14 +1,15 @@
 /* cpu.h - inside the cpu device: its state, its kernel table, and what its files share.
  *
- * The law of this device: an element's bits depend on its own inputs alone. Each output element is one
- * accumulator (or a fixed tree of them) walked in a fixed order; tiles over tokens and rows, threads and
- * chunks only decide when and where that happens, never how. tests/unit/test_cpu_*.c hold it to that.
+ * The law of this device: an element's bits depend on its own inputs alone. Each output element is
+ * one accumulator (or a fixed tree of them) walked in a fixed order; tiles over tokens and rows,
+ * threads and chunks only decide when and where that happens, never how. tests/unit/test_cpu_*.c
+ * hold it to that.
  *
- * Layouts. Activations: f32. KV pages: f16, K as [page][kv head][dim][token], so that sixteen positions
- * load as one vector and scores need no horizontal sums; V as [page][kv head][token][dim].
- * Weights: rows in groups of 16, and within a group column block by column block with the sixteen rows
- * interleaved (cpu_pack.c); the bytes of the file, in another order, padded to whole groups. Vectors
- * (one row or one column: norms, biases) are widened to f32.
+ * Layouts. Activations: f32. KV pages: f16, K as [page][kv head][dim][token], so that sixteen
+ * positions load as one vector and scores need no horizontal sums; V as [page][kv
+ * head][token][dim]. Weights: rows in groups of 16, and within a group column block by column block
+ * with the sixteen rows interleaved (cpu_pack.c); the bytes of the file, in another order, padded
+ * to whole groups. Vectors (one row or one column: norms, biases) are widened to f32.
  */
 #ifndef BACKEND_CPU_H
 #define BACKEND_CPU_H
@@ -19,49 +20,50 @@
 #include "base/err.h"
 
 enum {
-    ROW_GROUP = 16,     /* rows interleaved in a packed weight: lanes of the widest vector */
-    QBLOCK = 32,        /* activations are quantized by blocks of this many columns */
-    ATTN_BLOCK = 64,    /* positions a softmax step takes at once */
-    ATTN_CHUNK = 512,   /* positions between merges; a multiple of ATTN_BLOCK */
-    ATTN_ROWS = 16,     /* most (token, head) pairs that walk the same K and V together */
+    ROW_GROUP = 16,   /* rows interleaved in a packed weight: lanes of the widest vector */
+    QBLOCK = 32,      /* activations are quantized by blocks of this many columns */
+    ATTN_BLOCK = 64,  /* positions a softmax step takes at once */
+    ATTN_CHUNK = 512, /* positions between merges; a multiple of ATTN_BLOCK */
+    ATTN_ROWS = 16,   /* most (token, head) pairs that walk the same K and V together */
     HEAD_DIM_MAX = 256,
 };
 
 /* ------------------------------------------------------------------ what kernels take */
 
-/* 32 activations as int8 with their scale: x = d * q. The negated sums fold a weight's offset in. */
+/* 32 activations as int8 with their scale: x = d * q. The negated sums fold a weight's offset in.
+ */
 struct qblock {
     int8_t q[QBLOCK];
     float d;
-    float s;          /* d * sum of q: multiplies a weight block's minimum */
-    int32_t neg;      /* -(sum of q) */
-    int32_t neg_low;  /* -(sum of q[0..15]): for formats with a scale every 16 columns */
+    float s;         /* d * sum of q: multiplies a weight block's minimum */
+    int32_t neg;     /* -(sum of q) */
+    int32_t neg_low; /* -(sum of q[0..15]): for formats with a scale every 16 columns */
 };
 
 /* One part of a linear layer over all tokens: y[t][r] = x[t] . w[r] + bias[r]. */
 struct linear_job {
     enum dtype type;
-    const uint8_t *w;      /* packed */
-    size_t group_bytes;    /* of 16 rows */
+    const uint8_t *w;   /* packed */
+    size_t group_bytes; /* of 16 rows */
     int64_t rows, cols;
-    const float *x;        /* [n_tokens, cols] */
+    const float *x;          /* [n_tokens, cols] */
     const struct qblock *qx; /* [n_tokens, cols / 32]; quantized types only */
-    const float *bias;     /* [rows] or NULL */
-    float *y;              /* first column of this part; row stride y_stride */
+    const float *bias;       /* [rows] or NULL */
+    float *y;                /* first column of this part; row stride y_stride */
     int64_t y_stride;
     int32_t n_tokens;
 };
 
 /* Queries that share one kv head and one sequence, over positions [lo, hi) of one chunk. */
 struct attn_job {
-    int32_t n_rows;                 /* 1..ATTN_ROWS */
-    const float *q;                 /* [n_rows, head_dim], scaled */
-    const int32_t *first, *last;    /* [n_rows] positions row r sees: first..last, inclusive */
-    const int32_t *pages;           /* the sequence's block table */
-    const uint16_t *k, *v;          /* this layer's pages */
+    int32_t n_rows;              /* 1..ATTN_ROWS */
+    const float *q;              /* [n_rows, head_dim], scaled */
+    const int32_t *first, *last; /* [n_rows] positions row r sees: first..last, inclusive */
+    const int32_t *pages;        /* the sequence's block table */
+    const uint16_t *k, *v;       /* this layer's pages */
     int32_t page_size, head_dim, n_kv_heads, kv_head;
     int32_t lo, hi;
-    float *m, *l, *acc;             /* out: [n_rows] maximum, [n_rows] sum, [n_rows, attn_stride] */
+    float *m, *l, *acc; /* out: [n_rows] maximum, [n_rows] sum, [n_rows, attn_stride] */
 };
 /* Row stride of acc: whole vectors. */
 static inline int32_t attn_stride(int32_t head_dim) { return (head_dim + 15) / 16 * 16; }
@@ -106,14 +108,16 @@ struct scratch {
 struct dev {
     struct dev_config config;
     const struct cpu_kernels *k;
-    struct pool *pool;         /* owned */
-    struct region *regions;    /* owned: every alloc */
-    struct cpu_slots *slots;   /* owned */
+    struct pool *pool;      /* owned */
+    struct region *regions; /* owned: all memory of alloc and scratch */
+    uint8_t *slab;          /* the region that small allocations are cut from */
+    size_t slab_left;
+    struct cpu_slots *slots;        /* owned */
     struct sample_scratch **sample; /* owned: one a thread */
     struct result result[RESULTS];  /* owned arrays */
     uint64_t n_launched, n_collected;
     struct scratch quant, angles, attn, bias;
-    const float *angles_freq;  /* whose angles `angles` holds, in this launch; NULL: nobody's */
+    const float *angles_freq; /* whose angles `angles` holds, in this launch; NULL: nobody's */
     float angles_mscale;
     int32_t angles_dim;
 };

@@ -1,8 +1,10 @@
-/* cpu_attn.c - attention: cuts queries into tiles and contexts into chunks, and puts the chunks together.
+/* cpu_attn.c - attention: cuts queries into tiles and contexts into chunks, and puts the chunks
+ * together.
  *
- * A tile is up to 16 (token, head) pairs of one sequence and one kv head; a chunk is 512 positions at an
- * absolute multiple of 512. Chunks of a row are always computed apart and merged in order, whether one
- * thread walks them (prefill: many tiles) or several share them (decode: few tiles, long contexts).
+ * A tile is up to 16 (token, head) pairs of one sequence and one kv head; a chunk is 512 positions
+ * at an absolute multiple of 512. Chunks of a row are always computed apart and merged in order,
+ * whether one thread walks them (prefill: many tiles) or several share them (decode: few tiles,
+ * long contexts).
  */
 #include <math.h>
 #include <string.h>
@@ -22,12 +24,15 @@ struct attn_run {
     const struct batch *b;
     const struct step *s;
     int32_t tile_tokens, tile_heads, head_tiles; /* of a full tile; head tiles of a token */
-    int32_t n_tiles, n_chunks;                   /* chunks: of the longest context; 1 when not split */
-    float *partial;                              /* split: [n_tiles, n_chunks, one answer] */
+    int32_t n_tiles, n_chunks; /* chunks: of the longest context; 1 when not split */
+    float *partial;            /* split: [n_tiles, n_chunks, one answer] */
 };
 
 /* A tile's answer: m[16], l[16], acc[16][stride]. */
-static size_t answer_floats(int32_t head_dim) { return (size_t)ATTN_ROWS * (2 + (size_t)attn_stride(head_dim)); }
+static size_t answer_floats(int32_t head_dim)
+{
+    return (size_t)ATTN_ROWS * (2 + (size_t)attn_stride(head_dim));
+}
 
 static int32_t seq_tiles(const struct attn_run *a, int32_t seq)
 {
@@ -68,20 +73,30 @@ static void tile_chunk(const struct attn_run *a, const struct tile *t, int32_t c
         const float *row = (const float *)a->s->src.data + (int64_t)(t->token + i) * a->s->src.cols;
         int32_t pos = a->b->pos[t->token + i];
         for (int32_t h = 0; h < t->n_heads; h++, n++) {
-            for (int32_t c = 0; c < dim; c++) q[n * dim + c] = row[(t->head + h) * dim + c] * lp->attn_scale;
+            for (int32_t c = 0; c < dim; c++)
+                q[n * dim + c] = row[(t->head + h) * dim + c] * lp->attn_scale;
             first[n] = row_first(a, pos);
             last[n] = pos;
         }
     }
     int32_t lo = chunk * ATTN_CHUNK, hi = lo + ATTN_CHUNK;
     struct attn_job j = {
-        .n_rows = n, .q = q, .first = first, .last = last,
+        .n_rows = n,
+        .q = q,
+        .first = first,
+        .last = last,
         .pages = a->b->pages + (int64_t)t->seq * a->b->pages_stride,
-        .k = lp->k_pages, .v = lp->v_pages,
-        .page_size = a->b->page_size, .head_dim = dim, .n_kv_heads = lp->n_kv_heads,
+        .k = lp->k_pages,
+        .v = lp->v_pages,
+        .page_size = a->b->page_size,
+        .head_dim = dim,
+        .n_kv_heads = lp->n_kv_heads,
         .kv_head = t->head / (lp->n_heads / lp->n_kv_heads),
-        .lo = lo > t->lo ? lo : t->lo, .hi = hi < t->hi ? hi : t->hi,
-        .m = answer, .l = answer + ATTN_ROWS, .acc = answer + 2 * ATTN_ROWS,
+        .lo = lo > t->lo ? lo : t->lo,
+        .hi = hi < t->hi ? hi : t->hi,
+        .m = answer,
+        .l = answer + ATTN_ROWS,
+        .acc = answer + 2 * ATTN_ROWS,
     };
     a->d->k->attn(&j);
 }
@@ -90,8 +105,9 @@ static void merge(const struct attn_run *a, const struct tile *t, float *sum, co
 {
     int32_t stride = attn_stride(a->s->lp->head_dim);
     for (int32_t r = 0; r < t->n_tokens * t->n_heads; r++)
-        a->d->k->attn_merge(sum + r, sum + ATTN_ROWS + r, sum + 2 * ATTN_ROWS + r * stride, answer[r],
-                            answer[ATTN_ROWS + r], answer + 2 * ATTN_ROWS + r * stride, stride);
+        a->d->k->attn_merge(sum + r, sum + ATTN_ROWS + r, sum + 2 * ATTN_ROWS + r * stride,
+                            answer[r], answer[ATTN_ROWS + r], answer + 2 * ATTN_ROWS + r * stride,
+                            stride);
 }
 
 static void store(const struct attn_run *a, const struct tile *t, const float *sum)
@@ -118,7 +134,8 @@ static void whole_item(void *arg, int item, int thread)
     (void)thread;
     const struct attn_run *a = arg;
     float sum[ATTN_ROWS * (2 + HEAD_DIM_MAX)], answer[ATTN_ROWS * (2 + HEAD_DIM_MAX)];
-    struct tile t = tile_at(a, a->n_tiles - 1 - item); /* the longest contexts come last: start with them */
+    struct tile t =
+        tile_at(a, a->n_tiles - 1 - item); /* the longest contexts come last: start with them */
     sum_clear(sum, a->s->lp->head_dim);
     for (int32_t c = t.lo / ATTN_CHUNK; c * ATTN_CHUNK < t.hi; c++) {
         tile_chunk(a, &t, c, answer);
@@ -151,7 +168,8 @@ static void merge_tile(const struct attn_run *a, int32_t i)
 static int run_split(struct attn_run *a)
 {
     size_t n = (size_t)a->n_tiles * (size_t)a->n_chunks;
-    a->partial = scratch_get(a->d, &a->d->attn, n * answer_floats(a->s->lp->head_dim) * sizeof(float));
+    a->partial =
+        scratch_get(a->d, &a->d->attn, n * answer_floats(a->s->lp->head_dim) * sizeof(float));
     if (!a->partial) return SL_ENOMEM;
     pool_run(a->d->pool, chunk_item, a, (int)n);
     for (int32_t i = 0; i < a->n_tiles; i++) merge_tile(a, i);

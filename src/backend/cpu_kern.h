@@ -1,7 +1,8 @@
-/* cpu_kern.h - the cpu device's f32 kernels, written once over cpu_vec.h: row operations and attention.
+/* cpu_kern.h - the cpu device's f32 kernels, written once over cpu_vec.h: row operations and
+ * attention.
  *
- * Included by one file per instruction set, each of which puts them in its struct cpu_kernels. All are
- * pure functions of their arguments; tails use the same lanes as full vectors.
+ * Included by one file per instruction set, each of which puts them in its struct cpu_kernels. All
+ * are pure functions of their arguments; tails use the same lanes as full vectors.
  */
 #ifndef BACKEND_CPU_KERN_H
 #define BACKEND_CPU_KERN_H
@@ -81,8 +82,8 @@ static void kern_to_f16(uint16_t *dst, const float *src, int32_t n)
     memcpy(dst + i, tail, (size_t)(n - i) * sizeof *dst);
 }
 
-/* Scale to [-127, 127] and round to nearest even. A block with an infinity or a NaN gets the scale NaN, so
- * that a broken row stays visibly broken. */
+/* Scale to [-127, 127] and round to nearest even. A block with an infinity or a NaN gets the scale
+ * NaN, so that a broken row stays visibly broken. */
 static void kern_quantize(struct qblock *dst, const float *src, int32_t n_blocks)
 {
     for (int b = 0; b < n_blocks; b++, dst++, src += QBLOCK) {
@@ -103,10 +104,11 @@ static void kern_quantize(struct qblock *dst, const float *src, int32_t n_blocks
 }
 
 /* ------------------------------------------------------------------ attention
- * Blocks of 64 positions at absolute multiples of 64. Positions that a row does not see take weight zero;
- * blocks without any are the identity on that row. So rows walk together with no effect on each other. */
+ * Blocks of 64 positions at absolute multiples of 64. Positions that a row does not see take weight
+ * zero; blocks without any are the identity on that row. So rows walk together with no effect on
+ * each other. */
 
-enum { POS_VECTORS = ATTN_BLOCK / LANES, ROW_TILE = VEC_REGISTERS == 32 ? 8 : 4 };
+enum { POS_VECTORS = ATTN_BLOCK / LANES, ROW_TILE = VEC_MANY ? 8 : 4, ACC_MAX = VEC_MANY ? 16 : 4 };
 
 /* Where position `pos` lies: the K column or the V row of the job's head. */
 static inline const uint16_t *attn_k_at(const struct attn_job *j, int pos)
@@ -120,40 +122,91 @@ static inline const uint16_t *attn_v_at(const struct attn_job *j, int pos)
     return j->v + (head * j->page_size + pos % j->page_size) * j->head_dim;
 }
 
-/* Scores of 16 positions for n rows: s[r][lane] = sum over dims, in order. */
-static inline __attribute__((always_inline)) void attn_scores(int n, const float *q, int dim,
-                                                              const uint16_t *k, int stride, float *s)
+/* out[r][i] = start + sum over steps of a[r][step] * vector i of that step, in order of steps; n
+ * rows by m vectors. Scores: a is q, a step is a dim, vectors are positions. Values: a is p, a step
+ * is a position, vectors are dims. fade: NULL starts at zero, else at out * fade[r]. */
+struct attn_mac {
+    const float *a;
+    int a_stride, out_stride, n_steps;
+    const uint16_t *const *step; /* [n_steps] first vector of each step */
+    const ptrdiff_t *offset;     /* [m] where vector i lies from there */
+    const float *fade;
+    float *out;
+};
+
+static inline __attribute__((always_inline)) void attn_mac(const struct attn_mac *c, int n, int m)
 {
-    v16 sum[ROW_TILE];
-    for (int r = 0; r < n; r++) sum[r] = v_zero();
-    for (int d = 0; d < dim; d++) {
-        v16 kd = v_load_f16(k + (size_t)d * (size_t)stride);
-        for (int r = 0; r < n; r++) sum[r] = v_fma(v_set1(q[r * dim + d]), kd, sum[r]);
+    v16 sum[ROW_TILE][4];
+    for (int r = 0; r < n; r++)
+        for (int i = 0; i < m; i++)
+            sum[r][i] =
+                c->fade ? v_mul(v_load(c->out + r * c->out_stride + i * LANES), v_set1(c->fade[r]))
+                        : v_zero();
+    for (int k = 0; k < c->n_steps; k++) {
+        v16 x[4];
+        for (int i = 0; i < m; i++) x[i] = v_load_f16(c->step[k] + c->offset[i]);
+        for (int r = 0; r < n; r++) {
+            v16 a = v_set1(c->a[r * c->a_stride + k]);
+            for (int i = 0; i < m; i++) sum[r][i] = v_fma(a, x[i], sum[r][i]);
+        }
     }
-    for (int r = 0; r < n; r++) v_store(s + r * ATTN_BLOCK, sum[r]);
+    for (int r = 0; r < n; r++)
+        for (int i = 0; i < m; i++) v_store(c->out + r * c->out_stride + i * LANES, sum[r][i]);
 }
 
-/* acc[r][16 dims] = acc * fade[r] + sum over positions of p[r][pos] * V[pos]. */
-static inline __attribute__((always_inline)) void attn_values(int n, const float *p, const float *fade,
-                                                              const uint16_t *const *v, int n_pos,
-                                                              float *acc, int stride)
+/* A few rows by m vectors: enough independent sums to hide latency, few enough for the registers.
+ */
+static void attn_mac_rows(const struct attn_mac *c, int n, int m)
 {
-    v16 sum[ROW_TILE];
-    for (int r = 0; r < n; r++) sum[r] = v_mul(v_load(acc + r * stride), v_set1(fade[r]));
-    for (int i = 0; i < n_pos; i++) {
-        v16 vi = v_load_f16(v[i]);
-        for (int r = 0; r < n; r++) sum[r] = v_fma(v_set1(p[r * ATTN_BLOCK + i]), vi, sum[r]);
+    switch (n * 4 + (m == 4 ? 2 : m - 1)) { /* n in 1..ROW_TILE; m in 1, 2, 4 */
+    case 4: attn_mac(c, 1, 1); break;
+    case 5: attn_mac(c, 1, 2); break;
+    case 6: attn_mac(c, 1, 4); break;
+    case 8: attn_mac(c, 2, 1); break;
+    case 9: attn_mac(c, 2, 2); break;
+    case 10: attn_mac(c, 2, 4); break;
+    case 12: attn_mac(c, 3, 1); break;
+    case 13: attn_mac(c, 3, 2); break;
+    case 14: attn_mac(c, 3, 4); break;
+    case 16: attn_mac(c, 4, 1); break;
+    case 17: attn_mac(c, 4, 2); break;
+    case 18: attn_mac(c, 4, 4); break;
+#if VEC_MANY
+    case 20: attn_mac(c, 5, 1); break;
+    case 21: attn_mac(c, 5, 2); break;
+    case 24: attn_mac(c, 6, 1); break;
+    case 25: attn_mac(c, 6, 2); break;
+    case 28: attn_mac(c, 7, 1); break;
+    case 29: attn_mac(c, 7, 2); break;
+    case 32: attn_mac(c, 8, 1); break;
+    case 33: attn_mac(c, 8, 2); break;
+#endif
+    default: ASSERT(!"a tile of this size");
     }
-    for (int r = 0; r < n; r++) v_store(acc + r * stride, sum[r]);
+}
+
+/* n_rows rows by n_vectors vectors. */
+static void attn_mac_all(struct attn_mac c, int n_rows, int n_vectors)
+{
+    const struct attn_mac all = c;
+    for (int r = 0, n; r < n_rows; r += n) {
+        n = kern_min(n_rows - r, ROW_TILE);
+        for (int i = 0, m; i < n_vectors; i += m) {
+            int left = n_vectors - i;
+            m = left >= 4 && n * 4 <= ACC_MAX ? 4 : left >= 2 && n * 2 <= ACC_MAX ? 2 : 1;
+            c.a = all.a + r * all.a_stride;
+            c.fade = all.fade ? all.fade + r : NULL;
+            c.out = all.out + r * all.out_stride + i * LANES;
+            c.offset = all.offset + i;
+            attn_mac_rows(&c, n, m);
+        }
+    }
 }
 
 /* K of 16 positions as [dim][16]: in place where a page holds them side by side, else gathered. */
-static inline const uint16_t *attn_k16(const struct attn_job *j, int pos, int hi, uint16_t *buffer,
-                                       int *stride)
+static inline const uint16_t *attn_k16(const struct attn_job *j, int pos, int hi, uint16_t *buffer)
 {
-    *stride = j->page_size;
     if (j->page_size % LANES == 0) return attn_k_at(j, pos);
-    *stride = LANES;
     memset(buffer, 0, (size_t)j->head_dim * LANES * sizeof *buffer);
     for (int i = kern_max(pos, j->lo); i < kern_min(pos + LANES, hi); i++) {
         const uint16_t *k = attn_k_at(j, i);
@@ -162,27 +215,26 @@ static inline const uint16_t *attn_k16(const struct attn_job *j, int pos, int hi
     return buffer;
 }
 
+/* Only vectors that hold a position in [lo, hi) are read: the pages of others may not exist. */
 static void attn_block_scores(const struct attn_job *j, int base, int hi, float *s)
 {
-    uint16_t buffer[HEAD_DIM_MAX * LANES];
-    int dim = j->head_dim, stride;
-    for (int i = 0; i < POS_VECTORS; i++) {
-        int pos = base + i * LANES;
-        if (pos >= hi || pos + LANES <= j->lo) continue; /* nobody looks there */
-        const uint16_t *k = attn_k16(j, pos, hi, buffer, &stride);
-        float *out = s + i * LANES;
-        for (int r = 0; r < j->n_rows;) {
-            const float *q = j->q + r * dim;
-            float *to = out + r * ATTN_BLOCK;
-            int left = j->n_rows - r, n = left >= ROW_TILE ? ROW_TILE : left >= 4 ? 4 : left;
-            if (n == ROW_TILE) attn_scores(ROW_TILE, q, dim, k, stride, to);
-            else if (n == 4) attn_scores(4, q, dim, k, stride, to);
-            else if (n == 3) attn_scores(3, q, dim, k, stride, to);
-            else if (n == 2) attn_scores(2, q, dim, k, stride, to);
-            else attn_scores(1, q, dim, k, stride, to);
-            r += n;
-        }
-    }
+    uint16_t buffer[POS_VECTORS][HEAD_DIM_MAX * LANES];
+    const uint16_t *step[HEAD_DIM_MAX];
+    ptrdiff_t offset[POS_VECTORS];
+    int from = (kern_max(j->lo, base) - base) / LANES, to = (hi - base + LANES - 1) / LANES;
+    int stride = j->page_size % LANES == 0 ? j->page_size : LANES;
+    const uint16_t *first = attn_k16(j, base + from * LANES, hi, buffer[from]);
+    for (int i = from; i < to; i++)
+        offset[i - from] = attn_k16(j, base + i * LANES, hi, buffer[i]) - first;
+    for (int d = 0; d < j->head_dim; d++) step[d] = first + (ptrdiff_t)d * stride;
+    struct attn_mac c = {.a = j->q,
+                         .a_stride = j->head_dim,
+                         .out_stride = ATTN_BLOCK,
+                         .n_steps = j->head_dim,
+                         .step = step,
+                         .offset = offset,
+                         .out = s + from * LANES};
+    attn_mac_all(c, j->n_rows, to - from);
 }
 
 /* Scores to weights in place; returns how much the row's past fades. */
@@ -203,13 +255,15 @@ static float attn_softmax(float *s, int base, int first, int last, float *m, flo
                         kern_min(kern_max(last + 1 - at, 0), LANES));
         v_store(s + i * LANES, sum[i]);
     }
-    float fade = *m == now ? 1.0f : *m == -INFINITY ? 0.0f : v_sum(v_pick(v_exp(v_set1(*m - now)), v_zero(), 0, 1));
+    float fade = *m == now         ? 1.0f
+                 : *m == -INFINITY ? 0.0f
+                                   : v_sum(v_pick(v_exp(v_set1(*m - now)), v_zero(), 0, 1));
     *l = *l * fade + v_sum(v_add(v_add(sum[0], sum[1]), v_add(sum[2], sum[3])));
     *m = now;
     return fade;
 }
 
-/* Values of the next 16 dims; a head's last few are copied out, since a load would run past the page. */
+/* The last few dims of an odd head: copied out, since a load would run past the page. */
 static void attn_tail(const uint16_t **v, int n_pos, int n_dims, uint16_t (*buffer)[LANES])
 {
     for (int i = 0; i < n_pos; i++) {
@@ -219,27 +273,29 @@ static void attn_tail(const uint16_t **v, int n_pos, int n_dims, uint16_t (*buff
     }
 }
 
-static void attn_block_values(const struct attn_job *j, int base, int hi, const float *s, const float *fade)
+static void attn_block_values(const struct attn_job *j, int base, int hi, const float *s,
+                              const float *fade)
 {
     const uint16_t *v[ATTN_BLOCK];
     uint16_t buffer[ATTN_BLOCK][LANES];
-    int stride = attn_stride(j->head_dim), from = kern_max(base, j->lo), n_pos = hi - from;
+    ptrdiff_t offset[HEAD_DIM_MAX / LANES];
+    int whole = j->head_dim / LANES, from = kern_max(base, j->lo), n_pos = hi - from;
     for (int i = 0; i < n_pos; i++) v[i] = attn_v_at(j, from + i);
-    for (int d = 0; d < j->head_dim; d += LANES) {
-        if (d + LANES > j->head_dim) attn_tail(v, n_pos, j->head_dim - d, buffer);
-        for (int r = 0; r < j->n_rows;) {
-            const float *p = s + r * ATTN_BLOCK + from - base, *f = fade + r;
-            float *acc = j->acc + r * stride + d;
-            int left = j->n_rows - r, n = left >= ROW_TILE ? ROW_TILE : left >= 4 ? 4 : left;
-            if (n == ROW_TILE) attn_values(ROW_TILE, p, f, v, n_pos, acc, stride);
-            else if (n == 4) attn_values(4, p, f, v, n_pos, acc, stride);
-            else if (n == 3) attn_values(3, p, f, v, n_pos, acc, stride);
-            else if (n == 2) attn_values(2, p, f, v, n_pos, acc, stride);
-            else attn_values(1, p, f, v, n_pos, acc, stride);
-            r += n;
-        }
-        for (int i = 0; i < n_pos; i++) v[i] += LANES;
-    }
+    for (int i = 0; i < HEAD_DIM_MAX / LANES; i++) offset[i] = i * LANES;
+    struct attn_mac c = {.a = s + from - base,
+                         .a_stride = ATTN_BLOCK,
+                         .out_stride = attn_stride(j->head_dim),
+                         .n_steps = n_pos,
+                         .step = v,
+                         .offset = offset,
+                         .fade = fade,
+                         .out = j->acc};
+    attn_mac_all(c, j->n_rows, whole);
+    if (whole * LANES == j->head_dim) return;
+    for (int i = 0; i < n_pos; i++) v[i] += whole * LANES;
+    attn_tail(v, n_pos, j->head_dim - whole * LANES, buffer);
+    c.out += whole * LANES;
+    attn_mac_all(c, j->n_rows, 1);
 }
 
 static void kern_attn(const struct attn_job *j)
@@ -254,12 +310,14 @@ static void kern_attn(const struct attn_job *j)
         int hi = kern_min(base + ATTN_BLOCK, j->hi);
         attn_block_scores(j, base, hi, s);
         for (int r = 0; r < j->n_rows; r++)
-            fade[r] = attn_softmax(s + r * ATTN_BLOCK, base, j->first[r], j->last[r], &j->m[r], &j->l[r]);
+            fade[r] =
+                attn_softmax(s + r * ATTN_BLOCK, base, j->first[r], j->last[r], &j->m[r], &j->l[r]);
         attn_block_values(j, base, hi, s, fade);
     }
 }
 
-static void kern_attn_merge(float *m, float *l, float *acc, float m2, float l2, const float *acc2, int32_t stride)
+static void kern_attn_merge(float *m, float *l, float *acc, float m2, float l2, const float *acc2,
+                            int32_t stride)
 {
     float now = m2 > *m ? m2 : *m;
     if (m2 == -INFINITY) return; /* the row sees nothing of the chunk */
@@ -274,9 +332,9 @@ static void kern_attn_merge(float *m, float *l, float *acc, float m2, float l2, 
 
 #define KERN_TABLE(isa, is_quantized, linear_fn)                                                   \
     {                                                                                              \
-        .name = isa, .quantized = is_quantized, .norm = kern_norm, .add = kern_add, .glu = kern_glu, .rope = kern_rope,       \
-        .to_f16 = kern_to_f16, .quantize = kern_quantize, .linear = linear_fn, .attn = kern_attn,  \
-        .attn_merge = kern_attn_merge                                                              \
+        .name = isa, .quantized = is_quantized, .norm = kern_norm, .add = kern_add,                \
+        .glu = kern_glu, .rope = kern_rope, .to_f16 = kern_to_f16, .quantize = kern_quantize,      \
+        .linear = linear_fn, .attn = kern_attn, .attn_merge = kern_attn_merge                      \
     }
 
 #endif

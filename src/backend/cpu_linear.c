@@ -1,16 +1,17 @@
-/* cpu_linear.c - linear layers: quantize the activations once, then share row groups of all parts out.
+/* cpu_linear.c - linear layers: quantize the activations once, then share row groups of all parts
+ * out.
  *
- * Each part of a weight keeps its own format and kernel. An item is a run of row groups of one part over
- * all tokens, so its weights come from memory once and stay in cache while the tokens pass.
+ * Each part of a weight keeps its own format and kernel. An item is a run of row groups of one part
+ * over all tokens, so its weights come from memory once and stay in cache while the tokens pass.
  */
 #include <string.h>
 
 #include "backend/cpu.h"
 
 enum {
-    QUANT_ROWS = 4,          /* token rows of an item of quantizing */
-    ITEM_BYTES = 64 << 10,   /* weights of an item: fits the L2 beside the activations */
-    ITEMS_PER_THREAD = 4,    /* at least, where the matrix is large enough: for balance */
+    QUANT_ROWS = 4,        /* token rows of an item of quantizing */
+    ITEM_BYTES = 64 << 10, /* weights of an item: fits the L2 beside the activations */
+    ITEMS_PER_THREAD = 4,  /* at least, where the matrix is large enough: for balance */
 };
 static const double QUANT_US_PER_BLOCK = 0.01;
 static const double LINEAR_US_PER_BYTE = 5e-5; /* 20 GB/s: a lower bound of a job's time */
@@ -27,8 +28,10 @@ static void quant_item(void *arg, int item, int thread)
 {
     (void)thread;
     const struct quant_job *j = arg;
-    int64_t from = (int64_t)item * QUANT_ROWS, n = j->n_rows - from < QUANT_ROWS ? j->n_rows - from : QUANT_ROWS;
-    j->d->k->quantize(j->q + from * (j->cols / QBLOCK), j->x + from * j->cols, (int32_t)(n * (j->cols / QBLOCK)));
+    int64_t from = (int64_t)item * QUANT_ROWS,
+            n = j->n_rows - from < QUANT_ROWS ? j->n_rows - from : QUANT_ROWS;
+    j->d->k->quantize(j->q + from * (j->cols / QBLOCK), j->x + from * j->cols,
+                      (int32_t)(n * (j->cols / QBLOCK)));
 }
 
 static struct qblock *quantize(struct dev *d, const float *x, int32_t n_rows, int64_t cols)
@@ -37,7 +40,8 @@ static struct qblock *quantize(struct dev *d, const float *x, int32_t n_rows, in
     struct quant_job j = {.d = d, .x = x, .n_rows = n_rows, .cols = cols};
     j.q = scratch_get(d, &d->quant, (size_t)n * sizeof *j.q);
     if (j.q)
-        cpu_spread(d, quant_item, &j, (n_rows + QUANT_ROWS - 1) / QUANT_ROWS, (double)n * QUANT_US_PER_BLOCK);
+        cpu_spread(d, quant_item, &j, (n_rows + QUANT_ROWS - 1) / QUANT_ROWS,
+                   (double)n * QUANT_US_PER_BLOCK);
     return j.q;
 }
 
@@ -78,7 +82,8 @@ static void plan_items(struct linear_run *r, int p)
     int64_t step = ITEM_BYTES / (int64_t)r->job[p].group_bytes;
     int64_t fair = n / (pool_threads(r->d->pool) * ITEMS_PER_THREAD);
     if (fair < step) step = fair;
-    if (n / POOL_ITEMS_MAX * WEIGHT_PARTS_MAX >= step) step = n / POOL_ITEMS_MAX * WEIGHT_PARTS_MAX + 1;
+    if (n / POOL_ITEMS_MAX * WEIGHT_PARTS_MAX >= step)
+        step = n / POOL_ITEMS_MAX * WEIGHT_PARTS_MAX + 1;
     r->groups[p] = n;
     r->step[p] = step < 1 ? 1 : step;
     r->items[p] = (int)((n + r->step[p] - 1) / r->step[p]);
@@ -112,9 +117,16 @@ static int run_linear(struct dev *d, const struct step *s, int32_t n_rows)
     for (int p = 0; p < w->n_parts; row += w->part[p].rows, p++) {
         const struct weight_part *part = &w->part[p];
         struct linear_job j = {
-            .type = part->type, .w = part->data, .group_bytes = ROW_GROUP * dtype_row_bytes(part->type, w->cols),
-            .rows = part->rows, .cols = w->cols, .x = s->src.data, .bias = bias ? bias + row : NULL,
-            .y = (float *)s->dst.data + row, .y_stride = s->dst.cols, .n_tokens = n_rows,
+            .type = part->type,
+            .w = part->data,
+            .group_bytes = ROW_GROUP * dtype_row_bytes(part->type, w->cols),
+            .rows = part->rows,
+            .cols = w->cols,
+            .x = s->src.data,
+            .bias = bias ? bias + row : NULL,
+            .y = (float *)s->dst.data + row,
+            .y_stride = s->dst.cols,
+            .n_tokens = n_rows,
         };
         if (cpu_is_vector(j.rows, j.cols)) {
             linear_vector(&j);

@@ -1,6 +1,8 @@
-/* cpu_ops.c - the ops that go row by row: embed, norm, add, glu, rope and the writing of K and V, gather.
+/* cpu_ops.c - the ops that go row by row: embed, norm, add, glu, rope and the writing of K and V,
+ * gather.
  *
- * A job is a range of rows cut into items of a few; every row is computed alone, so the cut is free.
+ * A job is a range of rows cut into items of a few; every row is computed alone, so the cut is
+ * free.
  */
 #include <math.h>
 #include <string.h>
@@ -8,7 +10,8 @@
 #include "backend/cpu.h"
 
 enum { ROWS_PER_ITEM = 8 };
-static const double US_PER_VALUE = 0.0002; /* of a row op in cache; only decides whether to wake helpers */
+static const double US_PER_VALUE =
+    0.0002; /* of a row op in cache; only decides whether to wake helpers */
 
 struct row_job {
     struct dev *d;
@@ -19,14 +22,18 @@ struct row_job {
     float *angles; /* rope: cos and sin of each token */
 };
 
-static float *row_of(const struct act *a, int32_t t) { return (float *)a->data + (int64_t)t * a->cols; }
+static float *row_of(const struct act *a, int32_t t)
+{
+    return (float *)a->data + (int64_t)t * a->cols;
+}
 
 static void rows_item(void *arg, int item, int thread)
 {
     (void)thread;
     const struct row_job *j = arg;
     int32_t end = (item + 1) * ROWS_PER_ITEM;
-    for (int32_t t = item * ROWS_PER_ITEM; t < (end < j->n_rows ? end : j->n_rows); t++) j->row(j, t);
+    for (int32_t t = item * ROWS_PER_ITEM; t < (end < j->n_rows ? end : j->n_rows); t++)
+        j->row(j, t);
 }
 
 /* values: about how many are touched a row, for the decision to share. */
@@ -45,8 +52,10 @@ static int32_t seq_of(const struct batch *b, int32_t t)
     int32_t lo = 0, hi = b->n_seqs - 1; /* the last sequence that starts at or before t */
     while (lo < hi) {
         int32_t mid = (lo + hi + 1) / 2;
-        if (b->q_start[mid] <= t) lo = mid;
-        else hi = mid - 1;
+        if (b->q_start[mid] <= t)
+            lo = mid;
+        else
+            hi = mid - 1;
     }
     return lo;
 }
@@ -109,7 +118,8 @@ static void add_norm_row(const struct row_job *j, int32_t t)
 {
     float *sum = row_of(&j->s->src2, t);
     j->d->k->add(sum, row_of(&j->s->src, t), j->s->src2.cols);
-    j->d->k->norm(row_of(&j->s->dst, t), sum, cpu_vector(j->s->w), j->s->src2.cols, j->s->lp->norm_eps);
+    j->d->k->norm(row_of(&j->s->dst, t), sum, cpu_vector(j->s->w), j->s->src2.cols,
+                  j->s->lp->norm_eps);
 }
 
 int cpu_add_norm(struct dev *d, const struct batch *b, const struct step *s)

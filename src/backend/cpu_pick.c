@@ -1,9 +1,10 @@
 /* cpu_pick.c - truncation and choice without sorting the vocabulary.
  *
- * top_k, top_p and the draw itself ask the same question: in descending order, where does the running count
- * or mass cross a limit? Tokens are binned by logit into buckets, highest first, with the count and mass of
- * each; the crossing bucket is found from those, and only its tokens are gathered and sorted. Earlier
- * buckets stay unsorted for good. Ties fall by id, since gathering runs in id order and the sort is stable.
+ * top_k, top_p and the draw itself ask the same question: in descending order, where does the
+ * running count or mass cross a limit? Tokens are binned by logit into buckets, highest first, with
+ * the count and mass of each; the crossing bucket is found from those, and only its tokens are
+ * gathered and sorted. Earlier buckets stay unsorted for good. Ties fall by id, since gathering
+ * runs in id order and the sort is stable.
  */
 #include "backend/cpu_pick.h"
 
@@ -60,8 +61,8 @@ struct row_range row_scan(const float *x, int32_t n)
     return r;
 }
 
-/* exp for -87 <= x <= 0 within 2 ulp; coefficients: Cephes expf (Moshier). Our own, so that results do not
- * vary with the C library. */
+/* exp for -87 <= x <= 0 within 2 ulp; coefficients: Cephes expf (Moshier). Our own, so that results
+ * do not vary with the C library. */
 static v4f exp4(v4f x)
 {
     const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
@@ -106,7 +107,10 @@ static uint64_t key_of(float value, int32_t id)
     return (uint64_t)u << 32 | (uint32_t)id;
 }
 
-static int32_t key_id(uint64_t key) { return (int32_t)(uint32_t)key; }
+static int32_t key_id(uint64_t key)
+{
+    return (int32_t)(uint32_t)key;
+}
 
 /* Keys arrive with ascending ids, so that a stable sort by the upper half is a full sort. */
 static void sort_keys(uint64_t *keys, uint64_t *spare, int32_t n)
@@ -133,7 +137,8 @@ static void sort_keys(uint64_t *keys, uint64_t *spare, int32_t n)
 
 /* ------------------------------------------------------------------ buckets and cuts */
 
-/* The kept tokens: all of buckets [0, n_full), then the first n_part of t->keys (from bucket n_full). */
+/* The kept tokens: all of buckets [0, n_full), then the first n_part of t->keys (from bucket
+ * n_full). */
 struct kept {
     struct sample_scratch *t;
     const float *x;
@@ -176,14 +181,15 @@ static void gather_bucket(struct kept *k, int32_t bucket)
     k->n_part = n;
 }
 
-/* Keep the shortest prefix, at least one token, whose mass or count reaches its limit; all, if none does.
- * Returns the last token kept. */
+/* Keep the shortest prefix, at least one token, whose mass or count reaches its limit; all, if none
+ * does. Returns the last token kept. */
 static int32_t cut(struct kept *k, double mass_limit, int32_t count_limit)
 {
     struct sample_scratch *t = k->t;
     double mass = 0.0;
     int32_t count = 0, end = k->n_full, b = 0;
-    if (!k->n_part) /* every token lies in a full bucket: the last such bucket is gathered at the latest */
+    if (!k->n_part) /* every token lies in a full bucket: the last such bucket is gathered at the
+                       latest */
         while (end > 0 && !t->members[--end]) continue;
     for (; b < end; b++) {
         if (mass + t->mass[b] >= mass_limit || count + t->members[b] >= count_limit) break;
@@ -220,8 +226,8 @@ static void keep_typical(struct kept *k, float inv_t, double share)
     drop_uncut(k);
     for (int32_t id = 0; id < t->n; id++)
         if (t->w[id] > 0.0f)
-            entropy += (double)t->w[id] / k->total *
-                       (log_total - (double)((k->x[id] - k->max) * inv_t));
+            entropy +=
+                (double)t->w[id] / k->total * (log_total - (double)((k->x[id] - k->max) * inv_t));
     for (int32_t id = 0; id < t->n; id++) {
         if (t->w[id] <= 0.0f) continue;
         double surprise = log_total - (double)((k->x[id] - k->max) * inv_t);

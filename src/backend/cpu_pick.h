@@ -1,5 +1,6 @@
 /* cpu_pick.h - passes over a row of logits: argmax, exponentials, and the choice of one token.
- * Inner header of cpu_sample.c. All orders of summation are fixed by index, never by thread or batch.
+ * Inner header of cpu_sample.c. All orders of summation are fixed by index, never by thread or
+ * batch.
  */
 #ifndef BACKEND_CPU_PICK_H
 #define BACKEND_CPU_PICK_H
@@ -25,9 +26,9 @@ struct sample_scratch {
 
 /* What a row is like, from one pass. */
 struct row_range {
-    int32_t argmax;   /* lowest id of the highest logit */
-    float max, min;   /* min over what is above -inf */
-    bool is_finite;   /* no NaN and no inf of either sign */
+    int32_t argmax; /* lowest id of the highest logit */
+    float max, min; /* min over what is above -inf */
+    bool is_finite; /* no NaN and no inf of either sign */
 };
 struct row_range row_scan(const float *x, int32_t n);
 

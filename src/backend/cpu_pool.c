@@ -1,9 +1,10 @@
-/* cpu_pool.c - fork and join over a single 64-bit word that holds job number, item count and next item.
+/* cpu_pool.c - fork and join over a single 64-bit word that holds job number, item count and next
+ * item.
  *
- * All three travel in one word, so taking an item is one compare-and-swap that fails whenever the job has
- * changed: a helper that was put aside between reading and taking can never touch a later job, and the
- * caller waits for items, never for threads. The job's fn and arg may only change once every item is done,
- * hence they are stable for whoever holds an item.
+ * All three travel in one word, so taking an item is one compare-and-swap that fails whenever the
+ * job has changed: a helper that was put aside between reading and taking can never touch a later
+ * job, and the caller waits for items, never for threads. The job's fn and arg may only change once
+ * every item is done, hence they are stable for whoever holds an item.
  */
 #include "backend/cpu_pool.h"
 
@@ -19,9 +20,10 @@
 #include "base/err.h"
 
 enum {
-    ITEM_BITS = 20,      /* next item and item count; the rest of the word is the job number */
-    SPIN_HELPER = 20000, /* pauses before a helper sleeps: 0.3 to 1 ms, longer than sampling between steps */
-    SPIN_CALLER = 2000,  /* pauses before the caller gives way while the last items run elsewhere */
+    ITEM_BITS = 20, /* next item and item count; the rest of the word is the job number */
+    SPIN_HELPER =
+        20000, /* pauses before a helper sleeps: 0.3 to 1 ms, longer than sampling between steps */
+    SPIN_CALLER = 2000, /* pauses before the caller gives way while the last items run elsewhere */
 };
 static const uint64_t ITEM_MASK = ((uint64_t)1 << ITEM_BITS) - 1;
 
@@ -55,8 +57,8 @@ static void futex(_Atomic uint32_t *word, int op, uint32_t value)
     syscall(SYS_futex, word, op, value, NULL, NULL, 0);
 }
 
-/* Take items until none is left. Acquire on success: fn, arg and the job's inputs are visible. Release on
- * n_undone: the item's outputs are visible to the caller, who acquires it. */
+/* Take items until none is left. Acquire on success: fn, arg and the job's inputs are visible.
+ * Release on n_undone: the item's outputs are visible to the caller, who acquires it. */
 static void work(struct pool *p, int thread)
 {
     uint64_t w = atomic_load_explicit(&p->word, memory_order_acquire);
@@ -70,8 +72,8 @@ static void work(struct pool *p, int thread)
     }
 }
 
-/* Sleep unless a job came since `seen`. Sequential consistency pairs n_asleep here with word in pool_run:
- * either the caller sees the sleeper and wakes it, or the sleeper sees the job. */
+/* Sleep unless a job came since `seen`. Sequential consistency pairs n_asleep here with word in
+ * pool_run: either the caller sees the sleeper and wakes it, or the sleeper sees the job. */
 static void doze(struct pool *p, uint64_t seen)
 {
     uint32_t ticket = atomic_load(&p->wake);
@@ -131,7 +133,10 @@ void pool_close(struct pool *p)
     free(p);
 }
 
-int pool_threads(const struct pool *p) { return p->n_threads; }
+int pool_threads(const struct pool *p)
+{
+    return p->n_threads;
+}
 
 void pool_run(struct pool *p, pool_fn fn, void *arg, int n_items)
 {

@@ -1,7 +1,8 @@
 /* cpu_sample.c - slots, masks, penalties and log probabilities of the cpu device's sampling.
  *
- * The order of steps is sl_sampling.h's. A greedy row that asks for nothing else costs one pass over the
- * logits. Slots belong to the device; a row only touches its own slot and the scratch it was given.
+ * The order of steps is sl_sampling.h's. A greedy row that asks for nothing else costs one pass
+ * over the logits. Slots belong to the device; a row only touches its own slot and the scratch it
+ * was given.
  */
 #include "backend/cpu_sample.h"
 
@@ -44,9 +45,11 @@ int cpu_slots_open(struct cpu_slots **out, int32_t n_slots, int32_t max_len, int
     if (!ckd_mul(&n, (size_t)n_slots, (size_t)max_len)) s->histories = calloc(n, sizeof(int32_t));
     if (!s->histories) {
         cpu_slots_close(s);
-        return sl_fail(e, SL_ENOMEM, "no memory for the tokens of %d sequences of %d", n_slots, max_len);
+        return sl_fail(e, SL_ENOMEM, "no memory for the tokens of %d sequences of %d", n_slots,
+                       max_len);
     }
-    for (int32_t i = 0; i < n_slots; i++) s->slot[i].history = s->histories + (size_t)i * (size_t)max_len;
+    for (int32_t i = 0; i < n_slots; i++)
+        s->slot[i].history = s->histories + (size_t)i * (size_t)max_len;
     *out = s;
     return 0;
 }
@@ -111,7 +114,8 @@ static int copy_sampling(struct slot *slot, const struct sl_sampling *from, int3
 
     size_t bias = from->n_bias * sizeof *from->bias, stop = from->n_stop_ids * sizeof(int32_t),
            allowed = from->n_allowed * sizeof(int32_t), bad = n_bad * sizeof(int32_t),
-           bad_len = from->n_bad_words * sizeof(uint32_t), need = bias + stop + allowed + bad + bad_len;
+           bad_len = from->n_bad_words * sizeof(uint32_t),
+           need = bias + stop + allowed + bad + bad_len;
     if (need > slot->mem_bytes) {
         void *mem = realloc(slot->mem, need);
         if (!mem) return SL_ENOMEM;
@@ -159,7 +163,10 @@ static void slot_push(struct slot *p, int32_t max_len, int32_t token)
 
 /* ------------------------------------------------------------------ masks and penalties */
 
-static bool is_id(int32_t id, int32_t n) { return id >= 0 && id < n; }
+static bool is_id(int32_t id, int32_t n)
+{
+    return id >= 0 && id < n;
+}
 
 static void mask_bad_words(const struct slot *p, float *x, int32_t n)
 {
@@ -192,8 +199,7 @@ static void penalise(struct sample_scratch *t, const struct slot *p, float *x)
         if (!is_id(id, t->n) || t->seen[id]) continue;
         t->seen[id] = 1;
         x[id] = x[id] > 0.0f ? x[id] / s->repetition_penalty : x[id] * s->repetition_penalty;
-        if (t->count[id])
-            x[id] -= s->frequency_penalty * (float)t->count[id] + s->presence_penalty;
+        if (t->count[id]) x[id] -= s->frequency_penalty * (float)t->count[id] + s->presence_penalty;
     }
     for (int32_t i = 0; i < p->n_tokens; i++) {
         if (!is_id(p->history[i], t->n)) continue;
@@ -204,12 +210,14 @@ static void penalise(struct sample_scratch *t, const struct slot *p, float *x)
 
 static bool has_penalty(const struct sl_sampling *s)
 {
-    return s->repetition_penalty != 1.0f || s->frequency_penalty != 0.0f || s->presence_penalty != 0.0f;
+    return s->repetition_penalty != 1.0f || s->frequency_penalty != 0.0f ||
+           s->presence_penalty != 0.0f;
 }
 
 static bool is_plain(const struct sl_sampling *s, uint32_t position)
 {
-    return !has_penalty(s) && !s->n_allowed && !s->n_bad_words && !s->n_bias && position >= s->min_tokens;
+    return !has_penalty(s) && !s->n_allowed && !s->n_bad_words && !s->n_bias &&
+           position >= s->min_tokens;
 }
 
 /* Steps 2 and 3. */
@@ -288,7 +296,8 @@ void cpu_sample_row(struct cpu_slots *s, int32_t slot, struct sample_scratch *t,
     if (!range.is_finite || token >= t->n) return;
     if (w->n_top >= 0) {
         log_sum = log(row_exp(logits, t->n, range.max, 1.0f, t->w));
-        report_top(logits, t->n, w->n_top < SL_TOP_MAX ? w->n_top : SL_TOP_MAX, log_sum, range.max, r, i);
+        report_top(logits, t->n, w->n_top < SL_TOP_MAX ? w->n_top : SL_TOP_MAX, log_sum, range.max,
+                   r, i);
         if (token < 0) { /* the choice below rewrites the row */
             memcpy(t->raw, logits, (size_t)t->n * sizeof *t->raw);
             raw = t->raw;

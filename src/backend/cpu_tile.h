@@ -1,13 +1,14 @@
 /* cpu_tile.h - linear layers for AVX2 and AVX-512: sixteen weight rows by a few tokens at a time.
  *
- * Included by one file per instruction set. A tile keeps one f32 vector a token, whose lanes are the
- * sixteen rows of a group, and walks the columns in order: block by block for quantized formats, one by
- * one for the others. Tiles of 8, 4, 2 and 1 tokens are the same code with another constant, so a token's
- * bits do not depend on its company. Weights are unpacked in registers once a tile.
+ * Included by one file per instruction set. A tile keeps one f32 vector a token, whose lanes are
+ * the sixteen rows of a group, and walks the columns in order: block by block for quantized
+ * formats, one by one for the others. Tiles of 8, 4, 2 and 1 tokens are the same code with another
+ * constant, so a token's bits do not depend on its company. Weights are unpacked in registers once
+ * a tile.
  *
- * Quantized formats, per block of 32 columns: y += d_w * d_x * (sum q_w q_x) + min_w * s_x. The sum of
- * integers is exact on every machine; offsets (q - 8, q - 32) are folded into its start from the block's
- * negated sum of q_x. Formats with a scale every 16 columns do this for halves.
+ * Quantized formats, per block of 32 columns: y += d_w * d_x * (sum q_w q_x) + min_w * s_x. The sum
+ * of integers is exact on every machine; offsets (q - 8, q - 32) are folded into its start from the
+ * block's negated sum of q_x. Formats with a scale every 16 columns do this for halves.
  */
 #ifndef BACKEND_CPU_TILE_H
 #define BACKEND_CPU_TILE_H
@@ -37,10 +38,16 @@ TILE_INLINE v16i vi_from_i8(const uint8_t *p)
     return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
 /* acc + the dot product of each lane's four unsigned bytes (below 128) with four signed ones. */
-TILE_INLINE v16i vi_dot(v16i acc, v16i w, int32_t x) { return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(x)); }
-/* As vi_dot for signed w: the instruction wants unsigned, so w comes 128 too high (vi_signed) and the sum
- * starts at -128 sum(x). */
-TILE_INLINE v16i vi_signed(v16i w) { return _mm512_xor_si512(w, _mm512_set1_epi32((int)0x80808080u)); }
+TILE_INLINE v16i vi_dot(v16i acc, v16i w, int32_t x)
+{
+    return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(x));
+}
+/* As vi_dot for signed w: the instruction wants unsigned, so w comes 128 too high (vi_signed) and
+ * the sum starts at -128 sum(x). */
+TILE_INLINE v16i vi_signed(v16i w)
+{
+    return _mm512_xor_si512(w, _mm512_set1_epi32((int)0x80808080u));
+}
 TILE_INLINE v16i vi_signed_start(int32_t neg) { return _mm512_set1_epi32(neg * 128); }
 TILE_INLINE v16i vi_signed_dot(v16i acc, v16i w, int32_t x) { return vi_dot(acc, w, x); }
 #else
@@ -51,13 +58,34 @@ TILE_INLINE v16i vi_load(const void *p)
     return (v16i){_mm256_loadu_si256(v), _mm256_loadu_si256(v + 1)};
 }
 TILE_INLINE v16i vi_set1(int32_t x) { return (v16i){_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
-TILE_INLINE v16i vi_and(v16i a, v16i b) { return (v16i){_mm256_and_si256(a.l, b.l), _mm256_and_si256(a.h, b.h)}; }
-TILE_INLINE v16i vi_or(v16i a, v16i b) { return (v16i){_mm256_or_si256(a.l, b.l), _mm256_or_si256(a.h, b.h)}; }
-TILE_INLINE v16i vi_add(v16i a, v16i b) { return (v16i){_mm256_add_epi32(a.l, b.l), _mm256_add_epi32(a.h, b.h)}; }
-TILE_INLINE v16i vi_srl(v16i a, int n) { return (v16i){_mm256_srli_epi32(a.l, n), _mm256_srli_epi32(a.h, n)}; }
-TILE_INLINE v16i vi_sll(v16i a, int n) { return (v16i){_mm256_slli_epi32(a.l, n), _mm256_slli_epi32(a.h, n)}; }
-TILE_INLINE v16 vi_to_f32(v16i a) { return (v16){_mm256_cvtepi32_ps(a.l), _mm256_cvtepi32_ps(a.h)}; }
-TILE_INLINE __m128i vi_8_bytes(const uint8_t *p) { return _mm_loadl_epi64((const __m128i *)(const void *)p); }
+TILE_INLINE v16i vi_and(v16i a, v16i b)
+{
+    return (v16i){_mm256_and_si256(a.l, b.l), _mm256_and_si256(a.h, b.h)};
+}
+TILE_INLINE v16i vi_or(v16i a, v16i b)
+{
+    return (v16i){_mm256_or_si256(a.l, b.l), _mm256_or_si256(a.h, b.h)};
+}
+TILE_INLINE v16i vi_add(v16i a, v16i b)
+{
+    return (v16i){_mm256_add_epi32(a.l, b.l), _mm256_add_epi32(a.h, b.h)};
+}
+TILE_INLINE v16i vi_srl(v16i a, int n)
+{
+    return (v16i){_mm256_srli_epi32(a.l, n), _mm256_srli_epi32(a.h, n)};
+}
+TILE_INLINE v16i vi_sll(v16i a, int n)
+{
+    return (v16i){_mm256_slli_epi32(a.l, n), _mm256_slli_epi32(a.h, n)};
+}
+TILE_INLINE v16 vi_to_f32(v16i a)
+{
+    return (v16){_mm256_cvtepi32_ps(a.l), _mm256_cvtepi32_ps(a.h)};
+}
+TILE_INLINE __m128i vi_8_bytes(const uint8_t *p)
+{
+    return _mm_loadl_epi64((const __m128i *)(const void *)p);
+}
 TILE_INLINE v16i vi_from_u8(const uint8_t *p)
 {
     return (v16i){_mm256_cvtepu8_epi32(vi_8_bytes(p)), _mm256_cvtepu8_epi32(vi_8_bytes(p + 8))};
@@ -136,7 +164,8 @@ TILE_INLINE void sub_scale_min(struct sub *s, const uint8_t *packed, int run, v1
         min = vi_and(vi_from_u8(packed + (run + 4) * ROW_GROUP), six);
     } else {
         v16i both = vi_from_u8(packed + (run + 4) * ROW_GROUP);
-        v16i a = vi_from_u8(packed + (run - 4) * ROW_GROUP), b = vi_from_u8(packed + run * ROW_GROUP);
+        v16i a = vi_from_u8(packed + (run - 4) * ROW_GROUP),
+             b = vi_from_u8(packed + run * ROW_GROUP);
         scale = vi_or(vi_and(both, low), vi_sll(vi_srl(a, 6), 4));
         min = vi_or(vi_srl(both, 4), vi_sll(vi_srl(b, 6), 4));
     }
@@ -177,7 +206,8 @@ TILE_INLINE void sub_q6_k(struct sub *s, const uint8_t *b, int run)
 TILE_INLINE void sub_crumbs(struct sub *s, const uint8_t *quants, int run)
 {
     for (int i = 0; i < UNITS; i++)
-        s->q[i] = vi_and(vi_srl(vi_load(quants + (run / 4 * UNITS + i) * UNIT_BYTES), run % 4 * 2), bytes_of(3));
+        s->q[i] = vi_and(vi_srl(vi_load(quants + (run / 4 * UNITS + i) * UNIT_BYTES), run % 4 * 2),
+                         bytes_of(3));
 }
 
 TILE_INLINE void sub_q3_k(struct sub *s, const uint8_t *b, int run)
@@ -192,7 +222,8 @@ TILE_INLINE void sub_q3_k(struct sub *s, const uint8_t *b, int run)
     for (int h = 0; h < 2; h++) {
         int at = run * 2 + h;
         v16i lo = vi_and(vi_srl(vi_from_u8(packed + at % 8 * ROW_GROUP), at / 8 * 4), vi_set1(15));
-        v16i hi = vi_and(vi_srl(vi_from_u8(packed + (8 + at % 4) * ROW_GROUP), at / 4 * 2), vi_set1(3));
+        v16i hi =
+            vi_and(vi_srl(vi_from_u8(packed + (8 + at % 4) * ROW_GROUP), at / 4 * 2), vi_set1(3));
         v16i scale = vi_add(vi_or(lo, vi_sll(hi, 4)), vi_set1(-32));
         s->scale[h] = v_mul(d, vi_to_f32(scale));
     }
@@ -216,8 +247,10 @@ TILE_INLINE void sub_load(struct sub *s, enum dtype t, const uint8_t *b, int run
     const uint16_t *d = (const uint16_t *)(const void *)b;
     const uint8_t *fields = b + (t == DT_Q4_1 || t == DT_Q5_1 ? 4 : 2) * ROW_GROUP;
     switch (t) {
-    case DT_Q4_0: case DT_Q4_1: sub_nibbles(s, fields, NULL); break;
-    case DT_Q5_0: case DT_Q5_1: sub_nibbles(s, fields + UNIT_BYTES, fields); break;
+    case DT_Q4_0:
+    case DT_Q4_1: sub_nibbles(s, fields, NULL); break;
+    case DT_Q5_0:
+    case DT_Q5_1: sub_nibbles(s, fields + UNIT_BYTES, fields); break;
     case DT_Q8_0:
         for (int i = 0; i < UNITS; i++) s->q[i] = vi_signed(vi_load(fields + i * UNIT_BYTES));
         break;
@@ -226,7 +259,10 @@ TILE_INLINE void sub_load(struct sub *s, enum dtype t, const uint8_t *b, int run
     case DT_Q4_K: sub_q45_k(s, b, run, false); return;
     case DT_Q5_K: sub_q45_k(s, b, run, true); return;
     case DT_Q6_K: sub_q6_k(s, b, run); return;
-    case DT_F32: case DT_F16: case DT_BF16: case DT_COUNT: return;
+    case DT_F32:
+    case DT_F16:
+    case DT_BF16:
+    case DT_COUNT: return;
     }
     s->scale[0] = v_load_f16(d);
     if (has_min(t)) s->min[0] = v_load_f16(d + ROW_GROUP);
@@ -241,19 +277,35 @@ TILE_INLINE int32_t four_at(const int8_t *q)
     return x;
 }
 
-TILE_INLINE v16 sub_dot(const struct sub *s, enum dtype t, const struct qblock *x, v16 sum)
+/* 32 columns for n tokens. Tokens are innermost: their integer sums are independent, and a chain of
+ * dependent dot products would wait out its latency. */
+TILE_INLINE void sub_dot(const struct sub *s, enum dtype t, const struct qblock *x, int64_t stride,
+                         int n, v16 *sum)
 {
-    int half = has_halves(t) ? 2 : 1;
-    for (int h = 0; h < half; h++) {
-        int32_t neg = half == 1 ? x->neg : h == 0 ? x->neg_low : x->neg - x->neg_low;
-        v16i acc = t == DT_Q8_0 ? vi_signed_start(neg) : vi_set1(neg * offset_of(t));
-        for (int i = h * UNITS / half; i < (h + 1) * UNITS / half; i++)
-            acc = t == DT_Q8_0 ? vi_signed_dot(acc, s->q[i], four_at(x->q + 4 * i))
-                               : vi_dot(acc, s->q[i], four_at(x->q + 4 * i));
-        sum = v_fma(vi_to_f32(acc), v_mul(s->scale[h], v_set1(x->d)), sum);
-        if (has_min(t)) sum = v_fma(s->min[h], v_set1(half == 1 ? x->s : x->d * (float)-neg), sum);
+    int halves = has_halves(t) ? 2 : 1;
+    for (int h = 0; h < halves; h++) {
+        v16i acc[TILE_MAX];
+        int32_t neg[TILE_MAX];
+        for (int k = 0; k < n; k++) {
+            const struct qblock *xk = x + k * stride;
+            neg[k] = halves == 1 ? xk->neg : h == 0 ? xk->neg_low : xk->neg - xk->neg_low;
+            acc[k] = t == DT_Q8_0 ? vi_signed_start(neg[k]) : vi_set1(neg[k] * offset_of(t));
+        }
+        for (int i = h * UNITS / halves; i < (h + 1) * UNITS / halves; i++) {
+            for (int k = 0; k < n; k++) {
+                int32_t four = four_at(x[k * stride].q + 4 * i);
+                acc[k] = t == DT_Q8_0 ? vi_signed_dot(acc[k], s->q[i], four)
+                                      : vi_dot(acc[k], s->q[i], four);
+            }
+        }
+        for (int k = 0; k < n; k++) {
+            const struct qblock *xk = x + k * stride;
+            sum[k] = v_fma(vi_to_f32(acc[k]), v_mul(s->scale[h], v_set1(xk->d)), sum[k]);
+            if (has_min(t))
+                sum[k] =
+                    v_fma(s->min[h], v_set1(halves == 1 ? xk->s : xk->d * (float)-neg[k]), sum[k]);
+        }
     }
-    return sum;
 }
 
 TILE_INLINE void tile_store(const struct linear_job *j, int64_t group, int64_t t, v16 sum)
@@ -264,7 +316,17 @@ TILE_INLINE void tile_store(const struct linear_job *j, int64_t group, int64_t t
     v_storen(j->y + t * j->y_stride + r, sum, n);
 }
 
-TILE_INLINE void tile_quant(const struct linear_job *j, enum dtype type, int64_t group, int64_t t0, int n)
+/* The formats of 256 columns hop about within a block, and the hardware does not see where to: 7
+ * GB/s for Q6_K without this. Blocks of 32 gain only where eight tokens keep the core busy (a fifth
+ * in decode of 8), and only in the first tile, which brings the weights in. A fetch past the end
+ * does nothing. */
+TILE_INLINE void fetch(const uint8_t *p, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i);
+}
+
+TILE_INLINE void tile_quant(const struct linear_job *j, enum dtype type, int64_t group, int64_t t0,
+                            int n)
 {
     int block = type >= DT_Q2_K ? 256 : QBLOCK, runs = block / QBLOCK;
     size_t block_bytes = (size_t)dtype_info[type].bytes * ROW_GROUP;
@@ -274,10 +336,14 @@ TILE_INLINE void tile_quant(const struct linear_job *j, enum dtype type, int64_t
     v16 sum[TILE_MAX];
     for (int t = 0; t < n; t++) sum[t] = v_zero();
     for (int64_t b = 0; b < j->cols / block; b++, w += block_bytes) {
+        if (block > QBLOCK)
+            fetch(w + block_bytes, block_bytes);
+        else if (n >= 8 && t0 == 0)
+            fetch(w + 2048, block_bytes);
         for (int run = 0; run < runs; run++, x++) {
             struct sub s;
             sub_load(&s, type, w, run);
-            for (int t = 0; t < n; t++) sum[t] = sub_dot(&s, type, x + t * stride, sum[t]);
+            sub_dot(&s, type, x, stride, n, sum);
         }
     }
     for (int t = 0; t < n; t++) tile_store(j, group, t0 + t, sum[t]);
@@ -290,9 +356,10 @@ TILE_INLINE v16 plain_load(enum dtype t, const uint8_t *p)
     return v_load((const float *)(const void *)p);
 }
 
-/* n_groups groups by n tokens: several of one or the other give enough independent sums to hide latency. */
-TILE_INLINE void tile_plain(const struct linear_job *j, enum dtype type, int64_t group, int n_groups, int64_t t0,
-                            int n)
+/* n_groups groups by n tokens: several of one or the other give enough independent sums to hide
+ * latency. */
+TILE_INLINE void tile_plain(const struct linear_job *j, enum dtype type, int64_t group,
+                            int n_groups, int64_t t0, int n)
 {
     size_t step = (type == DT_F32 ? 4 : 2) * ROW_GROUP;
     const uint8_t *w = j->w + (size_t)group * j->group_bytes;
@@ -313,7 +380,8 @@ TILE_INLINE void tile_plain(const struct linear_job *j, enum dtype type, int64_t
 }
 
 /* All tokens over groups, in tiles of 8 (AVX-512), 4, 2, 1. */
-TILE_INLINE void linear_quant(const struct linear_job *j, enum dtype type, int64_t group, int64_t n_groups)
+TILE_INLINE void linear_quant(const struct linear_job *j, enum dtype type, int64_t group,
+                              int64_t n_groups)
 {
     for (int64_t g = group; g < group + n_groups; g++) {
         int64_t t = 0, n = j->n_tokens;
@@ -335,22 +403,31 @@ TILE_INLINE void groups_plain(const struct linear_job *j, enum dtype type, int64
     if (n - t >= 1) tile_plain(j, type, g, n_groups, t, 1);
 }
 
-TILE_INLINE void linear_plain(const struct linear_job *j, enum dtype type, int64_t group, int64_t n_groups)
+TILE_INLINE void linear_plain(const struct linear_job *j, enum dtype type, int64_t group,
+                              int64_t n_groups)
 {
     enum { PAIR = TILE_MAX >= 8 ? 2 : 1 };
     int64_t g = group, end = group + n_groups;
     for (; j->n_tokens <= 2 && end - g >= 4; g += 4) {
-        if (j->n_tokens == 2) tile_plain(j, type, g, 4, 0, 2);
-        else tile_plain(j, type, g, 4, 0, 1);
+        if (j->n_tokens == 2)
+            tile_plain(j, type, g, 4, 0, 2);
+        else
+            tile_plain(j, type, g, 4, 0, 1);
     }
     for (; end - g >= PAIR; g += PAIR) groups_plain(j, type, g, PAIR);
     for (; g < end; g++) groups_plain(j, type, g, 1);
 }
 
 #define TILE_QUANT(name, type)                                                                     \
-    static void name(const struct linear_job *j, int64_t g, int64_t n) { linear_quant(j, type, g, n); }
+    static void name(const struct linear_job *j, int64_t g, int64_t n)                             \
+    {                                                                                              \
+        linear_quant(j, type, g, n);                                                               \
+    }
 #define TILE_PLAIN(name, type)                                                                     \
-    static void name(const struct linear_job *j, int64_t g, int64_t n) { linear_plain(j, type, g, n); }
+    static void name(const struct linear_job *j, int64_t g, int64_t n)                             \
+    {                                                                                              \
+        linear_plain(j, type, g, n);                                                               \
+    }
 TILE_PLAIN(linear_f32, DT_F32)
 TILE_PLAIN(linear_f16, DT_F16)
 TILE_PLAIN(linear_bf16, DT_BF16)
@@ -370,9 +447,10 @@ TILE_QUANT(linear_q6_k, DT_Q6_K)
 static void tile_linear(const struct linear_job *j, int64_t group, int64_t n_groups)
 {
     static void (*const fn[DT_COUNT])(const struct linear_job *, int64_t, int64_t) = {
-        [DT_F32] = linear_f32, [DT_F16] = linear_f16, [DT_BF16] = linear_bf16, [DT_Q4_0] = linear_q4_0,
-        [DT_Q4_1] = linear_q4_1, [DT_Q5_0] = linear_q5_0, [DT_Q5_1] = linear_q5_1, [DT_Q8_0] = linear_q8_0,
-        [DT_Q2_K] = linear_q2_k, [DT_Q3_K] = linear_q3_k, [DT_Q4_K] = linear_q4_k, [DT_Q5_K] = linear_q5_k,
+        [DT_F32] = linear_f32,   [DT_F16] = linear_f16,   [DT_BF16] = linear_bf16,
+        [DT_Q4_0] = linear_q4_0, [DT_Q4_1] = linear_q4_1, [DT_Q5_0] = linear_q5_0,
+        [DT_Q5_1] = linear_q5_1, [DT_Q8_0] = linear_q8_0, [DT_Q2_K] = linear_q2_k,
+        [DT_Q3_K] = linear_q3_k, [DT_Q4_K] = linear_q4_k, [DT_Q5_K] = linear_q5_k,
         [DT_Q6_K] = linear_q6_k,
     };
     fn[j->type](j, group, n_groups);

@@ -1,10 +1,11 @@
-/* cpu_vec.h - sixteen lanes on every machine: the few vector operations that the cpu kernels are written in.
+/* cpu_vec.h - sixteen lanes on every machine: the few vector operations that the cpu kernels are
+ * written in.
  *
- * Included by one file per instruction set, which the compiler flags of that file select: AVX-512 (one
- * register), AVX2 with FMA and F16C (two), or plain C (an array). All have sixteen lanes and the same
- * order of reductions, so AVX2 and AVX-512 give equal bits; plain C rounds twice where those fuse.
- * v_loadn and v_storen take the first n lanes (1..16): tails run through the same code as full vectors,
- * hence an element's bits do not depend on whether it lies in a tail.
+ * Included by one file per instruction set, which the compiler flags of that file select: AVX-512
+ * (one register), AVX2 with FMA and F16C (two), or plain C (an array). All have sixteen lanes and
+ * the same order of reductions, so AVX2 and AVX-512 give equal bits; plain C rounds twice where
+ * those fuse. v_loadn and v_storen take the first n lanes (1..16): tails run through the same code
+ * as full vectors, hence an element's bits do not depend on whether it lies in a tail.
  */
 #ifndef BACKEND_CPU_VEC_H
 #define BACKEND_CPU_VEC_H
@@ -20,7 +21,7 @@ enum { LANES = 16 };
 #if defined __AVX512F__ && defined __AVX512VNNI__
 #include <immintrin.h>
 
-enum { VEC_REGISTERS = 32 };
+#define VEC_MANY 1 /* 32 registers of 16 lanes: else 16 of 8 */
 typedef __m512 v16;
 typedef __m512i v16i; /* 16 x i32, or 64 bytes */
 
@@ -75,7 +76,7 @@ static inline __m256 v_high(v16 a) { return _mm512_extractf32x8_ps(a, 1); }
 #elif defined __AVX2__ && defined __FMA__ && defined __F16C__
 #include <immintrin.h>
 
-enum { VEC_REGISTERS = 16 };
+#define VEC_MANY 0
 typedef struct {
     __m256 l, h;
 } v16;
@@ -88,7 +89,10 @@ static inline __m256i v_mask8(int n) /* the first n of 8 lanes; n may lie outsid
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 static inline v16 v_set1(float x) { return (v16){_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
-static inline v16 v_load(const float *p) { return (v16){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+static inline v16 v_load(const float *p)
+{
+    return (v16){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+}
 static inline v16 v_loadn(const float *p, int n)
 {
     return (v16){_mm256_maskload_ps(p, v_mask8(n)), _mm256_maskload_ps(p + 8, v_mask8(n - 8))};
@@ -103,12 +107,30 @@ static inline void v_storen(float *p, v16 a, int n)
     _mm256_maskstore_ps(p, v_mask8(n), a.l);
     _mm256_maskstore_ps(p + 8, v_mask8(n - 8), a.h);
 }
-static inline v16 v_add(v16 a, v16 b) { return (v16){_mm256_add_ps(a.l, b.l), _mm256_add_ps(a.h, b.h)}; }
-static inline v16 v_sub(v16 a, v16 b) { return (v16){_mm256_sub_ps(a.l, b.l), _mm256_sub_ps(a.h, b.h)}; }
-static inline v16 v_mul(v16 a, v16 b) { return (v16){_mm256_mul_ps(a.l, b.l), _mm256_mul_ps(a.h, b.h)}; }
-static inline v16 v_div(v16 a, v16 b) { return (v16){_mm256_div_ps(a.l, b.l), _mm256_div_ps(a.h, b.h)}; }
-static inline v16 v_max(v16 a, v16 b) { return (v16){_mm256_max_ps(a.l, b.l), _mm256_max_ps(a.h, b.h)}; }
-static inline v16 v_min(v16 a, v16 b) { return (v16){_mm256_min_ps(a.l, b.l), _mm256_min_ps(a.h, b.h)}; }
+static inline v16 v_add(v16 a, v16 b)
+{
+    return (v16){_mm256_add_ps(a.l, b.l), _mm256_add_ps(a.h, b.h)};
+}
+static inline v16 v_sub(v16 a, v16 b)
+{
+    return (v16){_mm256_sub_ps(a.l, b.l), _mm256_sub_ps(a.h, b.h)};
+}
+static inline v16 v_mul(v16 a, v16 b)
+{
+    return (v16){_mm256_mul_ps(a.l, b.l), _mm256_mul_ps(a.h, b.h)};
+}
+static inline v16 v_div(v16 a, v16 b)
+{
+    return (v16){_mm256_div_ps(a.l, b.l), _mm256_div_ps(a.h, b.h)};
+}
+static inline v16 v_max(v16 a, v16 b)
+{
+    return (v16){_mm256_max_ps(a.l, b.l), _mm256_max_ps(a.h, b.h)};
+}
+static inline v16 v_min(v16 a, v16 b)
+{
+    return (v16){_mm256_min_ps(a.l, b.l), _mm256_min_ps(a.h, b.h)};
+}
 static inline v16 v_abs(v16 a)
 {
     __m256 sign = _mm256_set1_ps(-0.0f);
@@ -143,7 +165,10 @@ static inline __m256 v_bf16_half(const uint16_t *p)
 {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v_half_load(p)), 16));
 }
-static inline v16 v_load_bf16(const uint16_t *p) { return (v16){v_bf16_half(p), v_bf16_half(p + 8)}; }
+static inline v16 v_load_bf16(const uint16_t *p)
+{
+    return (v16){v_bf16_half(p), v_bf16_half(p + 8)};
+}
 static inline void v_store_f16(uint16_t *p, v16 a)
 {
     _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph(a.l, 0));
@@ -162,7 +187,7 @@ static inline __m256 v_high(v16 a) { return a.h; }
 #else
 #define CPU_VEC_PLAIN 1
 
-enum { VEC_REGISTERS = 16 };
+#define VEC_MANY 0
 typedef struct {
     float f[LANES];
 } v16;
@@ -190,7 +215,10 @@ static inline v16 v_min(v16 a, v16 b) { V_LANES(r, a.f[i] < b.f[i] ? a.f[i] : b.
 static inline v16 v_abs(v16 a) { V_LANES(r, fabsf(a.f[i])); }
 static inline v16 v_fma(v16 a, v16 b, v16 c) { V_LANES(r, a.f[i] * b.f[i] + c.f[i]); }
 static inline v16 v_round(v16 a) { V_LANES(r, rintf(a.f[i])); }
-static inline v16 v_pick(v16 a, v16 b, int lo, int hi) { V_LANES(r, i >= lo && i < hi ? a.f[i] : b.f[i]); }
+static inline v16 v_pick(v16 a, v16 b, int lo, int hi)
+{
+    V_LANES(r, i >= lo && i < hi ? a.f[i] : b.f[i]);
+}
 static inline float v_pow2_lane(float n)
 {
     uint32_t u = (uint32_t)((int32_t)n + 127) << 23;

@@ -1,7 +1,7 @@
 /* ops.h - the op list: what a plan is made of. One row an op; a device offers a function for each it has.
  *
  * t runs over the step's tokens, i over wanted logit rows. Activation slots are [max tokens, cols] in the
- * device's activation type. C17 and C++17.
+ * device's activation type; logits are f32. ADD_NORM may have dst and src in one slot. C17 and C++17.
  */
 #ifndef BACKEND_OPS_H
 #define BACKEND_OPS_H

@@ -1,10 +1,11 @@
-/* sampling_philox.h - the one random number of a sampled token: Philox4x32-10, a counter-based generator.
+/* sampling_philox.h - the one random number of a sampled token: Philox4x32-10, a counter-based
+ * generator.
  *
- * A pure function of (seed, position): no state, so that a token's choice depends on neither batch, device,
- * thread nor preemption. Every device includes this file. C17 and C++17; CUDA defines PHILOX_FN as
- * `static __host__ __device__ __forceinline__` before including it.
- * Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC11; its known-answer
- * vectors are in tests/unit/test_sample.c.
+ * A pure function of (seed, position): no state, so that a token's choice depends on neither batch,
+ * device, thread nor preemption. Every device includes this file. C17 and C++17; CUDA defines
+ * PHILOX_FN as `static __host__ __device__ __forceinline__` before including it. Source: Salmon,
+ * Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC11; its known-answer vectors
+ * are in tests/unit/test_sample.c.
  */
 #ifndef BACKEND_SAMPLING_PHILOX_H
 #define BACKEND_SAMPLING_PHILOX_H

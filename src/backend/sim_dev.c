@@ -1,10 +1,11 @@
 /* sim_dev.c - a device that does no maths: it hashes, and so notices every misplaced page.
  *
- * It ignores the steps of the plan and does everything in launch: each row reads its predecessor's hash
- * through the block table and writes its own; wanted rows turn the hash into a token. Any stale, aliased,
- * missing or misplaced page changes the output. A step's length is emulated by sim_step_us.
- * Honoured of sampling: temperature (with seed and position), penalties (that output counts matter, not
- * how), bias of +-100, allowed_ids, bad words of one token, min_tokens, ignore_eos, log probabilities.
+ * It ignores the steps of the plan and does everything in launch: each row reads its predecessor's
+ * hash through the block table and writes its own; wanted rows turn the hash into a token. Any
+ * stale, aliased, missing or misplaced page changes the output. A step's length is emulated by
+ * sim_step_us. Honoured of sampling: temperature (with seed and position), penalties (that output
+ * counts matter, not how), bias of +-100, allowed_ids, bad words of one token, min_tokens,
+ * ignore_eos, log probabilities.
  */
 #include "backend/sim_dev.h"
 
@@ -15,8 +16,8 @@
 #include "base/err.h"
 
 enum {
-    N_RESULTS = 3,    /* two outstanding and the one being read */
-    EOS_ONE_IN = 64,  /* how seldom a text ends by itself */
+    N_RESULTS = 3,   /* two outstanding and the one being read */
+    EOS_ONE_IN = 64, /* how seldom a text ends by itself */
     WORDS_MIN = 4096,
 };
 
@@ -53,7 +54,10 @@ static int sim_probe(struct sl_error *e)
     return 0;
 }
 
-static uint64_t sim_memory(void) { return (uint64_t)1 << 30; }
+static uint64_t sim_memory(void)
+{
+    return (uint64_t)1 << 30;
+}
 
 static void sim_close(struct dev *d)
 {
@@ -111,8 +115,8 @@ static size_t sim_weight_bytes(enum dtype type, int64_t rows, int64_t cols)
     return 64;
 }
 
-static int sim_upload(struct dev *d, const struct weight_part *part, int64_t cols, int64_t row0, int64_t n,
-                      const void *src)
+static int sim_upload(struct dev *d, const struct weight_part *part, int64_t cols, int64_t row0,
+                      int64_t n, const void *src)
 {
     (void)d, (void)part, (void)cols, (void)row0, (void)n, (void)src;
     return 0;
@@ -176,7 +180,7 @@ int32_t sim_pick(const struct sl_sampling *s, int32_t n_vocab, uint64_t logits, 
         return s->stop_ids[0];
     for (uint64_t k = 0; k < 64; k++) {
         uint64_t y = x + k * 0x9e3779b9u;
-        int32_t token = s->n_allowed ? s->allowed_ids[y % s->n_allowed]
+        int32_t token = s->n_allowed    ? s->allowed_ids[y % s->n_allowed]
                         : n_vocab < 128 ? (int32_t)(y % (uint64_t)n_vocab)
                                         : text[y % (sizeof text - 1)];
         if (!is_banned(s, token, position)) return token;
@@ -252,7 +256,8 @@ static void run(struct dev *d, const struct batch *b)
     r->device_us = d->cfg.sim_step_us;
 }
 
-static int sim_launch(struct dev *d, const struct step *steps, int32_t n_steps, const struct batch *b)
+static int sim_launch(struct dev *d, const struct step *steps, int32_t n_steps,
+                      const struct batch *b)
 {
     (void)steps, (void)n_steps; /* no maths */
     uint64_t at = d->n_launched % N_RESULTS;
@@ -270,7 +275,8 @@ static int sim_collect(struct dev *d, const struct result **out)
     uint64_t at = d->n_collected++ % N_RESULTS, end_us = d->end_us[at];
     if (d->cfg.sim_step_us) {
         struct timespec t = {(time_t)(end_us / 1000000), (long)(end_us % 1000000) * 1000};
-        while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) != 0) {}
+        while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) != 0) {
+        }
     }
     *out = &d->result[at];
     return 0;
@@ -300,7 +306,16 @@ const struct device device_sim = {
     .assign = sim_assign,
     .launch = sim_launch,
     .collect = sim_collect,
-    .ops = {[OP_EMBED] = sim_op, [OP_NORM] = sim_op, [OP_LINEAR] = sim_op, [OP_ROPE_KV] = sim_op,
-            [OP_ATTN] = sim_op, [OP_GLU] = sim_op, [OP_ADD] = sim_op, [OP_ADD_NORM] = sim_op,
-            [OP_REDUCE] = sim_op, [OP_GATHER] = sim_op, [OP_LOGITS] = sim_op, [OP_SAMPLE] = sim_op},
+    .ops = {[OP_EMBED] = sim_op,
+            [OP_NORM] = sim_op,
+            [OP_LINEAR] = sim_op,
+            [OP_ROPE_KV] = sim_op,
+            [OP_ATTN] = sim_op,
+            [OP_GLU] = sim_op,
+            [OP_ADD] = sim_op,
+            [OP_ADD_NORM] = sim_op,
+            [OP_REDUCE] = sim_op,
+            [OP_GATHER] = sim_op,
+            [OP_LOGITS] = sim_op,
+            [OP_SAMPLE] = sim_op},
 };

@@ -1,8 +1,9 @@
 /* sim_dev.h - the arithmetic of the sim device, for whoever wants to foretell what it will say.
  *
- * The KV of a position is one hash of all tokens up to it: h[i] = mix(h[i-1], token[i]), h[-1] from the
- * salt. What a row says depends on its own h and on two earlier ones, found through the block table. The
- * simulator's oracle computes the same from the tokens alone, without pages, batches or slots.
+ * The KV of a position is one hash of all tokens up to it: h[i] = mix(h[i-1], token[i]), h[-1] from
+ * the salt. What a row says depends on its own h and on two earlier ones, found through the block
+ * table. The simulator's oracle computes the same from the tokens alone, without pages, batches or
+ * slots.
  */
 #ifndef BACKEND_SIM_DEV_H
 #define BACKEND_SIM_DEV_H
@@ -16,7 +17,10 @@ static inline uint64_t sim_mix(uint64_t a, uint64_t b)
     x = (x ^ (x >> 32)) * 0xd6e8feb86659fd93u;
     return x ^ (x >> 32);
 }
-static inline uint64_t sim_head(const uint64_t salt[2]) { return sim_mix(sim_mix(1, salt[0]), salt[1]); }
+static inline uint64_t sim_head(const uint64_t salt[2])
+{
+    return sim_mix(sim_mix(1, salt[0]), salt[1]);
+}
 
 /* The two positions below n that a row with hash h also reads. */
 static inline int32_t sim_look(uint64_t h, int which, int32_t n)
@@ -28,8 +32,8 @@ static inline uint64_t sim_logits(uint64_t h, uint64_t h1, uint64_t h2)
     return sim_mix(sim_mix(h, h1), h2);
 }
 
-/* The token at output index `position`: mostly letters and blanks, seldom the first eos. output_sum: over
- * the output so far, of sim_mix(0, token); it stands for the penalties' counts. */
+/* The token at output index `position`: mostly letters and blanks, seldom the first eos.
+ * output_sum: over the output so far, of sim_mix(0, token); it stands for the penalties' counts. */
 int32_t sim_pick(const struct sl_sampling *s, int32_t n_vocab, uint64_t logits, uint32_t position,
                  uint64_t output_sum);
 

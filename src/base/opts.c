@@ -39,6 +39,7 @@ static const struct row rows[] = {
     {"generation-defaults", T_BOOL, AT(generation_defaults), "true", 0, 0, NULL, "model", "", "take sampling defaults from the model's generation_config.json"},
     {"max-model-len", T_INT, AT(max_model_len), "0", 0, 1 << 24, NULL, "model", "context-length c ctx-size max-seq-len max-total-tokens", "tokens of one sequence, prompt and answer; 0: the model's"},
     {"dtype", T_STR, AT(dtype), "auto", 0, 0, "auto|bfloat16|float16|float32", "model", "", "element type of unquantized weights on the device"},
+    {"rope-freq-dtype", T_STR, AT(rope_freq_dtype), "float32", 0, 0, "float32|bfloat16", "model", "", "bfloat16: round the rotary frequencies, to compare with a reference that was cast whole"},
     {"load-format", T_STR, AT(load_format), "auto", 0, 0, "auto|dummy", "model", "", "dummy: random weights from config.json alone"},
     {"seed", T_INT, AT(seed), "0", 0, 9007199254740992.0, NULL, "model", "", "seed of dummy weights"},
 
@@ -274,7 +275,7 @@ static int set_from_events(struct options *o, yaml_parser_t *parser, const char 
             r = find(text, strlen(text));
             if (!r) code = unknown(text, strlen(text), e);
         } else if (text && depth == 1) {
-            code = set(o, r, strdup(text), FROM_FILE, e); /* lives as long as the process */
+            code = set(o, r, strdup(text), FROM_FILE, e); // NOLINT: lives as long as the process
             if (!in_list) r = NULL;
         } else if (ev.type == YAML_MAPPING_START_EVENT) {
             if (++depth > 1) code = sl_fail(e, SL_EINVAL, "%s: options are not nested", path);

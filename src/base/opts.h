@@ -22,7 +22,7 @@ struct opts_list { /* a flag that may be given several times */
 struct options {
     const char *model;
     /* engine */
-    const char *device, *dtype, *load_format;
+    const char *device, *dtype, *load_format, *rope_freq_dtype;
     int64_t max_model_len, max_num_seqs, max_num_batched_tokens, block_size;
     int64_t num_gpu_blocks_override, kv_cache_memory_bytes, tensor_parallel_size, threads, seed;
     double gpu_memory_utilization;

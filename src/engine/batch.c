@@ -34,7 +34,7 @@ void job_open(struct job *j, const struct job_limits *l)
 
 void job_close(struct job *j)
 {
-    void *owned[] = {j->assign, j->req,    j->token, j->pos,   j->kv_slot,
+    void *owned[] = {j->assign,  j->req,    j->token, j->pos,   j->kv_slot,
                      j->q_start, j->kv_len, j->slot,  j->pages, j->want};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     *j = (struct job){0};
@@ -49,15 +49,14 @@ void job_clear(struct job *j, uint64_t step_id)
 void job_assign(struct job *j, const struct seq *s)
 {
     const struct request *rq = s->rq;
-    j->assign[j->n_assigns++] = (struct job_assign){
-        .dev_slot = s->dev_slot,
-        .init = {.sampling = &rq->sampling,
-                 .tokens = rq->tokens,
-                 .n_prompt = rq->n_prompt,
-                 .n_output = MUT(SLOT_NO_HISTORY, s->n_output, 0),
-                 .salt = {rq->salt[0], rq->salt[1]}}};
-    int32_t *n_output = &j->assign[j->n_assigns - 1].init.n_output;
-    if (MUT(SLOT_HISTORY_TWICE, false, *n_output > 1)) (*n_output)--;
+    j->assign[j->n_assigns++] =
+        (struct job_assign){.dev_slot = s->dev_slot,
+                            .init = {.sampling = &rq->sampling,
+                                     .tokens = rq->tokens,
+                                     .n_prompt = rq->n_prompt,
+                                     .n_output = MUT(SLOT_NO_HISTORY, s->n_output, 0),
+                                     .salt = {rq->salt[0], rq->salt[1]}}};
+    if (MUT(SLOT_HISTORY_TWICE, false, s->n_output > 1)) j->assign[j->n_assigns - 1].init.n_output--;
     if (MUT(SLOT_NOT_ASSIGNED, false, s->n_output > 0)) j->n_assigns--;
 }
 
@@ -68,7 +67,8 @@ static bool is_scored_row(const struct seq *s, int32_t pos)
            pos + 1 > MUT(SCORE_TWICE, s->n_scored, 0);
 }
 
-/* Does the row at pos sample? The last known (or pending) one does, while there is something to generate. */
+/* Does the row at pos sample? The last known (or pending) one does, while there is something to
+ * generate. */
 static bool is_sampling_row(const struct seq *s, int32_t pos)
 {
     return pos + 1 == seq_len(s) + s->n_pending && s->n_output + s->n_pending < s->rq->max_tokens;

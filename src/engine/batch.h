@@ -1,7 +1,7 @@
 /* batch.h - one step's work as plain arrays: sequences in, struct batch out.
  *
- * A job is filled by the engine thread, read by the workers, and filled again only when its step has been
- * collected; there is one more job than steps in flight. All arrays are allocated once.
+ * A job is filled by the engine thread, read by the workers, and filled again only when its step
+ * has been collected; there is one more job than steps in flight. All arrays are allocated once.
  */
 #ifndef ENGINE_BATCH_H
 #define ENGINE_BATCH_H
@@ -15,13 +15,13 @@ struct job_assign {
 };
 
 struct job {
-    struct batch b;              /* its pointers lead to the arrays below */
+    struct batch b; /* its pointers lead to the arrays below */
     int32_t n_assigns;
-    struct job_assign *assign;   /* owned [max_seqs]; to do before the launch */
-    int32_t *req;                /* owned [max_seqs]; which request each sequence of the batch is */
-    int32_t *token, *pos, *kv_slot;              /* owned [max_tokens] */
-    int32_t *q_start, *kv_len, *slot, *pages;    /* owned */
-    struct want *want;                           /* owned [max_wants] */
+    struct job_assign *assign; /* owned [max_seqs]; to do before the launch */
+    int32_t *req;              /* owned [max_seqs]; which request each sequence of the batch is */
+    int32_t *token, *pos, *kv_slot;           /* owned [max_tokens] */
+    int32_t *q_start, *kv_len, *slot, *pages; /* owned */
+    struct want *want;                        /* owned [max_wants] */
 };
 
 struct job_limits {

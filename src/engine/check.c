@@ -1,7 +1,8 @@
-/* check.c - the invariants that can be seen from inside, in one place. Read-only but for its scratch.
+/* check.c - the invariants that can be seen from inside, in one place. Read-only but for its
+ * scratch.
  *
- * The simulator calls core_check after every step; the engine when it falls idle. The numbers in brackets
- * are those of the list in tests/sim/README.md.
+ * The simulator calls core_check after every step; the engine when it falls idle. The numbers in
+ * brackets are those of the list in tests/sim/README.md.
  */
 #include <string.h>
 
@@ -26,7 +27,8 @@ static const char *check_refs(struct core *c)
         }
     }
     for (int32_t p = 0; p < c->kv.n_pages; p++)
-        RULE(c->kv.page[p].n_refs == c->check_counts[p], "[1] references differ from the block tables");
+        RULE(c->kv.page[p].n_refs == c->check_counts[p],
+             "[1] references differ from the block tables");
     return NULL;
 }
 
@@ -62,14 +64,17 @@ static const char *check_running(const struct core *c, const struct seq *s)
 {
     int32_t ps = c->cfg.page_size, len = seq_len(s);
     RULE(s->dev_slot >= 0 && s->dev_slot < c->cfg.max_seqs, "[2] running without a slot");
-    RULE(s->n_computed <= s->n_planned && s->n_planned <= len + s->n_pending, "[5] counts out of order");
+    RULE(s->n_computed <= s->n_planned && s->n_planned <= len + s->n_pending,
+         "[5] counts out of order");
     RULE(s->n_planned <= s->n_pages * ps, "[5] planned beyond its pages");
     RULE((s->n_pages - 1) * ps < len + s->n_pending, "[5] more pages than tokens");
-    RULE(s->n_pending <= s->n_flight && s->n_flight <= core_n_flight(c), "[7] in flight miscounted");
+    RULE(s->n_pending <= s->n_flight && s->n_flight <= core_n_flight(c),
+         "[7] in flight miscounted");
     RULE(!s->must_yield || s->n_flight > 0, "[8] must yield, but nobody waits for it");
     RULE(s->n_sealed * ps <= s->n_computed, "[4] sealed before it was computed");
     RULE(s->n_output <= s->rq->max_tokens, "[5] more output than asked for");
-    RULE(s->n_planned > s->n_computed || s->n_flight == 0 || s->n_pending == 0, "[7] pending without rows");
+    RULE(s->n_planned > s->n_computed || s->n_flight == 0 || s->n_pending == 0,
+         "[7] pending without rows");
     RULE(seq_rows_left(s) > 0 || s->n_flight > 0, "[8] running with nothing to do");
     return NULL;
 }
@@ -101,7 +106,8 @@ static const char *check_seqs(const struct core *c)
     RULE(n_live == c->n_live, "[14] live requests miscounted");
     RULE(n_waiting == c->n_heap, "[14] waiting requests miscounted");
     RULE(n_slots + c->n_free_slots == c->cfg.max_seqs, "[2] a device slot is lost");
-    RULE(n_leaving == c->n_leaving && n_yielding == c->n_yielding, "[10] leaving sequences miscounted");
+    RULE(n_leaving == c->n_leaving && n_yielding == c->n_yielding,
+         "[10] leaving sequences miscounted");
     int32_t n_listed = 0;
     const struct seq *before = NULL;
     for (int32_t i = 0; i < c->n_running; i++) {
@@ -131,7 +137,8 @@ static const char *check_flight(struct core *c)
             RULE(b->q_start[i] < b->q_start[i + 1], "[7] a sequence without rows");
             c->check_counts[j->req[i]]++;
             for (int32_t k = 0; k <= (b->kv_len[i] - 1) / b->page_size; k++)
-                RULE(c->kv.page[b->pages[i * b->pages_stride + k]].n_refs > 0, "[10] reads a free page");
+                RULE(c->kv.page[b->pages[i * b->pages_stride + k]].n_refs > 0,
+                     "[10] reads a free page");
             for (int32_t row = b->q_start[i]; row < b->q_start[i + 1]; row++) {
                 const struct kv_page *p = &c->kv.page[b->kv_slot[row] / b->page_size];
                 RULE(p->n_refs == 1 && p->serial == 0, "[4] writes a shared or sealed page");

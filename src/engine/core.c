@@ -1,8 +1,9 @@
 /* core.c - commands in, one turn at a time, events out. See core.h for the contract.
  *
- * The end of a request has two parts. Its DONE goes out at once (commit, cancel or fault); its pages, slot
- * and memory are given back when no step in flight names it any more, and EV_RELEASE says so. Results
- * that still arrive for it in between are dropped: that is the run-ahead token after an end.
+ * The end of a request has two parts. Its DONE goes out at once (commit, cancel or fault); its
+ * pages, slot and memory are given back when no step in flight names it any more, and EV_RELEASE
+ * says so. Results that still arrive for it in between are dropped: that is the run-ahead token
+ * after an end.
  */
 #include "engine/core.h"
 
@@ -12,7 +13,9 @@
 #include "engine/mutants.h"
 #include "engine/sched.h"
 
-enum { SPARE_STEPS = 2 }; /* full steps of events a client may lag behind before the engine waits for it */
+enum {
+    SPARE_STEPS = 2
+}; /* full steps of events a client may lag behind before the engine waits for it */
 
 static uint32_t step_events(const struct core_config *cfg)
 {
@@ -26,9 +29,11 @@ uint32_t core_events_max(const struct core_config *cfg)
 
 void core_open(struct core *c, const struct core_config *cfg, const struct core_env *env)
 {
-    ASSERT(cfg->max_seqs > 0 && cfg->max_tokens >= cfg->max_seqs && cfg->max_wants >= cfg->max_seqs);
+    ASSERT(cfg->max_seqs > 0 && cfg->max_tokens >= cfg->max_seqs &&
+           cfg->max_wants >= cfg->max_seqs);
     ASSERT(cfg->depth >= 1 && cfg->depth <= CORE_DEPTH_MAX && cfg->n_reqs > 0);
-    *c = (struct core){.cfg = *cfg, .env = *env, .blocked_req = -1, .events_step_max = step_events(cfg)};
+    *c = (struct core){
+        .cfg = *cfg, .env = *env, .blocked_req = -1, .events_step_max = step_events(cfg)};
     kv_open(&c->kv, cfg->n_pages, cfg->page_size, cfg->seed);
     c->stride = kv_pages_for(&c->kv, cfg->max_model_len);
     if (c->stride > cfg->n_pages) c->stride = cfg->n_pages;
@@ -39,7 +44,8 @@ void core_open(struct core *c, const struct core_config *cfg, const struct core_
     c->table = xcalloc((size_t)cfg->max_seqs * (size_t)c->stride, sizeof *c->table);
     c->check_counts = xcalloc((size_t)(cfg->n_pages > cfg->n_reqs ? cfg->n_pages : cfg->n_reqs),
                               sizeof *c->check_counts);
-    struct job_limits limits = {cfg->max_tokens, cfg->max_seqs, cfg->max_wants, cfg->page_size, c->stride};
+    struct job_limits limits = {cfg->max_tokens, cfg->max_seqs, cfg->max_wants, cfg->page_size,
+                                c->stride};
     for (int32_t i = 0; i <= cfg->depth; i++) job_open(&c->job[i], &limits);
     while (c->n_free_slots < cfg->max_seqs) {
         c->free_slot[c->n_free_slots] = cfg->max_seqs - 1 - c->n_free_slots;
@@ -61,14 +67,18 @@ static sl_req handle_of(const struct core *c, const struct seq *s)
     return (sl_req){(uint32_t)(s - c->seq), s->gen};
 }
 
-static void emit(struct core *c, const struct sl_event *ev) { c->env.emit(c->env.arg, ev); }
+static void emit(struct core *c, const struct sl_event *ev)
+{
+    c->env.emit(c->env.arg, ev);
+}
 
 void core_let_go(struct core *c, struct seq *s)
 {
     int32_t *table = core_table(c, s);
     bool is_cancelled = s->state == SEQ_ENDED && s->n_output < s->rq->max_tokens;
     if (MUT(KV_LEAK, false, is_cancelled && s->n_pages > 0)) s->n_pages--;
-    for (int32_t i = s->n_pages - 1; i >= 0; i--) kv_unref(&c->kv, table[i]); /* the tail is evicted first */
+    for (int32_t i = s->n_pages - 1; i >= 0; i--)
+        kv_unref(&c->kv, table[i]); /* the tail is evicted first */
     if (MUT(SCHED_SLOT_LOST, true, !is_cancelled)) c->free_slot[c->n_free_slots++] = s->dev_slot;
     s->n_pages = 0;
     s->dev_slot = -1;
@@ -85,11 +95,15 @@ static void release(struct core *c, struct seq *s)
     emit(c, &ev);
 }
 
-/* The one end of a request: exactly one DONE; what it holds goes now, or when its last step is reaped. */
+/* The one end of a request: exactly one DONE; what it holds goes now, or when its last step is
+ * reaped. */
 static void finish(struct core *c, struct seq *s, enum sl_finish reason, int32_t token)
 {
-    struct sl_event ev = {.req = handle_of(c, s), .kind = SL_EV_DONE, .reason = (uint8_t)reason,
-                          .token = token, .n_cached = (uint32_t)s->n_cached};
+    struct sl_event ev = {.req = handle_of(c, s),
+                          .kind = SL_EV_DONE,
+                          .reason = (uint8_t)reason,
+                          .token = token,
+                          .n_cached = (uint32_t)s->n_cached};
     if (s->state == SEQ_WAITING) sched_dequeue(c, s);
     if (s->must_yield && MUT(SCHED_YIELD_ENDS, true, false)) { /* it leaves for good instead */
         c->n_yielding--;
@@ -112,7 +126,8 @@ static void submit(struct core *c, const struct command *cmd)
 {
     struct seq *s = &c->seq[cmd->req.slot];
     ASSERT(cmd->req.slot < (uint32_t)c->cfg.n_reqs && s->state == SEQ_FREE);
-    *s = (struct seq){.rq = cmd->rq, .gen = cmd->req.gen, .arrival = c->n_arrivals++, .dev_slot = -1};
+    *s = (struct seq){
+        .rq = cmd->rq, .gen = cmd->req.gen, .arrival = c->n_arrivals++, .dev_slot = -1};
     c->n_live++;
     if (c->blocked_req == (int32_t)cmd->req.slot) c->blocked_req = -1;
     sched_enqueue(c, s);
@@ -158,7 +173,8 @@ static void emit_choice(struct core *c, const struct seq *s, const struct want *
                           .n_cached = s->n_output == 1 ? (uint32_t)s->n_cached : 0};
     emit(c, &ev);
     for (int32_t k = 0; k < n_top; k++) {
-        struct sl_event top = {.req = ev.req, .kind = SL_EV_TOP,
+        struct sl_event top = {.req = ev.req,
+                               .kind = SL_EV_TOP,
                                .token = r->top_id[i * SL_TOP_MAX + k],
                                .logprob = r->top_logprob[i * SL_TOP_MAX + k]};
         emit(c, &top);
@@ -170,7 +186,8 @@ static bool is_stop(const struct seq *s, int32_t token)
 {
     const struct sl_sampling *p = &s->rq->sampling;
     if (s->n_output <= (int32_t)p->min_tokens) return false; /* masked there: nothing may end it */
-    for (uint32_t i = p->ignore_eos && MUT(COMMIT_EOS, true, false) ? p->n_eos : 0; i < p->n_stop_ids; i++)
+    for (uint32_t i = p->ignore_eos && MUT(COMMIT_EOS, true, false) ? p->n_eos : 0;
+         i < p->n_stop_ids; i++)
         if (p->stop_ids[i] == token) return true;
     return false;
 }
@@ -278,10 +295,12 @@ int core_step(struct core *c)
     while (core_n_flight(c) > 0) {
         const struct result *r = NULL;
         int rc = c->env.poll(c->env.arg, &r);
-        if (rc < 0) fail(c, rc);
-        if (rc <= 0) break;
-        commit(c, &c->job[c->n_reaped++ % n_jobs], r);
-        n_done++;
+        if (rc == 0) break;
+        n_done += MUT(COMMIT_FAULT_MUTE, 1, rc > 0);
+        if (rc > 0)
+            commit(c, &c->job[c->n_reaped++ % n_jobs], r);
+        else
+            fail(c, rc);
     }
     c->is_starved = false;
     while (!c->failed && core_n_flight(c) < c->cfg.depth && c->n_live > 0) {

@@ -1,9 +1,9 @@
-/* core.h - the engine without threads, clock or device: a pure function of commands and completions.
+/* core.h - the engine without threads, clock or device: a function of commands and completions.
  *
- * core_cmd takes a command, core_step does one turn: reap what the device finished (commit tokens, emit
- * events), then plan and launch while fewer than `depth` steps are in flight. All that lies outside comes
- * through struct core_env: production supplies rings and a worker thread (engine.c), the simulator a
- * seeded world (tests/sim). One owner; nothing is allocated after core_open.
+ * core_cmd takes a command, core_step does one turn: reap what the device finished (commit tokens,
+ * emit events), then plan and launch while fewer than `depth` steps are in flight. All that lies
+ * outside comes through struct core_env: production supplies rings and a worker thread (engine.c),
+ * the simulator a seeded world (tests/sim). One owner; nothing is allocated after core_open.
  */
 #ifndef ENGINE_CORE_H
 #define ENGINE_CORE_H
@@ -13,8 +13,8 @@
 
 enum { CORE_DEPTH_MAX = 3 };
 
-/* An event of its own: the engine has let go of the request's memory and slot. Never seen by sl_poll's
- * caller. It may come together with SL_EV_DONE or some steps later. */
+/* An event of its own: the engine has let go of the request's memory and slot. Never seen by
+ * sl_poll's caller. It may come together with SL_EV_DONE or some steps later. */
 enum { EV_RELEASE = SL_EV_DONE + 1 };
 
 struct core_config {
@@ -30,9 +30,11 @@ struct core_env {
     void *arg;
     /* Events that can be emitted right now. */
     uint32_t (*room)(void *arg);
-    /* Start a step; the job stays untouched until its result was polled. 0 or a code: a fatal fault. */
+    /* Start a step; the job stays untouched until its result was polled. 0 or a code: a fatal
+     * fault. */
     int (*launch)(void *arg, const struct job *j);
-    /* Result of the oldest step in flight: 1 and *out (valid until the next launch), 0 not yet, < 0 fault. */
+    /* Result of the oldest step in flight: 1 and *out (valid until the next launch), 0 not yet, < 0
+     * fault. */
     int (*poll)(void *arg, const struct result **out);
     /* Never fails: core checks the room first. */
     void (*emit)(void *arg, const struct sl_event *ev);
@@ -49,35 +51,41 @@ struct core {
     struct core_config cfg;
     struct core_env env;
     struct kv kv;
-    struct seq *seq;         /* owned [n_reqs], by request slot */
-    int32_t *heap, n_heap;   /* owned [n_reqs]: WAITING, by seq_before */
-    int32_t *running, n_running; /* owned [max_seqs]: in order of seq_before; stale entries go at the next plan */
+    struct seq *seq;       /* owned [n_reqs], by request slot */
+    int32_t *heap, n_heap; /* owned [n_reqs]: WAITING, by seq_before */
+    /* owned [max_seqs]: in order of seq_before; what is no longer RUNNING goes at the next plan */
+    int32_t *running, n_running;
     int32_t *free_slot, n_free_slots; /* owned [max_seqs]: device slots */
-    int32_t *table, stride;  /* owned [max_seqs, stride]: block tables, by device slot */
+    int32_t *table, stride;           /* owned [max_seqs, stride]: block tables, by device slot */
     struct job job[CORE_DEPTH_MAX + 1];
     uint64_t n_launched, n_reaped; /* step n uses job[n % (depth + 1)] */
-    int32_t n_leaving;       /* sequences that give pages back once no step in flight names them */
-    int32_t n_yielding;      /* those of them that are to be preempted */
-    int32_t blocked_req, blocked_free; /* the head of the queue did not fit with that many free pages */
+    int32_t n_leaving;  /* sequences that give pages back once no step in flight names them */
+    int32_t n_yielding; /* those of them that are to be preempted */
+    /* This head of the queue did not fit when so many pages were free; -1: none. */
+    int32_t blocked_req, blocked_free;
     uint64_t n_arrivals;
-    int32_t n_live;          /* requests between SUBMIT and EV_RELEASE */
+    int32_t n_live; /* requests between SUBMIT and EV_RELEASE */
     uint32_t events_step_max;
-    bool is_starved;         /* the last turn wanted to launch but the client's ring had no room */
-    int failed;              /* 0, or the code that ended it for good */
-    struct sl_stats stats;   /* n_steps, n_preemptions, tokens, prefix: kept here; gauges by core_stats */
-    int32_t *check_counts;   /* owned [max(n_pages, n_reqs)]: scratch of core_check */
+    bool is_starved;       /* the last turn wanted to launch but the client's ring had no room */
+    int failed;            /* 0, or the code that ended it for good */
+    struct sl_stats stats; /* counters only; core_stats adds the gauges */
+    int32_t *check_counts; /* owned [max(n_pages, n_reqs)]: scratch of core_check */
 };
 
-/* Events the client's ring must hold: two for each request, a full step for each in flight, and some lag. */
+/* Events the client's ring must hold: two for each request, a full step for each in flight, and
+ * some lag. */
 uint32_t core_events_max(const struct core_config *cfg);
 void core_open(struct core *c, const struct core_config *cfg, const struct core_env *env);
 void core_close(struct core *c);
 void core_cmd(struct core *c, const struct command *cmd);
-/* How many steps were reaped and launched: 0 when there is nothing to do until a command, a result or
- * room comes. A fault ends every request and sets c->failed. */
+/* How many steps were reaped and launched: 0 when there is nothing to do until a command, a result
+ * or room comes. A fault ends every request and sets c->failed. */
 int core_step(struct core *c);
 /* Work that a step could still bring forward. */
-static inline bool core_has_work(const struct core *c) { return c->n_live > 0; }
+static inline bool core_has_work(const struct core *c)
+{
+    return c->n_live > 0;
+}
 static inline int32_t core_n_flight(const struct core *c)
 {
     return (int32_t)(c->n_launched - c->n_reaped);

@@ -1,13 +1,14 @@
 /* engine.c - the sl_* calls, the two rings and the engine thread around core.c.
  *
- * Io thread: the slot table, checking and copying of requests, freeing them. Engine thread: the core.
- * Between them two rings of values: commands down, events up. The command ring holds all that the slot
- * table can produce and the event ring all that a launched step can emit, so neither ever overflows: the
- * core looks at the room before it launches, and a client that does not poll stops the steps, not memory.
- * Atomics: failed, stats, heartbeat and live count are values for others to look at (relaxed);
- * is_quitting and wants_room are ordered by the bell.
+ * Io thread: the slot table, checking and copying of requests, freeing them. Engine thread: the
+ * core. Between them two rings of values: commands down, events up. The command ring holds all that
+ * the slot table can produce and the event ring all that a launched step can emit, so neither ever
+ * overflows: the core looks at the room before it launches, and a client that does not poll stops
+ * the steps, not memory. Atomics: failed, stats, heartbeat and live count are values for others to
+ * look at (relaxed); is_quitting and wants_room are ordered by the bell.
  */
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 #include <time.h>
 
@@ -18,14 +19,14 @@
 enum {
     QUEUE_DEFAULT = 1024,
     QUEUE_MAX = 1 << 16,
-    CHECK_PERIOD_US = 1000000, /* core_check runs when idle, at most once in that time */
+    CHECK_PERIOD_US = 60000000, /* of core_check when idle: it takes ms at 30,000 pages */
 };
 
 enum { SLOT_NONE = -1 };
 struct client_slot {
     struct request *rq; /* owned; NULL while free */
     uint32_t gen;
-    bool is_live;       /* no DONE polled yet */
+    bool is_live; /* no DONE polled yet */
     bool is_cancelled;
     int32_t next_free;
 };
@@ -125,8 +126,8 @@ static bool turn(struct sl_engine *g)
     }
     has_moved |= core_step(&g->core) > 0;
     if (!has_moved) return false;
-    /* One collect at a time, behind the launches: the worker must not sit in the newest step's collect
-     * while the next launch waits behind it. */
+    /* One collect at a time, behind the launches: the worker must not sit in the newest step's
+     * collect while the next launch waits behind it. */
     if (!g->is_collecting && core_n_flight(&g->core) > 0) {
         g->is_collecting = true;
         worker_collect(&g->worker);
@@ -136,7 +137,8 @@ static bool turn(struct sl_engine *g)
     return true;
 }
 
-/* With nothing to do there is time to look whether everything adds up. Better to stop than to go on wrong. */
+/* With nothing to do there is time to look whether everything adds up. Better to stop than to go on
+ * wrong. */
 static void check_idle(struct sl_engine *g)
 {
     uint64_t us = now_us();
@@ -152,18 +154,20 @@ static void *engine_main(void *arg)
     struct sl_engine *g = arg;
     while (!atomic_load(&g->is_quitting)) {
         if (turn(g)) continue;
-        if (g->core.is_starved && !atomic_exchange(&g->wants_room, true)) continue; /* look once more */
+        if (g->core.is_starved && !atomic_exchange(&g->wants_room, true))
+            continue; /* look once more */
         check_idle(g);
         bell_wait(&g->bell);
     }
     return NULL;
 }
 
-static int core_config_of(struct core_config *cfg, const struct sl_options *o, const struct sl_engine *g,
-                          struct sl_error *e)
+static int core_config_of(struct core_config *cfg, const struct sl_options *o,
+                          const struct sl_engine *g, struct sl_error *e)
 {
     const struct sl_info *info = &g->info;
-    bool is_async = o->async_scheduling < 0 ? model_device(g->model)->default_async : o->async_scheduling;
+    bool is_async =
+        o->async_scheduling < 0 ? model_device(g->model)->default_async : o->async_scheduling;
     *cfg = (struct core_config){.max_seqs = info->max_num_seqs,
                                 .max_tokens = info->max_num_batched_tokens,
                                 .max_wants = model_max_wants(g->model),
@@ -176,10 +180,13 @@ static int core_config_of(struct core_config *cfg, const struct sl_options *o, c
     if (getrandom(&cfg->seed, sizeof cfg->seed, 0) != sizeof cfg->seed) cfg->seed = now_us();
     cfg->seed ^= o->seed;
     if (cfg->max_seqs < 1 || cfg->max_tokens < cfg->max_seqs || cfg->max_wants < cfg->max_seqs)
-        return sl_fail(e, SL_EINVAL, "max_num_batched_tokens (%d) must be at least max_num_seqs (%d)",
+        return sl_fail(e, SL_EINVAL,
+                       "max_num_batched_tokens (%d) must be at least max_num_seqs (%d)",
                        cfg->max_tokens, cfg->max_seqs);
-    if (cfg->page_size < 1 || cfg->page_size > KV_PAGE_SIZE_MAX || cfg->n_pages < 1)
-        return sl_fail(e, SL_EINVAL, "a KV cache of %d pages of %d tokens cannot work (block_size is 1 to %d)",
+    if (cfg->page_size < 1 || cfg->page_size > KV_PAGE_SIZE_MAX || cfg->n_pages < 1 ||
+        cfg->n_pages > INT32_MAX / cfg->page_size) /* a KV slot is an int32 */
+        return sl_fail(e, SL_EINVAL,
+                       "a KV cache of %d pages of %d tokens cannot work (block_size is 1 to %d)",
                        cfg->n_pages, cfg->page_size, KV_PAGE_SIZE_MAX);
     return 0;
 }
@@ -188,7 +195,8 @@ static void open_slots(struct sl_engine *g)
 {
     g->slot = xcalloc((size_t)g->n_slots, sizeof *g->slot);
     for (int32_t i = 0; i < g->n_slots; i++)
-        g->slot[i] = (struct client_slot){.gen = 1, .next_free = i + 1 < g->n_slots ? i + 1 : SLOT_NONE};
+        g->slot[i] =
+            (struct client_slot){.gen = 1, .next_free = i + 1 < g->n_slots ? i + 1 : SLOT_NONE};
 }
 
 static int start(struct sl_engine *g, const struct sl_options *o, struct sl_error *e)
@@ -200,7 +208,8 @@ static int start(struct sl_engine *g, const struct sl_options *o, struct sl_erro
     TRY(core_config_of(&cfg, o, g, e));
     TRY(worker_open(&g->worker, g->model, &g->bell, e));
     open_slots(g);
-    g->limits = (struct request_limits){g->info.n_vocab, cfg.max_model_len, cfg.page_size, cfg.n_pages};
+    g->limits =
+        (struct request_limits){g->info.n_vocab, cfg.max_model_len, cfg.page_size, cfg.n_pages};
     const struct core_env env = {g, env_room, env_launch, env_poll, env_emit};
     core_open(&g->core, &cfg, &env);
     /* A slot's commands at most: a stale cancel, a submit, a cancel. */
@@ -218,7 +227,8 @@ static int start(struct sl_engine *g, const struct sl_options *o, struct sl_erro
 
 int sl_open(sl_engine **out, const struct sl_options *o, struct sl_error *e)
 {
-    struct sl_engine *g = aligned_alloc(64, (sizeof *g + 63) & ~(size_t)63); /* rings are line-aligned */
+    struct sl_engine *g =
+        aligned_alloc(64, (sizeof *g + 63) & ~(size_t)63); /* rings are line-aligned */
     *out = NULL;
     if (!g) return sl_fail(e, SL_ENOMEM, "out of memory");
     memset(g, 0, sizeof *g);
@@ -257,7 +267,10 @@ void sl_close(sl_engine *g)
     free(g);
 }
 
-const struct sl_info *sl_get_info(const sl_engine *g) { return &g->info; }
+const struct sl_info *sl_get_info(const sl_engine *g)
+{
+    return &g->info;
+}
 
 static void send(struct sl_engine *g, const struct command *cmd)
 {
@@ -268,9 +281,11 @@ static void send(struct sl_engine *g, const struct command *cmd)
 int sl_submit(sl_engine *g, const struct sl_request *r, sl_req *out, struct sl_error *e)
 {
     *out = (sl_req){0};
-    if (sl_failed(g)) return sl_fail(e, SL_EDEVICE, "The device has failed; the server is about to restart.");
+    if (sl_failed(g))
+        return sl_fail(e, SL_EDEVICE, "The device has failed; the server is about to restart.");
     TRY(request_check(r, &g->limits, e));
-    if (g->free_slot == SLOT_NONE) return sl_fail(e, SL_EBUSY, "Too many requests are waiting; try again.");
+    if (g->free_slot == SLOT_NONE)
+        return sl_fail(e, SL_EBUSY, "Too many requests are waiting; try again.");
     struct client_slot *s = &g->slot[g->free_slot];
     s->rq = request_new(r);
     if (!s->rq) return sl_fail(e, SL_ENOMEM, "out of memory");
@@ -279,7 +294,8 @@ int sl_submit(sl_engine *g, const struct sl_request *r, sl_req *out, struct sl_e
     s->is_live = true;
     s->is_cancelled = false;
     if (atomic_fetch_add_explicit(&g->n_live, 1, memory_order_relaxed) == 0)
-        atomic_store_explicit(&g->heartbeat_us, now_us(), memory_order_relaxed); /* idle time is no hang */
+        atomic_store_explicit(&g->heartbeat_us, now_us(),
+                              memory_order_relaxed); /* idle time is no hang */
     send(g, &(struct command){CMD_SUBMIT, *out, s->rq});
     return 0;
 }
@@ -326,10 +342,14 @@ void sl_get_stats(const sl_engine *g, struct sl_stats *out)
     memcpy(out, words, sizeof *out);
 }
 
-int sl_failed(const sl_engine *g) { return atomic_load(&g->failed) != 0; }
+int sl_failed(const sl_engine *g)
+{
+    return atomic_load(&g->failed) != 0;
+}
 
 uint64_t sl_heartbeat_us(const sl_engine *g, int *has_work)
 {
-    *has_work = atomic_load_explicit(&g->n_live, memory_order_relaxed) > 0 && !atomic_load(&g->wants_room);
+    *has_work =
+        atomic_load_explicit(&g->n_live, memory_order_relaxed) > 0 && !atomic_load(&g->wants_room);
     return atomic_load_explicit(&g->heartbeat_us, memory_order_relaxed);
 }

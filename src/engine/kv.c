@@ -1,9 +1,10 @@
 /* kv.c - pages, reference counts, the free list and the prefix index. Engine thread only.
  *
- * The free list is one ring through the pages: plain pages enter at the head, sealed ones at the tail, and
- * an allocation takes the head. So what holds no prefix goes first, then the prefix unused for longest.
- * The index is chained through the pages themselves: nothing is ever allocated or rebuilt. Eviction takes
- * the entry out before the page is handed out (peers served stale pages by doing it in the other order).
+ * The free list is one ring through the pages: plain pages enter at the head, sealed ones at the
+ * tail, and an allocation takes the head. So what holds no prefix goes first, then the prefix
+ * unused for longest. The index is chained through the pages themselves: nothing is ever allocated
+ * or rebuilt. Eviction takes the entry out before the page is handed out (peers served stale pages
+ * by doing it in the other order).
  */
 #define XXH_INLINE_ALL
 #include "engine/kv.h"
@@ -67,7 +68,8 @@ static XXH128_hash_t hash_of(const struct kv *kv, const struct kv_key *key)
 {
     char bytes[3 * sizeof(uint64_t) + KV_PAGE_SIZE_MAX * sizeof(int32_t)];
     size_t n_tokens = MUT(KV_HALF_TOKENS, (size_t)kv->page_size, (size_t)kv->page_size / 2);
-    uint64_t head[3] = {key->salt[0], key->salt[1], MUT(KV_NO_PARENT, key->parent, key->parent != 0)};
+    uint64_t head[3] = {key->salt[0], key->salt[1],
+                        MUT(KV_NO_PARENT, key->parent, key->parent != 0)};
     if (MUT(KV_NO_SALT, false, true)) head[0] = head[1] = 0;
     memcpy(bytes, head, sizeof head);
     memcpy(bytes + sizeof head, key->tokens, n_tokens * sizeof(int32_t));
@@ -90,7 +92,8 @@ static int32_t find_hashed(const struct kv *kv, const struct kv_key *key, XXH128
     int32_t page = kv->bucket[h.low64 & kv->bucket_mask];
     for (; page >= 0; page = kv->page[page].chain) {
         const struct kv_page *p = &kv->page[page];
-        if (p->hash_low == h.low64 && p->hash_high == h.high64 && is_same(kv, page, key)) return page;
+        if (p->hash_low == h.low64 && p->hash_high == h.high64 && is_same(kv, page, key))
+            return page;
     }
     return -1;
 }

@@ -1,8 +1,9 @@
 /* mutants.h - seeded bugs: what the simulator must catch, or it proves nothing.
  *
  * MUT(NAME, good, bad) stands for `good`; that is all a production build sees. The test binary
- * sim_mutants compiles the same sources with ENGINE_MUTANTS and picks one bug at run time; ctest requires
- * that the simulator finds each (tests/sim). A new rule in kv, sched, batch or core brings its row here.
+ * sim_mutants compiles the same sources with ENGINE_MUTANTS and picks one bug at run time; ctest
+ * requires that the simulator finds each (tests/sim). A new rule in kv, sched, batch or core brings
+ * its row here.
  */
 #ifndef ENGINE_MUTANTS_H
 #define ENGINE_MUTANTS_H
@@ -50,6 +51,7 @@
     X(COMMIT_STALE_GEN,  "a cancel reaches whoever has the slot now")                             \
     X(COMMIT_NO_ROOM,    "a step is launched without room for its events")                        \
     X(COMMIT_FAULT,      "a device fault forgets the waiting requests")                           \
+    X(COMMIT_FAULT_MUTE, "a turn that met a fault says that nothing happened")                    \
     X(SCORE_TWICE,       "a preempted prompt is scored again from its start")                     \
     X(SCORE_CACHED,      "a prompt to score skips what the cache holds")
 // clang-format on

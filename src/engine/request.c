@@ -1,6 +1,6 @@
-/* request.c - the one gate into the engine: every number and id a client sends is checked here, whatever
- * the layers above have checked. What passes can be computed to its end by an otherwise empty engine.
- * Io thread only.
+/* request.c - the one gate into the engine: every number and id a client sends is checked here,
+ * whatever the layers above have checked. What passes can be computed to its end by an otherwise
+ * empty engine. Io thread only.
  */
 #include "engine/request.h"
 
@@ -10,12 +10,16 @@
 
 #include "engine/mutants.h"
 
-static int check_ids(const int32_t *ids, size_t n, int32_t n_vocab, const char *what, struct sl_error *e)
+enum { BAD_WORD_MAX = 1024 }; /* tokens */
+
+static int check_ids(const int32_t *ids, size_t n, int32_t n_vocab, const char *what,
+                     struct sl_error *e)
 {
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= n_vocab)
-            return sl_fail_param(e, SL_EVALUE, what, "Token id %d is not in the model's vocabulary (0 to %d).",
-                                 ids[i], n_vocab - 1);
+            return sl_fail_param(e, SL_EVALUE, what,
+                                 "Token id %d is not in the model's vocabulary (0 to %d).", ids[i],
+                                 n_vocab - 1);
     return 0;
 }
 
@@ -44,7 +48,8 @@ static int check_numbers(const struct sl_sampling *s, struct sl_error *e)
 static int check_lists(const struct sl_sampling *s, int32_t n_vocab, struct sl_error *e)
 {
     if (s->n_stop_ids > SL_STOP_IDS_MAX || s->n_eos > s->n_stop_ids)
-        return sl_fail_param(e, SL_ELONG, "stop_token_ids", "At most %d stop token ids.", SL_STOP_IDS_MAX);
+        return sl_fail_param(e, SL_ELONG, "stop_token_ids", "At most %d stop token ids.",
+                             SL_STOP_IDS_MAX);
     TRY(check_ids(s->stop_ids, s->n_stop_ids, n_vocab, "stop_token_ids", e));
     if (s->n_bias > SL_BIAS_MAX)
         return sl_fail_param(e, SL_ELONG, "logit_bias", "At most %d biased tokens.", SL_BIAS_MAX);
@@ -54,12 +59,18 @@ static int check_lists(const struct sl_sampling *s, int32_t n_vocab, struct sl_e
             return sl_fail_param(e, SL_EVALUE, "logit_bias", "A bias must be a finite number.");
     }
     if (s->n_allowed > (uint32_t)n_vocab)
-        return sl_fail_param(e, SL_ELONG, "allowed_token_ids", "More allowed ids than the vocabulary has.");
+        return sl_fail_param(e, SL_ELONG, "allowed_token_ids",
+                             "More allowed ids than the vocabulary has.");
     TRY(check_ids(s->allowed_ids, s->n_allowed, n_vocab, "allowed_token_ids", e));
     if (s->n_bad_words > SL_BAD_WORDS_MAX)
         return sl_fail_param(e, SL_ELONG, "bad_words", "At most %d bad words.", SL_BAD_WORDS_MAX);
     size_t n_bad = 0;
-    for (uint32_t i = 0; i < s->n_bad_words; i++) n_bad += s->bad_word_len[i];
+    for (uint32_t i = 0; i < s->n_bad_words; i++) {
+        if (s->bad_word_len[i] == 0 || s->bad_word_len[i] > BAD_WORD_MAX)
+            return sl_fail_param(e, SL_ELONG, "bad_words", "A bad word has 1 to %d tokens.",
+                                 BAD_WORD_MAX);
+        n_bad += s->bad_word_len[i];
+    }
     return check_ids(s->bad_words, n_bad, n_vocab, "bad_words", e);
 }
 
@@ -69,10 +80,11 @@ int request_check(const struct sl_request *r, const struct request_limits *l, st
     if (r->n_prompt == 0) return sl_fail_param(e, SL_EINVAL, "prompt", "The prompt is empty.");
     uint64_t n = (uint64_t)r->n_prompt + s->max_tokens;
     if (n > (uint64_t)l->max_model_len)
-        return sl_fail_param(e, SL_ECONTEXT, "prompt",
-                             "This model's maximum context length is %d tokens, but %u tokens in the prompt and "
-                             "%u to generate were requested.",
-                             l->max_model_len, r->n_prompt, s->max_tokens);
+        return sl_fail_param(
+            e, SL_ECONTEXT, "prompt",
+            "This model's maximum context length is %d tokens, but %u tokens in the prompt and "
+            "%u to generate were requested.",
+            l->max_model_len, r->n_prompt, s->max_tokens);
     uint64_t n_computed = n - (s->max_tokens > 0); /* the last token is never fed back */
     uint64_t n_pages = (n_computed + (uint64_t)l->page_size - 1) / (uint64_t)l->page_size;
     if (n_pages > (uint64_t)l->n_pages && MUT(SCHED_NO_FIT, true, false))
@@ -98,8 +110,10 @@ struct request *request_new(const struct sl_request *r)
     const struct sl_sampling *s = &r->sampling;
     size_t n_bad = 0;
     for (uint32_t i = 0; i < s->n_bad_words; i++) n_bad += s->bad_word_len[i];
-    size_t prompt_bytes = r->n_prompt * sizeof(int32_t), output_bytes = s->max_tokens * sizeof(int32_t);
-    size_t stop_bytes = s->n_stop_ids * sizeof(int32_t), bias_bytes = s->n_bias * sizeof(struct sl_bias);
+    size_t prompt_bytes = r->n_prompt * sizeof(int32_t),
+           output_bytes = s->max_tokens * sizeof(int32_t);
+    size_t stop_bytes = s->n_stop_ids * sizeof(int32_t),
+           bias_bytes = s->n_bias * sizeof(struct sl_bias);
     size_t allowed_bytes = s->n_allowed * sizeof(int32_t), bad_bytes = n_bad * sizeof(int32_t);
     size_t len_bytes = s->n_bad_words * sizeof(uint32_t);
     struct request *q = malloc(sizeof *q + prompt_bytes + output_bytes + stop_bytes + bias_bytes +

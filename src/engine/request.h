@@ -1,8 +1,8 @@
 /* request.h - a request as the engine holds it: one block of memory, everything copied into it.
  *
  * Owned by the io thread, which makes it in sl_submit and frees it when the engine has let go of it
- * (EV_RELEASE). In between the engine thread writes only tokens[n_prompt ..], and a worker reads tokens
- * and sampling while a step that names the request is in flight.
+ * (EV_RELEASE). In between the engine thread writes only tokens[n_prompt ..], and a worker reads
+ * tokens and sampling while a step that names the request is in flight.
  */
 #ifndef ENGINE_REQUEST_H
 #define ENGINE_REQUEST_H
@@ -22,7 +22,8 @@ struct request_limits {
     int32_t n_vocab, max_model_len, page_size, n_pages;
 };
 
-/* Can it run here, alone, to its end? 0 or a code with the reason; the only gate into the engine. */
+/* Can it run here, alone, to its end? 0 or a code with the reason; the only gate into the engine.
+ */
 int request_check(const struct sl_request *r, const struct request_limits *l, struct sl_error *e);
 /* A checked request, copied; NULL when memory is out. Freed with free(). */
 struct request *request_new(const struct sl_request *r);

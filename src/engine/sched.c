@@ -3,17 +3,22 @@
 
 #include "engine/mutants.h"
 
-/* Admission leaves pages for each running sequence to grow by so many tokens: in the simulator that cuts
- * preemptions to a third of a fixed watermark's, and those that lost all their work from 9 % to 3 %. */
+/* Admission leaves pages for each running sequence to grow by so many tokens: in the simulator that
+ * cuts preemptions to a third of a fixed watermark's, and those that lost all their work from 9 %
+ * to 3 %. */
 enum { GROWTH_TOKENS = 8 };
 
 struct budget {
     int32_t n_tokens, n_wants;
 };
 
-static int32_t req_of(const struct core *c, const struct seq *s) { return (int32_t)(s - c->seq); }
+static int32_t req_of(const struct core *c, const struct seq *s)
+{
+    return (int32_t)(s - c->seq);
+}
 
-/* The queue: a binary heap of request slots; heap_pos finds an entry, so a cancel costs O(log n). */
+/* The queue: a binary heap of request slots; heap_pos finds an entry, so a cancel costs O(log n).
+ */
 static void heap_put(struct core *c, int32_t pos, int32_t req)
 {
     c->heap[pos] = req;
@@ -86,12 +91,13 @@ static void compact_running(struct core *c)
 static void insert_running(struct core *c, struct seq *s)
 {
     int32_t i = c->n_running++;
-    for (; i > 0 && seq_before(s, &c->seq[c->running[i - 1]]); i--) c->running[i] = c->running[i - 1];
+    for (; i > 0 && seq_before(s, &c->seq[c->running[i - 1]]); i--)
+        c->running[i] = c->running[i - 1];
     c->running[i] = req_of(c, s);
 }
 
-/* No page is free for s. Wait if some are on their way; else preempt the last in order, which may be s
- * itself. True when pages were freed for s. */
+/* No page is free for s. Wait if some are on their way; else preempt the last in order, which may
+ * be s itself. True when pages were freed for s. */
 static bool make_room(struct core *c, const struct seq *s)
 {
     if (c->n_leaving > 0) return false;
@@ -144,7 +150,8 @@ static bool needs_all_rows(const struct seq *s)
     return s->rq->sampling.n_prompt_logprobs >= 0 && s->n_scored < s->rq->n_prompt - 1;
 }
 
-/* Reference the pages of the longest cached prefix, at least one token short of all, into `table`. */
+/* Reference the pages of the longest cached prefix, at least one token short of all, into `table`.
+ */
 static void take_cached(struct core *c, struct seq *s, int32_t *table)
 {
     int32_t ps = c->cfg.page_size, n_max = MUT(KV_HIT_ALL, seq_len(s) - 1, seq_len(s)) / ps;
@@ -167,7 +174,8 @@ static bool take_pages(struct core *c, struct seq *s)
     s->dev_slot = c->free_slot[--c->n_free_slots];
     int32_t *table = core_table(c, s);
     take_cached(c, s, table);
-    int32_t n_need = kv_pages_for(&c->kv, seq_len(s) - MUT(KV_PAGES_SHORT, 0, c->cfg.page_size - 1));
+    int32_t n_need =
+        kv_pages_for(&c->kv, seq_len(s) - MUT(KV_PAGES_SHORT, 0, c->cfg.page_size - 1));
     int32_t keep = c->n_running > 0 ? 1 + c->n_running * GROWTH_TOKENS / c->cfg.page_size : 0;
     if (n_need - s->n_pages + keep > c->kv.n_free) {
         core_let_go(c, s);
@@ -179,7 +187,8 @@ static bool take_pages(struct core *c, struct seq *s)
     }
     int32_t n_hit = s->n_pages * c->cfg.page_size;
     while (s->n_pages < n_need) table[s->n_pages++] = kv_alloc(&c->kv);
-    s->n_computed = s->n_planned = MUT(SCHED_KEEP_PLAN, n_hit, n_hit > s->n_planned ? n_hit : s->n_planned);
+    s->n_computed = s->n_planned =
+        MUT(SCHED_KEEP_PLAN, n_hit, n_hit > s->n_planned ? n_hit : s->n_planned);
     c->stats.prefix_queries += c->cfg.has_prefix_cache ? (uint64_t)seq_len(s) : 0;
     c->stats.prefix_hits += (uint64_t)n_hit;
     return true;
@@ -223,7 +232,8 @@ bool sched_plan(struct core *c, struct job *j)
         if (is_plannable(s) && seq_rows_left(s) > 1) plan_rows(c, j, s, &left);
     }
     bool is_calm = c->stats.n_preemptions == n_preemptions && c->n_yielding == 0;
-    while (is_calm && c->n_heap > 0 && c->n_free_slots > 0 && left.n_tokens > 0 && left.n_wants > 0) {
+    while (is_calm && c->n_heap > 0 && c->n_free_slots > 0 && left.n_tokens > 0 &&
+           left.n_wants > 0) {
         struct seq *s = &c->seq[c->heap[0]];
         if (!admit(c, j, s)) break;
         plan_rows(c, j, s, &left);

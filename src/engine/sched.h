@@ -4,9 +4,9 @@
  *   1. running sequences with one row left (decodes), each one row
  *   2. running sequences with more (prefills), in chunks of what the budgets leave
  *   3. the queue's head, while slots, pages and budgets last; never past a head that does not fit
- * Admission takes pages for every known token, so only a decode can run out of them: then the last in
- * order is preempted and later recomputed. The first in order is never preempted by another, so it ends,
- * and so does everyone in turn.
+ * Admission takes pages for every known token, so only a decode can run out of them: then the last
+ * in order is preempted and later recomputed. The first in order is never preempted by another, so
+ * it ends, and so does everyone in turn.
  */
 #ifndef ENGINE_SCHED_H
 #define ENGINE_SCHED_H

@@ -1,7 +1,7 @@
 /* seq.h - one request inside the engine: how far it is, and what it holds. Engine thread only.
  *
- * Positions count from 0 over prompt and output. A row is one position in one step: it writes the KV of
- * that position, and the last row may sample the token at the next.
+ * Positions count from 0 over prompt and output. A row is one position in one step: it writes the
+ * KV of that position, and the last row may sample the token at the next.
  *
  *   WAITING  in the queue; holds nothing; may have output already (it was preempted)
  *   RUNNING  holds a device slot and pages for every known token
@@ -18,25 +18,28 @@ struct seq {
     struct request *rq; /* borrowed until EV_RELEASE */
     uint32_t gen;
     enum seq_state state;
-    uint8_t must_yield;     /* chosen for preemption; leaves when no step in flight names it */
-    uint8_t has_run;        /* was admitted before: n_cached is settled */
-    uint64_t arrival;       /* counts submits: the tie-break of equal priorities, and unique */
-    int32_t heap_pos;       /* WAITING: its place in the queue */
-    int32_t dev_slot;       /* -1 unless it holds one */
-    int32_t n_pages;        /* pages held; they are listed in the slot's block table */
-    int32_t n_sealed;       /* leading pages whose prefix has a serial */
-    uint64_t chain;         /* that serial; 0 while n_sealed is 0 */
-    int32_t n_output;       /* tokens committed; the known tokens are prompt and these */
-    int32_t n_computed;     /* leading positions whose KV is committed */
-    int32_t n_planned;      /* leading positions whose KV is committed or in flight */
-    int32_t n_pending;      /* tokens being sampled in flight */
-    int32_t n_flight;       /* steps in flight that name it */
-    int32_t n_scored;       /* prompt positions whose log probability is reported (n_prompt_logprobs) */
-    int32_t n_cached;       /* prompt tokens found in the cache at first admission */
+    uint8_t must_yield; /* chosen for preemption; leaves when no step in flight names it */
+    uint8_t has_run;    /* was admitted before: n_cached is settled */
+    uint64_t arrival;   /* counts submits: the tie-break of equal priorities, and unique */
+    int32_t heap_pos;   /* WAITING: its place in the queue */
+    int32_t dev_slot;   /* -1 unless it holds one */
+    int32_t n_pages;    /* pages held; they are listed in the slot's block table */
+    int32_t n_sealed;   /* leading pages whose prefix has a serial */
+    uint64_t chain;     /* that serial; 0 while n_sealed is 0 */
+    int32_t n_output;   /* tokens committed; the known tokens are prompt and these */
+    int32_t n_computed; /* leading positions whose KV is committed */
+    int32_t n_planned;  /* leading positions whose KV is committed or in flight */
+    int32_t n_pending;  /* tokens being sampled in flight */
+    int32_t n_flight;   /* steps in flight that name it */
+    int32_t n_scored;   /* prompt positions whose log probability is reported (n_prompt_logprobs) */
+    int32_t n_cached;   /* prompt tokens found in the cache at first admission */
     int32_t n_output_at_start; /* output when the slot was assigned */
 };
 
-static inline int32_t seq_len(const struct seq *s) { return s->rq->n_prompt + s->n_output; }
+static inline int32_t seq_len(const struct seq *s)
+{
+    return s->rq->n_prompt + s->n_output;
+}
 
 /* Rows to compute before it has no more to do: known tokens, and those being sampled, minus what is
  * planned. Nothing once every token it may generate is known or being sampled. */

@@ -18,9 +18,13 @@ void bell_open(struct bell *b)
     atomic_init(&b->is_rung, false);
 }
 
-void bell_close(struct bell *b) { sem_destroy(&b->sem); }
+void bell_close(struct bell *b)
+{
+    sem_destroy(&b->sem);
+}
 
-/* Release: what was written before the ring is seen by who waits (the exchange and the semaphore order it). */
+/* Release: what was written before the ring is seen by who waits (the exchange and the semaphore
+ * order it). */
 void bell_ring(struct bell *b)
 {
     if (!atomic_exchange(&b->is_rung, true)) sem_post(&b->sem);
@@ -29,7 +33,8 @@ void bell_ring(struct bell *b)
 void bell_wait(struct bell *b)
 {
     while (sem_wait(&b->sem) != 0) ASSERT(errno == EINTR);
-    atomic_exchange(&b->is_rung, false); /* acquires from rings that found it set; look around after */
+    atomic_exchange(&b->is_rung,
+                    false); /* acquires from rings that found it set; look around after */
 }
 
 static int run_job(struct worker *w, const struct job *j)
@@ -78,7 +83,10 @@ void worker_launch(struct worker *w, const struct job *j)
     order(w, (struct worker_order){ORDER_LAUNCH, j});
 }
 
-void worker_collect(struct worker *w) { order(w, (struct worker_order){.kind = ORDER_COLLECT}); }
+void worker_collect(struct worker *w)
+{
+    order(w, (struct worker_order){.kind = ORDER_COLLECT});
+}
 
 int worker_open(struct worker *w, struct model *m, struct bell *engine, struct sl_error *e)
 {

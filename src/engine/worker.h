@@ -1,8 +1,8 @@
 /* worker.h - a rank's thread: the only one that talks to the device after loading.
  *
- * The engine thread tells it, in order, what to do: launch a job, collect the oldest. It never decides and
- * never waits but for that ring and the device. After a fault it touches no job any more and answers every
- * collect with the code, so the engine may give memory back at once.
+ * The engine thread tells it, in order, what to do: launch a job, collect the oldest. It never
+ * decides and never waits but for that ring and the device. After a fault it touches no job any
+ * more and answers every collect with the code, so the engine may give memory back at once.
  */
 #ifndef ENGINE_WORKER_H
 #define ENGINE_WORKER_H
@@ -17,7 +17,8 @@
 /* A door bell between two threads: any number of rings before the answer count as one. */
 struct bell {
     sem_t sem;
-    atomic_bool is_rung; /* exchange: the first ring posts; cleared before the answer looks around */
+    atomic_bool
+        is_rung; /* exchange: the first ring posts; cleared before the answer looks around */
 };
 void bell_open(struct bell *b);
 void bell_close(struct bell *b);
@@ -30,11 +31,11 @@ struct worker_result {
 };
 
 struct worker {
-    struct model *model;  /* borrowed */
-    struct ring orders;   /* engine -> worker: struct worker_order */
-    struct ring results;  /* worker -> engine: struct worker_result */
+    struct model *model; /* borrowed */
+    struct ring orders;  /* engine -> worker: struct worker_order */
+    struct ring results; /* worker -> engine: struct worker_result */
     struct bell bell;
-    struct bell *engine;  /* borrowed: rung when a result is there */
+    struct bell *engine; /* borrowed: rung when a result is there */
     pthread_t thread;
 };
 

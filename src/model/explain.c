@@ -1,8 +1,8 @@
 /* explain.c - the plan as text: each step with shapes, bytes, FLOPs and the least time it can take.
  *
- * The workload: n_tokens sequences that each decode one token at the same context. A step's bytes are its
- * weights, the KV it reads or writes and its activations, each once. Roofline time is the larger of
- * bytes over bandwidth and FLOPs over peak. Equal layers in a row are printed once.
+ * The workload: n_tokens sequences that each decode one token at the same context. A step's bytes
+ * are its weights, the KV it reads or writes and its activations, each once. Roofline time is the
+ * larger of bytes over bandwidth and FLOPs over peak. Equal layers in a row are printed once.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -60,9 +60,13 @@ static struct cost step_cost(const struct work *k, const struct step *s)
     double in = act_bytes(k, s->src), out = act_bytes(k, s->dst);
     struct cost c = {.bytes = weight_bytes(s->w) + weight_bytes(s->bias) + in + out};
     switch (s->op) {
-    case OP_EMBED: c.bytes = (s->w ? t * weight_bytes(s->w) / (double)s->w->rows : 0.0) + out; break;
+    case OP_EMBED:
+        c.bytes = (s->w ? t * weight_bytes(s->w) / (double)s->w->rows : 0.0) + out;
+        break;
     case OP_LINEAR:
-    case OP_LOGITS: c.flops = 2.0 * t * (double)s->w->rows * (double)s->w->cols; break;
+    case OP_LOGITS:
+        c.flops = 2.0 * t * (double)s->w->rows * (double)s->w->cols;
+        break;
     case OP_ATTN:
         c.flops = 4.0 * t * seen * s->lp->n_heads * s->lp->head_dim;
         c.bytes += t * seen * kv_bytes(k);
@@ -71,17 +75,31 @@ static struct cost step_cost(const struct work *k, const struct step *s)
         c.bytes += out + t * kv_bytes(k);
         c.flops = 3.0 * t * s->dst.cols;
         break;
-    case OP_ADD: c.bytes += out; c.flops = t * s->dst.cols; break;
-    case OP_ADD_NORM: c.bytes += 2.0 * act_bytes(k, s->src2); c.flops = 5.0 * t * s->dst.cols; break;
-    case OP_NORM: c.flops = 4.0 * t * s->dst.cols; break;
-    case OP_GLU: c.flops = 8.0 * t * s->dst.cols; break;
-    case OP_SAMPLE: c.flops = t * s->src.cols; break;
+    case OP_ADD:
+        c.bytes += out;
+        c.flops = t * s->dst.cols;
+        break;
+    case OP_ADD_NORM:
+        c.bytes += 2.0 * act_bytes(k, s->src2);
+        c.flops = 5.0 * t * s->dst.cols;
+        break;
+    case OP_NORM:
+        c.flops = 4.0 * t * s->dst.cols;
+        break;
+    case OP_GLU:
+        c.flops = 8.0 * t * s->dst.cols;
+        break;
+    case OP_SAMPLE:
+        c.flops = t * s->src.cols;
+        break;
     case OP_REDUCE:
     case OP_GATHER:
-    case OP_COUNT: break;
+    case OP_COUNT:
+        break;
     }
     for (int i = 0; i < N_MACHINES; i++) {
-        double memory = c.bytes / machines[i].bytes_per_s, compute = c.flops / machines[i].flops_per_s;
+        double memory = c.bytes / machines[i].bytes_per_s,
+               compute = c.flops / machines[i].flops_per_s;
         c.us[i] = 1e6 * (memory > compute ? memory : compute);
     }
     return c;
@@ -103,8 +121,10 @@ static const char *short_number(double x, char out[16])
         x /= 1000.0;
         i++;
     }
-    if (i == 0) snprintf(out, 16, "%.0f", x);
-    else snprintf(out, 16, "%.3g%s", x, units[i]);
+    if (i == 0)
+        snprintf(out, 16, "%.0f", x);
+    else
+        snprintf(out, 16, "%.3g%s", x, units[i]);
     return out;
 }
 
@@ -113,12 +133,14 @@ static void put_step(struct buf *b, const struct step *s, const struct cost *c)
     char shape[96] = "", bytes[16], flops[16];
     const char *name = s->w ? s->w->name : "", *dot = strrchr(name, '.');
     if (s->w && s->w->rows > 1)
-        snprintf(shape, sizeof shape, "%s [%" PRId64 ", %" PRId64 "]%s", dtype_info[s->w->part[0].type].name,
-                 s->w->rows, s->w->cols, s->bias && s->op == OP_LINEAR ? " + bias" : "");
+        snprintf(shape, sizeof shape, "%s [%" PRId64 ", %" PRId64 "]%s",
+                 dtype_info[s->w->part[0].type].name, s->w->rows, s->w->cols,
+                 s->bias && s->op == OP_LINEAR ? " + bias" : "");
     else if (s->op == OP_ATTN && s->lp->window)
         snprintf(shape, sizeof shape, "window %d", s->lp->window);
-    buf_printf(b, "  %-9s %-11s %-28s %5d -> %-7d %9s %9s", op_names[s->op], dot ? dot + 1 : name, shape,
-               s->src.cols, s->dst.cols, short_number(c->bytes, bytes), short_number(c->flops, flops));
+    buf_printf(b, "  %-9s %-11s %-28s %5d -> %-7d %9s %9s", op_names[s->op], dot ? dot + 1 : name,
+               shape, s->src.cols, s->dst.cols, short_number(c->bytes, bytes),
+               short_number(c->flops, flops));
     for (int i = 0; i < N_MACHINES; i++) buf_printf(b, " %9.3f", c->us[i]);
     buf_putc(b, '\n');
 }
@@ -142,32 +164,41 @@ static void put_head(FILE *out, const struct plan *p, int32_t n_tokens, int32_t 
     double bytes = 0.0;
     for (int32_t i = 0; i < p->n_weights; i++)
         if (!p->weights[i].same) bytes += weight_bytes(&p->weights[i].weight);
-    fprintf(out, "model %s: %d layers, hidden %d, feed-forward %d, %d heads (%d key-value) of %d, vocabulary %d\n",
-            c->family->model_type, c->n_layers, c->hidden, c->ffn, c->n_heads, c->n_kv_heads, c->head_dim,
-            c->n_vocab);
+    fprintf(out,
+            "model %s: %d layers, hidden %d, feed-forward %d, %d heads (%d key-value) of %d, "
+            "vocabulary %d\n",
+            c->family->model_type, c->n_layers, c->hidden, c->ffn, c->n_heads, c->n_kv_heads,
+            c->head_dim, c->n_vocab);
     fprintf(out, "%s parameters in %sB; KV %sB a token; up to %d positions\n",
             short_number((double)plan_parameters(p), a), short_number(bytes, b),
             short_number((double)plan_page_bytes(p, 1), kv), c->max_positions);
-    fprintf(out, "step of %d sequences, one token each at context %d, planned for the %s device\n\n", n_tokens,
-            ctx, p->device->name);
-    fprintf(out, "  %-9s %-11s %-28s %5s    %-7s %9s %9s", "op", "weight", "", "in", "out", "bytes", "FLOPs");
+    fprintf(out,
+            "step of %d sequences, one token each at context %d, planned for the %s device\n\n",
+            n_tokens, ctx, p->device->name);
+    fprintf(out, "  %-9s %-11s %-28s %5s    %-7s %9s %9s", "op", "weight", "", "in", "out", "bytes",
+            "FLOPs");
     for (int i = 0; i < N_MACHINES; i++) fprintf(out, "   %s us", machines[i].name);
     fputc('\n', out);
 }
 
 static void put_title(FILE *out, int32_t first, int32_t n)
 {
-    if (first < 0) fprintf(out, "outside the layers\n");
-    else if (n == 1) fprintf(out, "layer %d\n", first);
-    else fprintf(out, "layers %d to %d, each\n", first, first + n - 1);
+    if (first < 0)
+        fprintf(out, "outside the layers\n");
+    else if (n == 1)
+        fprintf(out, "layer %d\n", first);
+    else
+        fprintf(out, "layers %d to %d, each\n", first, first + n - 1);
 }
 
 static void put_tail(FILE *out, const struct plan *p, const struct cost *sum)
 {
     char bytes[16], flops[16];
     bool seen[OP_COUNT] = {0};
-    fprintf(out, "\ntotal %sB, %sFLOP", short_number(sum->bytes, bytes), short_number(sum->flops, flops));
-    for (int i = 0; i < N_MACHINES; i++) fprintf(out, "; %s at least %.1f us", machines[i].name, sum->us[i]);
+    fprintf(out, "\ntotal %sB, %sFLOP", short_number(sum->bytes, bytes),
+            short_number(sum->flops, flops));
+    for (int i = 0; i < N_MACHINES; i++)
+        fprintf(out, "; %s at least %.1f us", machines[i].name, sum->us[i]);
     fprintf(out, "\n\n");
     for (int32_t i = 0; i < p->n_steps; i++) seen[p->steps[i].op] = true;
     for (int i = 0; i < OP_COUNT; i++)

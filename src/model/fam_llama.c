@@ -1,12 +1,13 @@
 /* fam_llama.c - Llama and its closest kin: one set of tables, told apart by flags.
  *
- * Pre-norm decoder: RMS norm, grouped-query attention with rotation, gated feed-forward. Mistral adds a
- * sliding window, Qwen2 biases on q, k and v, Qwen3 a norm of each q and k head.
+ * Pre-norm decoder: RMS norm, grouped-query attention with rotation, gated feed-forward. Mistral
+ * adds a sliding window, Qwen2 biases on q, k and v, Qwen3 a norm of each q and k head.
  */
 #include "model/spec.h"
 
 #define INT(field) offsetof(struct model_config, field)
 
+/* clang-format off */
 static const struct key llama_keys[] = {
     {.name = "attention_bias", .kind = KEY_FLAG, .flags = FLAG_QKV_BIAS | FLAG_O_BIAS},
     {.name = "mlp_bias", .kind = KEY_FLAG, .flags = FLAG_MLP_BIAS},
@@ -34,7 +35,6 @@ static const struct key qwen3_keys[] = {
 };
 
 #define L "model.layers.#."
-/* clang-format off */
 static const struct weight_spec weights[] = {
     {W_EMBED, "embed", false, DIM_HIDDEN, SHARD_NONE, 0, 0, {{DIM_VOCAB, "model.embed_tokens.weight"}}},
     {W_ATTN_NORM, "attn_norm", true, DIM_ONE, SHARD_NONE, 0, 0, {{DIM_HIDDEN, L "input_layernorm.weight"}}},

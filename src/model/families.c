@@ -19,7 +19,8 @@ void family_names(char *text, size_t n)
     size_t used = 0;
     text[0] = '\0';
     for (int i = 0; i < N_FAMILIES && used < n; i++)
-        used += (size_t)snprintf(text + used, n - used, "%s%s", i ? ", " : "", families[i]->model_type);
+        used +=
+            (size_t)snprintf(text + used, n - used, "%s%s", i ? ", " : "", families[i]->model_type);
 }
 
 /* Hash chains through pages and block tables, and a token out of them: no weights, one layer. */

@@ -1,8 +1,9 @@
-/* model.c - opening a model on a device: limits, plan, weights, scratch, KV pages; then launch and collect.
+/* model.c - opening a model on a device: limits, plan, weights, scratch, KV pages; then launch and
+ * collect.
  *
- * All memory is sized and taken here, in this order: weights (their types decide what is left), scratch,
- * KV pages from the rest. On devices that share the machine's memory the default is modest: what the
- * sequences can use, at most KV_DEFAULT_BYTES.
+ * All memory is sized and taken here, in this order: weights (their types decide what is left),
+ * scratch, KV pages from the rest. On devices that share the machine's memory the default is
+ * modest: what the sequences can use, at most KV_DEFAULT_BYTES.
  */
 #include "model/model.h"
 
@@ -20,24 +21,34 @@ enum {
     TYPES_TEXT = 96,
 };
 static const uint64_t KV_DEFAULT_BYTES = (uint64_t)1 << 30;
-static const uint64_t LOGITS_BYTES = (uint64_t)64 << 20; /* of rows beyond one a sequence: prompt log probabilities */
+static const uint64_t LOGITS_BYTES =
+    (uint64_t)64 << 20; /* of rows beyond one a sequence: prompt log probabilities */
 static const double UTILIZATION_DEFAULT = 0.9;
 static const double gib = 1024.0 * 1024.0 * 1024.0;
 
 struct model {
     struct checkpoint *checkpoint; /* owned; NULL: the built-in plan */
     const struct device *device;
-    struct dev *dev;               /* owned */
+    struct dev *dev; /* owned */
     struct plan plan;
-    void *bufs[SLOT_BUFS];         /* device memory */
+    void *bufs[SLOT_BUFS]; /* device memory */
     int32_t max_wants;
     struct sl_info info;
     char weight_types[TYPES_TEXT];
 };
 
-const struct device *model_device(const struct model *m) { return m->device; }
-int32_t model_max_wants(const struct model *m) { return m->max_wants; }
-struct plan *model_plan(struct model *m) { return &m->plan; }
+const struct device *model_device(const struct model *m)
+{
+    return m->device;
+}
+int32_t model_max_wants(const struct model *m)
+{
+    return m->max_wants;
+}
+struct plan *model_plan(struct model *m)
+{
+    return &m->plan;
+}
 int model_assign(struct model *m, int32_t slot, const struct slot_init *init)
 {
     return m->device->assign(m->dev, slot, init);
@@ -46,7 +57,10 @@ int model_launch(struct model *m, const struct batch *b)
 {
     return m->device->launch(m->dev, m->plan.steps, m->plan.n_steps, b);
 }
-int model_collect(struct model *m, const struct result **out) { return m->device->collect(m->dev, out); }
+int model_collect(struct model *m, const struct result **out)
+{
+    return m->device->collect(m->dev, out);
+}
 
 void model_close(struct model *m)
 {
@@ -59,7 +73,10 @@ void model_close(struct model *m)
 
 /* ------------------------------------------------------------------ what to open */
 
-static bool is_text(const char *a, const char *b) { return a && strcmp(a, b) == 0; }
+static bool is_text(const char *a, const char *b)
+{
+    return a && strcmp(a, b) == 0;
+}
 
 /* The GPU where there is one. */
 static const char *auto_device(void)
@@ -81,7 +98,8 @@ static int choose_device(struct model *m, const char *name, struct sl_error *e)
     if (!name || is_text(name, "auto")) name = auto_device();
     for (size_t i = 0; i < sizeof devices / sizeof *devices; i++)
         if (is_text(name, devices[i]->name)) m->device = devices[i];
-    if (!m->device) return sl_fail(e, SL_EUNSUPPORTED, "there is no device \"%.20s\" in this build", name);
+    if (!m->device)
+        return sl_fail(e, SL_EUNSUPPORTED, "there is no device \"%.20s\" in this build", name);
     return m->device->probe(e);
 }
 
@@ -91,8 +109,8 @@ static int read_dtype(const char *name, int *as, struct sl_error *e)
     static const struct {
         const char *name;
         int type;
-    } names[] = {{"auto", -1},        {"bfloat16", DT_BF16}, {"float16", DT_F16}, {"half", DT_F16},
-                 {"float32", DT_F32}, {"float", DT_F32}};
+    } names[] = {{"auto", -1},     {"bfloat16", DT_BF16}, {"float16", DT_F16},
+                 {"half", DT_F16}, {"float32", DT_F32},   {"float", DT_F32}};
     *as = -1;
     if (!name) return 0;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -103,7 +121,8 @@ static int read_dtype(const char *name, int *as, struct sl_error *e)
     return sl_fail(e, SL_EVALUE, "unknown dtype \"%.20s\"", name);
 }
 
-static int read_config(struct model *m, struct model_config *c, const struct sl_options *o, struct sl_error *e)
+static int read_config(struct model *m, struct model_config *c, const struct sl_options *o,
+                       struct sl_error *e)
 {
     bool is_sim = m->device == &device_sim;
     if (!o->model && !is_sim) return sl_fail(e, SL_EMISSING, "no model given");
@@ -123,7 +142,8 @@ static int read_config(struct model *m, struct model_config *c, const struct sl_
 static int check_range(const char *what, int64_t value, int64_t max, struct sl_error *e)
 {
     if (value >= 0 && value <= max) return 0;
-    return sl_fail(e, SL_EVALUE, "%s is %lld, not within 0 to %lld", what, (long long)value, (long long)max);
+    return sl_fail(e, SL_EVALUE, "%s is %lld, not within 0 to %lld", what, (long long)value,
+                   (long long)max);
 }
 
 static int set_limits(struct model *m, const struct model_config *c, const struct sl_options *o,
@@ -137,8 +157,8 @@ static int set_limits(struct model *m, const struct model_config *c, const struc
     TRY(check_range("num_gpu_blocks_override", o->num_gpu_blocks_override, INT32_MAX, e));
     bool is_builtin = !m->checkpoint; /* it has no real context length */
     if (o->max_model_len > c->max_positions && !is_builtin)
-        return sl_fail(e, SL_EVALUE, "max_model_len %d is more than the model's %d positions", o->max_model_len,
-                       c->max_positions);
+        return sl_fail(e, SL_EVALUE, "max_model_len %d is more than the model's %d positions",
+                       o->max_model_len, c->max_positions);
     info->max_model_len = o->max_model_len ? o->max_model_len : c->max_positions;
     info->block_size = o->block_size ? o->block_size : BLOCK_SIZE_DEFAULT;
     info->max_num_batched_tokens =
@@ -148,8 +168,10 @@ static int set_limits(struct model *m, const struct model_config *c, const struc
         if (o->max_num_seqs && o->max_num_batched_tokens)
             return sl_fail(e, SL_EVALUE, "max_num_batched_tokens %d is less than max_num_seqs %d",
                            o->max_num_batched_tokens, o->max_num_seqs);
-        if (o->max_num_seqs) info->max_num_batched_tokens = o->max_num_seqs;
-        else info->max_num_seqs = info->max_num_batched_tokens;
+        if (o->max_num_seqs)
+            info->max_num_batched_tokens = o->max_num_seqs;
+        else
+            info->max_num_seqs = info->max_num_batched_tokens;
     }
     info->n_vocab = c->n_vocab;
     int64_t extra = (int64_t)(LOGITS_BYTES / sizeof(float)) / c->n_vocab;
@@ -170,38 +192,44 @@ static uint64_t kv_budget(const struct model *m, const struct sl_options *o, uin
 {
     const struct sl_info *info = &m->info;
     double share = o->gpu_memory_utilization > 0 ? o->gpu_memory_utilization : UTILIZATION_DEFAULT;
-    uint64_t may = (uint64_t)((double)m->device->memory() * share), used = info->weight_bytes + info->scratch_bytes;
+    uint64_t may = (uint64_t)((double)m->device->memory() * share),
+             used = info->weight_bytes + info->scratch_bytes;
     uint64_t left = may > used ? may - used : 0;
     bool is_host = m->device == &device_cpu || m->device == &device_sim;
     if (!is_host) return left;
     uint64_t one = pages_for(info, (uint64_t)info->max_model_len) * page_bytes;
     uint64_t cap = KV_DEFAULT_BYTES;
-    if (o->max_model_len && one > cap) cap = one; /* asked for by name: hold at least one such sequence */
+    if (o->max_model_len && one > cap)
+        cap = one; /* asked for by name: hold at least one such sequence */
     return left < cap ? left : cap;
 }
 
 static int size_kv(struct model *m, const struct sl_options *o, struct sl_error *e)
 {
     struct sl_info *info = &m->info;
-    uint64_t page_bytes = plan_page_bytes(&m->plan, info->block_size), bytes = o->kv_cache_memory_bytes, n;
+    uint64_t page_bytes = plan_page_bytes(&m->plan, info->block_size),
+             bytes = o->kv_cache_memory_bytes, n;
     if (!page_bytes) return sl_fail(e, SL_EUNSUPPORTED, "a KV page is too large");
     if (o->num_gpu_blocks_override) {
         n = (uint64_t)o->num_gpu_blocks_override;
     } else {
-        uint64_t need = pages_for(info, (uint64_t)info->max_model_len) * (uint64_t)info->max_num_seqs;
+        uint64_t need =
+            pages_for(info, (uint64_t)info->max_model_len) * (uint64_t)info->max_num_seqs;
         n = (bytes ? bytes : kv_budget(m, o, page_bytes)) / page_bytes;
         if (!bytes && n > need) n = need; /* more than all sequences can use */
     }
     if (n > (uint64_t)(INT32_MAX / info->block_size)) n = (uint64_t)(INT32_MAX / info->block_size);
     if (n == 0)
-        return sl_fail(e, SL_ENOMEM, "no memory for a KV page of %llu bytes: weights take %.2f GiB of %.2f",
+        return sl_fail(e, SL_ENOMEM,
+                       "no memory for a KV page of %llu bytes: weights take %.2f GiB of %.2f",
                        (unsigned long long)page_bytes, (double)info->weight_bytes / gib,
                        (double)m->device->memory() / gib);
     info->num_blocks = (int32_t)n;
     int32_t fits = (int32_t)n * info->block_size; /* below 2^31 by the cap above */
     if (info->max_model_len > fits) {
         if (o->max_model_len)
-            return sl_fail(e, SL_ENOMEM, "max_model_len %d does not fit: the KV cache holds %d tokens",
+            return sl_fail(e, SL_ENOMEM,
+                           "max_model_len %d does not fit: the KV cache holds %d tokens",
                            o->max_model_len, fits);
         info->max_model_len = fits;
     }
@@ -216,7 +244,8 @@ static int alloc_kv(struct model *m, struct sl_error *e)
     size_t half = (size_t)(m->info.kv_bytes / 2 / (uint64_t)p->config.n_layers);
     for (int32_t i = 0; i < p->config.n_layers; i++) {
         p->layers[i].k_pages = m->device->alloc(m->dev, half, "KV pages", e);
-        if (p->layers[i].k_pages) p->layers[i].v_pages = m->device->alloc(m->dev, half, "KV pages", e);
+        if (p->layers[i].k_pages)
+            p->layers[i].v_pages = m->device->alloc(m->dev, half, "KV pages", e);
         if (!p->layers[i].v_pages) return SL_ENOMEM;
     }
     return 0;
@@ -236,12 +265,12 @@ static void name_types(struct model *m)
     }
     for (int t = 0; t < DT_COUNT && n < sizeof m->weight_types; t++)
         if (seen[t])
-            n += (size_t)snprintf(m->weight_types + n, sizeof m->weight_types - n, "%s%s", n ? ", " : "",
-                                  dtype_info[t].name);
+            n += (size_t)snprintf(m->weight_types + n, sizeof m->weight_types - n, "%s%s",
+                                  n ? ", " : "", dtype_info[t].name);
 }
 
 /* Frequencies that a GGUF file divides one by one. */
-static int set_rope(struct model *m, bool is_dummy, struct sl_error *e)
+static int read_rope_factors(struct model *m, bool is_dummy, struct sl_error *e)
 {
     struct plan *p = &m->plan;
     float factors[HEAD_DIM_MAX / 2];
@@ -256,21 +285,39 @@ static int set_rope(struct model *m, bool is_dummy, struct sl_error *e)
     return 0;
 }
 
+static int set_rope(struct model *m, const struct sl_options *o, bool is_dummy, struct sl_error *e)
+{
+    TRY(read_rope_factors(m, is_dummy, e));
+    if (!is_text(o->rope_freq_dtype, "bfloat16")) return 0;
+    for (int32_t i = 0; i < m->plan.config.rope.rotary_dim / 2; i++)
+        m->plan.rope_freq[i] = bf16_to_f32(f32_to_bf16(m->plan.rope_freq[i]));
+    return 0;
+}
+
 static int open_device(struct model *m, const struct sl_options *o, struct sl_error *e)
 {
     const struct sl_info *info = &m->info;
-    struct dev_config c = {.rank = 0, .n_ranks = 1, .n_threads = o->n_threads,
-                           .max_tokens = info->max_num_batched_tokens, .max_seqs = info->max_num_seqs,
-                           .max_wants = m->max_wants, .max_model_len = info->max_model_len,
-                           .n_vocab = info->n_vocab, .page_size = info->block_size, .sim_step_us = o->sim_step_us};
+    struct dev_config c = {.rank = 0,
+                           .n_ranks = 1,
+                           .n_threads = o->n_threads,
+                           .max_tokens = info->max_num_batched_tokens,
+                           .max_seqs = info->max_num_seqs,
+                           .max_wants = m->max_wants,
+                           .max_model_len = info->max_model_len,
+                           .n_vocab = info->n_vocab,
+                           .page_size = info->block_size,
+                           .sim_step_us = o->sim_step_us};
     return m->device->open(&m->dev, &c, e);
 }
 
 static int fill_device(struct model *m, const struct sl_options *o, const struct plan_target *t,
                        const size_t scratch[SLOT_BUFS], struct sl_error *e)
 {
-    struct weights_load load = {.checkpoint = m->checkpoint, .dev = m->dev, .progress = o->progress,
-                                .progress_arg = o->progress_arg, .seed = o->seed};
+    struct weights_load load = {.checkpoint = m->checkpoint,
+                                .dev = m->dev,
+                                .progress = o->progress,
+                                .progress_arg = o->progress_arg,
+                                .seed = o->seed};
     for (int i = 0; i < SLOT_BUFS; i++) {
         if (!scratch[i]) continue;
         m->bufs[i] = m->device->alloc(m->dev, scratch[i], "activations", e);
@@ -292,14 +339,14 @@ static int open_all(struct model *m, const struct sl_options *o, bool fuse, stru
     if (o->load_format && !is_dummy && !is_text(o->load_format, "auto"))
         return sl_fail(e, SL_EVALUE, "unknown load format \"%.20s\"", o->load_format);
     if (o->tensor_parallel_size > 1)
-        return sl_fail(e, SL_EUNSUPPORTED, "the %s device runs on one rank, not %d", m->device->name,
-                       o->tensor_parallel_size);
+        return sl_fail(e, SL_EUNSUPPORTED, "the %s device runs on one rank, not %d",
+                       m->device->name, o->tensor_parallel_size);
     TRY(read_config(m, &c, o, e));
     TRY(set_limits(m, &c, o, e));
     struct plan_target t = {.device = m->device, .n_ranks = 1, .fuse = fuse};
     TRY(plan_open(&m->plan, &c, &t, e));
     TRY(weights_find(&m->plan, m->checkpoint, is_dummy || c.family == &family_sim, as, e));
-    TRY(set_rope(m, is_dummy, e));
+    TRY(set_rope(m, o, is_dummy, e));
     TRY(plan_slot_bytes(&m->plan, m->info.max_num_batched_tokens, m->max_wants, scratch, e));
     for (int i = 0; i < SLOT_BUFS; i++) m->info.scratch_bytes += scratch[i];
     m->info.weight_bytes = weights_bytes(&m->plan);
@@ -327,7 +374,8 @@ int model_open_as(struct model **out, const struct sl_options *o, bool fuse, str
     return 0;
 }
 
-int model_open(struct model **out, const struct sl_options *o, struct sl_info *info, struct sl_error *e)
+int model_open(struct model **out, const struct sl_options *o, struct sl_info *info,
+               struct sl_error *e)
 {
     return model_open_as(out, o, true, info, e);
 }
@@ -338,7 +386,8 @@ int model_explain(const char *path, int32_t n_tokens, int32_t ctx, FILE *out, st
     struct model_config c;
     struct plan p = {0};
     struct plan_target t = {.device = &device_cpu, .n_ranks = 1, .fuse = true};
-    if (n_tokens < 1 || ctx < 1) return sl_fail(e, SL_EVALUE, "tokens and context must be at least 1");
+    if (n_tokens < 1 || ctx < 1)
+        return sl_fail(e, SL_EVALUE, "tokens and context must be at least 1");
     TRY(checkpoint_open(&ckpt, path, e));
     int code = config_read(&c, checkpoint_config(ckpt), e);
     if (code == 0) code = plan_open(&p, &c, &t, e);

@@ -14,8 +14,10 @@
 
 struct model; /* opaque */
 
-/* o: as sl_open got it. The device is chosen here ("auto": cuda where usable, else cpu). The sim device with no
- * model path serves a built-in plan over o->n_vocab. Fills *info (texts borrowed from the model). */
+/* o: as sl_open got it. The device is chosen here ("auto": cuda where usable, else cpu). The sim
+ * device with no model path serves a built-in plan over o->n_vocab. Without max_model_len the
+ * model's own length is lowered to what the KV cache holds. Fills *info (texts borrowed from the
+ * model). */
 int model_open(struct model **out, const struct sl_options *o, struct sl_info *info, struct sl_error *e);
 void model_close(struct model *m);
 

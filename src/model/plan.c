@@ -1,8 +1,8 @@
 /* plan.c - lowering: symbolic tables to struct step[], once, at load.
  *
- * Dimensions are per rank: heads and the feed-forward width are divided among ranks, and a product over
- * a weight whose columns are divided is summed by a REDUCE after it. The only fusion is ADD followed by
- * NORM of the same sum; without it the plan is the reference for the plan with it.
+ * Dimensions are per rank: heads and the feed-forward width are divided among ranks, and a product
+ * over a weight whose columns are divided is summed by a REDUCE after it. The only fusion is ADD
+ * followed by NORM of the same sum; without it the plan is the reference for the plan with it.
  */
 #include "model/plan.h"
 
@@ -11,7 +11,7 @@
 
 enum { NAME_MAX_BYTES = 48, SCRATCH_ALIGN = 64 };
 
-/* Widths of slots, and which buffer each takes. QKV and GU, ATT and ACT are never alive together. */
+/* Widths of slots, and which buffer each takes: QKV and GU, ATT and ACT never live together. */
 static const struct {
     enum dim cols;
     int buf;
@@ -34,10 +34,12 @@ static int set_dims(struct plan *p, struct sl_error *e)
 {
     const struct model_config *c = &p->config;
     int32_t n = p->n_ranks;
-    if (n < 1 || p->rank < 0 || p->rank >= n) return sl_fail(e, SL_EINVAL, "bad number of ranks: %d", n);
+    if (n < 1 || p->rank < 0 || p->rank >= n)
+        return sl_fail(e, SL_EINVAL, "bad number of ranks: %d", n);
     if (c->n_heads % n || c->n_kv_heads % n || c->ffn % n)
         return sl_fail(e, SL_EUNSUPPORTED,
-                       "%d heads, %d key-value heads and a feed-forward width of %d cannot be divided by %d ranks",
+                       "%d heads, %d key-value heads and a feed-forward width of %d cannot be "
+                       "divided by %d ranks",
                        c->n_heads, c->n_kv_heads, c->ffn, n);
     p->dims[DIM_ONE] = 1;
     p->dims[DIM_VOCAB] = c->n_vocab;
@@ -87,7 +89,8 @@ static void add_weight(struct plan *p, const struct weight_spec *spec, int32_t l
         w->weight.rows = 1;
         w->weight.cols = rows;
     }
-    if (spec->same_as && (p->config.flags & FLAG_TIED)) w->same = find_weight(p, spec->same_as, layer);
+    if (spec->same_as && (p->config.flags & FLAG_TIED))
+        w->same = find_weight(p, spec->same_as, layer);
 }
 
 static void add_weights(struct plan *p)
@@ -100,7 +103,8 @@ static void add_weights(struct plan *p)
     for (int32_t i = 0; i < n_specs; i++) {
         if ((specs[i].when & p->config.flags) != specs[i].when) continue;
         if (!specs[i].is_layered) add_weight(p, &specs[i], -1);
-        for (int32_t l = 0; l < p->config.n_layers && specs[i].is_layered; l++) add_weight(p, &specs[i], l);
+        for (int32_t l = 0; l < p->config.n_layers && specs[i].is_layered; l++)
+            add_weight(p, &specs[i], l);
     }
 }
 
@@ -110,16 +114,22 @@ static void add_layers(struct plan *p)
     p->layers = xcalloc((size_t)c->n_layers + 1, sizeof *p->layers);
     p->rope_freq = xcalloc((size_t)c->rope.rotary_dim / 2, sizeof *p->rope_freq);
     for (int32_t i = 0; i <= c->n_layers; i++)
-        p->layers[i] = (struct layer_params){
-            .n_heads = c->n_heads / p->n_ranks, .n_kv_heads = c->n_kv_heads / p->n_ranks,
-            .head_dim = c->head_dim, .rotary_dim = c->rope.rotary_dim,
-            .window = i < c->n_layers && c->is_windowed[i] ? c->window : 0,
-            .attn_scale = (float)(1.0 / sqrt(c->head_dim)), .norm_eps = (float)c->norm_eps,
-            .rope_mscale = 1.0f, .rope_freq = p->rope_freq, .glu = c->glu};
+        p->layers[i] =
+            (struct layer_params){.n_heads = c->n_heads / p->n_ranks,
+                                  .n_kv_heads = c->n_kv_heads / p->n_ranks,
+                                  .head_dim = c->head_dim,
+                                  .rotary_dim = c->rope.rotary_dim,
+                                  .window = i < c->n_layers && c->is_windowed[i] ? c->window : 0,
+                                  .attn_scale = (float)(1.0 / sqrt(c->head_dim)),
+                                  .norm_eps = (float)c->norm_eps,
+                                  .rope_mscale = 1.0f,
+                                  .rope_freq = p->rope_freq,
+                                  .glu = c->glu};
     plan_set_rope(p, NULL);
 }
 
-int plan_open(struct plan *p, const struct model_config *c, const struct plan_target *t, struct sl_error *e)
+int plan_open(struct plan *p, const struct model_config *c, const struct plan_target *t,
+              struct sl_error *e)
 {
     *p = (struct plan){.config = *c, .device = t->device, .rank = t->rank, .n_ranks = t->n_ranks};
     TRY(set_dims(p, e));
@@ -161,7 +171,8 @@ uint64_t plan_parameters(const struct plan *p)
 {
     uint64_t n = 0; /* at most LAYERS_MAX weights of 2^40 of each kind: no overflow */
     for (int32_t i = 0; i < p->n_weights; i++)
-        if (!p->weights[i].same) n += (uint64_t)p->weights[i].weight.rows * (uint64_t)p->weights[i].weight.cols;
+        if (!p->weights[i].same)
+            n += (uint64_t)p->weights[i].weight.rows * (uint64_t)p->weights[i].weight.cols;
     return n;
 }
 
@@ -191,12 +202,13 @@ static uint32_t slots_used(const struct family *f)
     uint32_t used = 0;
     const struct op_spec *const lists[] = {f->first, f->layer, f->last};
     for (int i = 0; i < 3; i++)
-        for (const struct op_spec *o = lists[i]; o->op != OP_COUNT; o++) used |= 1u << o->dst | 1u << o->src;
+        for (const struct op_spec *o = lists[i]; o->op != OP_COUNT; o++)
+            used |= 1u << o->dst | 1u << o->src;
     return used;
 }
 
-int plan_slot_bytes(const struct plan *p, int32_t max_tokens, int32_t max_wants, size_t bytes[SLOT_BUFS],
-                    struct sl_error *e)
+int plan_slot_bytes(const struct plan *p, int32_t max_tokens, int32_t max_wants,
+                    size_t bytes[SLOT_BUFS], struct sl_error *e)
 {
     uint32_t used = slots_used(p->config.family);
     for (int i = 0; i < SLOT_BUFS; i++) bytes[i] = 0;
@@ -206,7 +218,8 @@ int plan_slot_bytes(const struct plan *p, int32_t max_tokens, int32_t max_wants,
         size_t rows = (size_t)(slots[s].is_per_want ? max_wants : max_tokens);
         if (ckd_mul(&n, rows, (size_t)p->dims[slots[s].cols]) || ckd_mul(&n, n, element) ||
             ckd_align(&n, n, SCRATCH_ALIGN))
-            return sl_fail(e, SL_EUNSUPPORTED, "activations of %d tokens are too large", max_tokens);
+            return sl_fail(e, SL_EUNSUPPORTED, "activations of %d tokens are too large",
+                           max_tokens);
         if (n > bytes[slots[s].buf]) bytes[slots[s].buf] = n;
     }
     return 0;
@@ -240,32 +253,45 @@ static int emit(struct lowering *w, struct step s)
     return 0;
 }
 
-/* The step before, if `s` norms the sum that it made: then one fused step takes the place of both. */
-static bool fuse_add_norm(struct lowering *w, const struct op_spec *o, enum slot *last_dst, enum slot *last_src,
-                          const struct step *s)
+/* The step before, if `s` norms the sum that it made: then one fused step takes the place of both.
+ */
+static bool fuse_add_norm(struct lowering *w, const struct op_spec *o, enum slot *last_dst,
+                          enum slot *last_src, const struct step *s)
 {
     struct plan *p = w->p;
     if (!w->t->fuse || !p->device->ops[OP_ADD_NORM] || p->n_steps == 0) return false;
     struct step *before = &p->steps[p->n_steps - 1];
     if (o->op != OP_NORM || before->op != OP_ADD || *last_dst != o->src) return false;
-    *before = (struct step){.op = OP_ADD_NORM, .fn = p->device->ops[OP_ADD_NORM], .layer = before->layer,
-                            .dst = s->dst, .src = act_of(w, *last_src), .src2 = s->src, .w = s->w, .lp = s->lp};
+    *before = (struct step){.op = OP_ADD_NORM,
+                            .fn = p->device->ops[OP_ADD_NORM],
+                            .layer = before->layer,
+                            .dst = s->dst,
+                            .src = act_of(w, *last_src),
+                            .src2 = s->src,
+                            .w = s->w,
+                            .lp = s->lp};
     return true;
 }
 
-static int lower_list(struct lowering *w, const struct op_spec *list, int32_t layer, enum slot *last_dst,
-                      enum slot *last_src)
+static int lower_list(struct lowering *w, const struct op_spec *list, int32_t layer,
+                      enum slot *last_dst, enum slot *last_src)
 {
     struct plan *p = w->p;
     for (const struct op_spec *o = list; o->op != OP_COUNT; o++) {
         const struct plan_weight *pw = o->w ? find_weight(p, o->w, layer) : NULL;
-        struct step s = {.op = o->op, .layer = layer, .dst = act_of(w, o->dst), .src = act_of(w, o->src),
-                         .w = plan_weight(p, o->w, layer), .bias = plan_weight(p, o->bias, layer),
+        struct step s = {.op = o->op,
+                         .layer = layer,
+                         .dst = act_of(w, o->dst),
+                         .src = act_of(w, o->src),
+                         .w = plan_weight(p, o->w, layer),
+                         .bias = plan_weight(p, o->bias, layer),
                          .lp = &p->layers[layer < 0 ? p->config.n_layers : layer]};
-        bool is_partial = o->op == OP_LINEAR && p->n_ranks > 1 && pw && pw->spec->shard == SHARD_COLS;
+        bool is_partial =
+            o->op == OP_LINEAR && p->n_ranks > 1 && pw && pw->spec->shard == SHARD_COLS;
         if (is_partial && p->rank > 0) s.bias = NULL; /* added once, by the first rank */
         if (!fuse_add_norm(w, o, last_dst, last_src, &s)) TRY(emit(w, s));
-        if (is_partial) TRY(emit(w, (struct step){.op = OP_REDUCE, .layer = layer, .dst = s.dst, .lp = s.lp}));
+        if (is_partial)
+            TRY(emit(w, (struct step){.op = OP_REDUCE, .layer = layer, .dst = s.dst, .lp = s.lp}));
         *last_dst = o->dst;
         *last_src = o->src;
     }
@@ -279,7 +305,8 @@ static int32_t list_len(const struct op_spec *list)
     return n;
 }
 
-int plan_lower(struct plan *p, const struct plan_target *t, void *const bufs[SLOT_BUFS], struct sl_error *e)
+int plan_lower(struct plan *p, const struct plan_target *t, void *const bufs[SLOT_BUFS],
+               struct sl_error *e)
 {
     const struct family *f = p->config.family;
     enum slot dst = S_NONE, src = S_NONE;

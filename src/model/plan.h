@@ -1,8 +1,9 @@
-/* plan.h - a family's tables lowered for one config, one device and one rank: weights, slots, steps.
+/* plan.h - a family's tables lowered for one config, one device and one rank: weights, slots,
+ * steps.
  *
- * plan_open makes the list of weights (shapes, no data yet) and the parameters of layers; weights.c finds
- * and loads what they hold; plan_lower writes the steps over given slot memory. Running the model is a
- * loop over the steps. Inside model/ and its tests only.
+ * plan_open makes the list of weights (shapes, no data yet) and the parameters of layers; weights.c
+ * finds and loads what they hold; plan_lower writes the steps over given slot memory. Running the
+ * model is a loop over the steps. Inside model/ and its tests only.
  */
 #ifndef MODEL_PLAN_H
 #define MODEL_PLAN_H
@@ -17,8 +18,8 @@ enum { SLOT_BUFS = 6 }; /* slots that are never alive together share a buffer */
 
 struct plan_weight {
     const struct weight_spec *spec;
-    int32_t layer;             /* -1: outside the layers */
-    struct weight weight;      /* name owned; part types and data: weights.c */
+    int32_t layer;                                 /* -1: outside the layers */
+    struct weight weight;                          /* name owned; part types and data: weights.c */
     const struct tensor *tensor[WEIGHT_PARTS_MAX]; /* borrowed from the checkpoint; NULL: dummy */
     const struct plan_weight *same; /* it is this other one, and holds nothing itself; or NULL */
 };
@@ -30,9 +31,10 @@ struct plan {
     int32_t dims[DIM_COUNT];
     struct plan_weight *weights; /* owned [n_weights] */
     int32_t n_weights;
-    struct layer_params *layers; /* owned [n_layers + 1]; the last is for steps outside the layers */
-    float *rope_freq;            /* owned [rotary_dim / 2], filled by plan_set_rope */
-    struct step *steps;          /* owned [n_steps] */
+    struct layer_params
+        *layers;        /* owned [n_layers + 1]; the last is for steps outside the layers */
+    float *rope_freq;   /* owned [rotary_dim / 2], filled by plan_set_rope */
+    struct step *steps; /* owned [n_steps] */
     int32_t n_steps;
 };
 
@@ -42,18 +44,21 @@ struct plan_target {
     bool fuse; /* use fused ops where the device offers them */
 };
 
-/* SL_EUNSUPPORTED when ranks do not divide the model. Free with plan_close, also after a failure. */
-int plan_open(struct plan *p, const struct model_config *c, const struct plan_target *t, struct sl_error *e);
+/* SL_EUNSUPPORTED when ranks do not divide the model. Free with plan_close, also after a failure.
+ */
+int plan_open(struct plan *p, const struct model_config *c, const struct plan_target *t,
+              struct sl_error *e);
 void plan_close(struct plan *p);
 
 /* factors: rotary_dim / 2 divisors (ROPE_FREQ_FACTORS) or NULL. */
 void plan_set_rope(struct plan *p, const float *factors);
 
 /* Bytes of each shared buffer for so many tokens and wanted rows. SL_EUNSUPPORTED: too large. */
-int plan_slot_bytes(const struct plan *p, int32_t max_tokens, int32_t max_wants, size_t bytes[SLOT_BUFS],
-                    struct sl_error *e);
+int plan_slot_bytes(const struct plan *p, int32_t max_tokens, int32_t max_wants,
+                    size_t bytes[SLOT_BUFS], struct sl_error *e);
 /* Write the steps; buffers may be NULL (explain, tests). SL_ENOSYS names an op the device lacks. */
-int plan_lower(struct plan *p, const struct plan_target *t, void *const bufs[SLOT_BUFS], struct sl_error *e);
+int plan_lower(struct plan *p, const struct plan_target *t, void *const bufs[SLOT_BUFS],
+               struct sl_error *e);
 
 /* The weight of a layer (-1: outside), or NULL where this model has none. */
 const struct weight *plan_weight(const struct plan *p, enum weight_id id, int32_t layer);
@@ -62,9 +67,10 @@ uint64_t plan_parameters(const struct plan *p);
 /* Device bytes of one KV page of all layers; 0: overflow. */
 size_t plan_page_bytes(const struct plan *p, int32_t page_size);
 
-/* weights.c: find each weight's tensors and check shapes and types; without tensors (dummy) types come
- * from the config. as: convert F32, F16 and BF16 matrices to this type, -1: keep. */
-int weights_find(struct plan *p, const struct checkpoint *c, bool is_dummy, int as, struct sl_error *e);
+/* weights.c: find each weight's tensors and check shapes and types; without tensors (dummy) types
+ * come from the config. as: convert F32, F16 and BF16 matrices to this type, -1: keep. */
+int weights_find(struct plan *p, const struct checkpoint *c, bool is_dummy, int as,
+                 struct sl_error *e);
 /* Device bytes of all weights. */
 uint64_t weights_bytes(const struct plan *p);
 /* Allocate on the device and load; blocking. */

@@ -1,7 +1,9 @@
-/* rope.c - rotary position embedding: the frequencies and the scalings that extend a model's context.
+/* rope.c - rotary position embedding: the frequencies and the scalings that extend a model's
+ * context.
  *
- * Sources: Su 2021 (RoPE); linear: Chen 2023; llama3: Meta's Llama 3.1 release; yarn: Peng 2023, with the
- * correction range and attention factor as transformers computes them (modeling_rope_utils).
+ * Sources: Su 2021 (RoPE); linear: Chen 2023; llama3: Meta's Llama 3.1 release; yarn: Peng 2023,
+ * with the correction range and attention factor as transformers computes them
+ * (modeling_rope_utils).
  */
 #include <math.h>
 
@@ -26,8 +28,8 @@ static int read_num(const json_node *o, const char *name, double min, double max
     if (!v) return 0;
     if (!json_is_num(v)) return sl_fail(e, SL_EFORMAT, "config.json: rope's %s is no number", name);
     if (!(json_num(v) >= min && json_num(v) <= max))
-        return sl_fail(e, SL_EFORMAT, "config.json: rope's %s is %g, not within %g to %g", name, json_num(v),
-                       min, max);
+        return sl_fail(e, SL_EFORMAT, "config.json: rope's %s is %g, not within %g to %g", name,
+                       json_num(v), min, max);
     *x = json_num(v);
     return 0;
 }
@@ -43,9 +45,10 @@ static int read_type(struct rope_config *r, const json_node *o, struct sl_error 
         r->type = type_names[i].type;
         return 0;
     }
-    return sl_fail(e, SL_EUNSUPPORTED,
-                   "config.json: rope type \"%.*s\" is not supported (default, linear, llama3, yarn are)",
-                   (int)(name.n < 40 ? name.n : 40), name.p);
+    return sl_fail(
+        e, SL_EUNSUPPORTED,
+        "config.json: rope type \"%.*s\" is not supported (default, linear, llama3, yarn are)",
+        (int)(name.n < 40 ? name.n : 40), name.p);
 }
 
 static int check_type(const struct rope_config *r, struct sl_error *e)
@@ -53,8 +56,10 @@ static int check_type(const struct rope_config *r, struct sl_error *e)
     bool is_scaled = r->type == ROPE_LINEAR || r->type == ROPE_LLAMA3 || r->type == ROPE_YARN;
     if (is_scaled && r->factor < 1.0)
         return sl_fail(e, SL_EFORMAT, "config.json: rope's factor is missing or below 1");
-    if (r->type == ROPE_LLAMA3 && !(r->high_freq_factor > r->low_freq_factor && r->low_freq_factor > 0.0))
-        return sl_fail(e, SL_EFORMAT, "config.json: rope's high_freq_factor must exceed low_freq_factor");
+    if (r->type == ROPE_LLAMA3 &&
+        !(r->high_freq_factor > r->low_freq_factor && r->low_freq_factor > 0.0))
+        return sl_fail(e, SL_EFORMAT,
+                       "config.json: rope's high_freq_factor must exceed low_freq_factor");
     return 0;
 }
 
@@ -75,8 +80,13 @@ int rope_read(struct model_config *c, const json_node *root, struct sl_error *e)
     if (!o) o = json_opt(root, "rope_scaling");
     if (o && json_type(o) != JSON_OBJ)
         return sl_fail(e, SL_EFORMAT, "config.json: rope parameters are no object");
-    *r = (struct rope_config){.theta = 1e4, .original_max = c->max_positions, .low_freq_factor = 1.0,
-                              .high_freq_factor = 4.0, .beta_fast = 32.0, .beta_slow = 1.0, .truncate = true};
+    *r = (struct rope_config){.theta = 1e4,
+                              .original_max = c->max_positions,
+                              .low_freq_factor = 1.0,
+                              .high_freq_factor = 4.0,
+                              .beta_fast = 32.0,
+                              .beta_slow = 1.0,
+                              .truncate = true};
     double share = 1.0;
     TRY(read_type(r, o, e));
     TRY(read_num(root, "rope_theta", 2.0, 1e15, &r->theta, e));
@@ -96,7 +106,8 @@ int rope_read(struct model_config *c, const json_node *root, struct sl_error *e)
     TRY(check_type(r, e));
     r->rotary_dim = (int32_t)((double)c->head_dim * share);
     if (r->rotary_dim < 2 || r->rotary_dim % 2)
-        return sl_fail(e, SL_EFORMAT, "config.json: rope turns %d of %d dimensions", r->rotary_dim, c->head_dim);
+        return sl_fail(e, SL_EFORMAT, "config.json: rope turns %d of %d dimensions", r->rotary_dim,
+                       c->head_dim);
     extend_positions(c);
     return 0;
 }
@@ -107,7 +118,8 @@ static double llama3_frequency(const struct rope_config *r, double f)
     double wave = two_pi / f;
     if (wave > r->original_max / r->low_freq_factor) return f / r->factor;
     if (wave < r->original_max / r->high_freq_factor) return f;
-    double keep = (r->original_max / wave - r->low_freq_factor) / (r->high_freq_factor - r->low_freq_factor);
+    double keep =
+        (r->original_max / wave - r->low_freq_factor) / (r->high_freq_factor - r->low_freq_factor);
     return (1.0 - keep) * f / r->factor + keep * f;
 }
 
@@ -142,11 +154,20 @@ void rope_frequencies(const struct rope_config *r, const float *factors, float *
     for (int32_t i = 0; i < r->rotary_dim / 2; i++) {
         double f = pow(r->theta, -2.0 * i / r->rotary_dim);
         switch (r->type) {
-        case ROPE_DEFAULT: break;
-        case ROPE_LINEAR: f /= r->factor; break;
-        case ROPE_LLAMA3: f = llama3_frequency(r, f); break;
-        case ROPE_YARN: f = yarn_frequency(r, f, i); break;
-        case ROPE_FREQ_FACTORS: f /= factors ? (double)factors[i] : 1.0; break;
+        case ROPE_DEFAULT:
+            break;
+        case ROPE_LINEAR:
+            f /= r->factor;
+            break;
+        case ROPE_LLAMA3:
+            f = llama3_frequency(r, f);
+            break;
+        case ROPE_YARN:
+            f = yarn_frequency(r, f, i);
+            break;
+        case ROPE_FREQ_FACTORS:
+            f /= factors ? (double)factors[i] : 1.0;
+            break;
         }
         freq[i] = (float)f;
     }

@@ -1,9 +1,9 @@
 /* spec.h - what a model family is made of: the types of its tables.
  *
- * A family lists the config.json keys it reads beyond the common ones, its weights (symbolic shapes,
- * shard axis, the checkpoint tensors to stack) and its ops: before the layers, of a layer, after them.
- * keys.c turns config.json into struct model_config by those tables, plan.c lowers the ops into steps.
- * A row with `when` bits exists only in models whose config has all of them.
+ * A family lists the config.json keys it reads beyond the common ones, its weights (symbolic
+ * shapes, shard axis, the checkpoint tensors to stack) and its ops: before the layers, of a layer,
+ * after them. keys.c turns config.json into struct model_config by those tables, plan.c lowers the
+ * ops into steps. A row with `when` bits exists only in models whose config has all of them.
  */
 #ifndef MODEL_SPEC_H
 #define MODEL_SPEC_H
@@ -17,7 +17,7 @@
 enum {
     LAYERS_MAX = 512,
     HEAD_DIM_MAX = 256,
-    WIDTH_MAX = 1 << 20,  /* of hidden and feed-forward layers */
+    WIDTH_MAX = 1 << 20, /* of hidden and feed-forward layers */
     VOCAB_MAX = 1 << 24,
     POSITIONS_MAX = 1 << 26,
 };
@@ -25,12 +25,12 @@ enum {
 /* ------------------------------------------------------------------ config */
 
 enum config_flag {
-    FLAG_TIED = 1,      /* the head is the embedding */
+    FLAG_TIED = 1, /* the head is the embedding */
     FLAG_QKV_BIAS = 2,
     FLAG_O_BIAS = 4,
     FLAG_MLP_BIAS = 8,
-    FLAG_QK_NORM = 16,  /* RMS norm of each head of q and k before rotation */
-    FLAG_WINDOW = 32,   /* sliding_window counts */
+    FLAG_QK_NORM = 16, /* RMS norm of each head of q and k before rotation */
+    FLAG_WINDOW = 32,  /* sliding_window counts */
 };
 
 enum rope_type { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN, ROPE_FREQ_FACTORS };
@@ -38,10 +38,10 @@ struct rope_config {
     enum rope_type type;
     int32_t rotary_dim;
     double theta, factor;
-    double original_max; /* positions of pretraining */
-    double low_freq_factor, high_freq_factor;            /* llama3 */
+    double original_max;                                              /* positions of pretraining */
+    double low_freq_factor, high_freq_factor;                         /* llama3 */
     double beta_fast, beta_slow, attn_factor, mscale, mscale_all_dim; /* yarn; 0: not given */
-    bool truncate;                                       /* yarn: whole correction bounds */
+    bool truncate; /* yarn: whole correction bounds */
 };
 
 struct family;
@@ -49,7 +49,7 @@ struct model_config {
     const struct family *family;
     uint32_t flags; /* enum config_flag */
     int32_t n_layers, hidden, ffn, n_heads, n_kv_heads, head_dim, n_vocab;
-    int32_t max_positions; /* that the model may be used with; rope scaling included */
+    int32_t max_positions;       /* that the model may be used with; rope scaling included */
     int32_t window, window_from; /* sliding window, 0: none; first layer that has it */
     double norm_eps;
     enum glu_kind glu;
@@ -82,11 +82,11 @@ enum dim {
     DIM_VOCAB,
     DIM_HIDDEN,
     DIM_FFN,
-    DIM_FFN2,  /* gate and up */
-    DIM_Q,     /* heads * head_dim */
+    DIM_FFN2, /* gate and up */
+    DIM_Q,    /* heads * head_dim */
     DIM_KV,
-    DIM_QKV,   /* q, k and v */
-    DIM_HEAD,  /* head_dim */
+    DIM_QKV,  /* q, k and v */
+    DIM_HEAD, /* head_dim */
     DIM_COUNT
 };
 
@@ -110,15 +110,15 @@ enum weight_id {
     W_COUNT
 };
 
-/* How ranks share a weight: each holds all of it, a share of each part's rows, or a share of the columns
- * (then the product is partial, and a REDUCE follows). */
+/* How ranks share a weight: each holds all of it, a share of each part's rows, or a share of the
+ * columns (then the product is partial, and a REDUCE follows). */
 enum shard { SHARD_NONE, SHARD_ROWS, SHARD_COLS };
 
 struct weight_spec {
     enum weight_id id; /* W_NONE ends a table */
     const char *name;  /* "qkv"; in a layer the weight is called "layers.3.qkv" */
     bool is_layered;
-    enum dim cols;     /* DIM_ONE: a vector, of which `rows` elements are stacked; held as f32 */
+    enum dim cols; /* DIM_ONE: a vector, of which `rows` elements are stacked; held as f32 */
     enum shard shard;
     uint32_t when;
     enum weight_id same_as; /* in models with FLAG_TIED, this other weight */
@@ -152,7 +152,8 @@ const struct family *family_find(struct str model_type);
 void family_names(char *text, size_t n);
 /* The sim device's stand-in: one layer, no weights. */
 extern const struct family family_sim;
-extern const struct family family_llama, family_mistral, family_qwen2, family_qwen3; /* fam_llama.c */
+extern const struct family family_llama, family_mistral, family_qwen2,
+    family_qwen3; /* fam_llama.c */
 
 /* keys.c: check and read config.json; every message names the key. */
 int config_read(struct model_config *c, const json_node *root, struct sl_error *e);
@@ -164,6 +165,7 @@ void config_sim(struct model_config *c, int32_t n_vocab, int32_t max_positions);
 int rope_read(struct model_config *c, const json_node *root, struct sl_error *e);
 /* Radians a position for rotary_dim / 2 pairs; factors: divisors for ROPE_FREQ_FACTORS, else NULL.
  * *mscale: what cos and sin are multiplied by. */
-void rope_frequencies(const struct rope_config *r, const float *factors, float *freq, float *mscale);
+void rope_frequencies(const struct rope_config *r, const float *factors, float *freq,
+                      float *mscale);
 
 #endif

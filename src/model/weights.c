@@ -1,9 +1,11 @@
-/* weights.c - from checkpoint tensors to device memory: names, shapes, stacking, conversion, upload.
+/* weights.c - from checkpoint tensors to device memory: names, shapes, stacking, conversion,
+ * upload.
  *
- * A weight's parts stay in the format of the file (or, where --dtype says so, another float format). They
- * are read row piece by row piece through a bounded staging buffer, so that loading never holds more than
- * a few MiB beyond the device's memory. Vectors are expanded to f32 and stacked into one row. On the way
- * rows that llama.cpp permuted for its RoPE are put back, and a rank takes its share.
+ * A weight's parts stay in the format of the file (or, where --dtype says so, another float
+ * format). They are read row piece by row piece through a bounded staging buffer, so that loading
+ * never holds more than a few MiB beyond the device's memory. Vectors are expanded to f32 and
+ * stacked into one row. On the way rows that llama.cpp permuted for its RoPE are put back, and a
+ * rank takes its share.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -12,9 +14,9 @@
 
 enum {
     STAGE_BYTES = 8 << 20,
-    ROWS_STEP = 64,             /* device->upload wants multiples of this many rows */
+    ROWS_STEP = 64, /* device->upload wants multiples of this many rows */
     NAME_BYTES = 160,
-    DUMMY_POOL = 1 << 16,       /* random values that dummy rows are cut from */
+    DUMMY_POOL = 1 << 16, /* random values that dummy rows are cut from */
 };
 
 /* ------------------------------------------------------------------ finding */
@@ -28,7 +30,10 @@ static void tensor_name(const char *pattern, int32_t layer, char out[NAME_BYTES]
         snprintf(out, NAME_BYTES, "%s", pattern);
 }
 
-static bool is_vector(const struct plan_weight *w) { return w->spec->cols == DIM_ONE; }
+static bool is_vector(const struct plan_weight *w)
+{
+    return w->spec->cols == DIM_ONE;
+}
 
 /* Rows (or elements of a vector) of part i that this rank holds, and of the whole tensor. */
 static int64_t part_rows(const struct plan *p, const struct plan_weight *w, int i)
@@ -44,14 +49,15 @@ static int64_t full_cols(const struct plan *p, const struct plan_weight *w)
     return w->weight.cols * (w->spec->shard == SHARD_COLS ? p->n_ranks : 1);
 }
 
-static int check_shape(const struct plan *p, const struct plan_weight *w, int i, const struct tensor *t,
-                       struct sl_error *e)
+static int check_shape(const struct plan *p, const struct plan_weight *w, int i,
+                       const struct tensor *t, struct sl_error *e)
 {
     int64_t rows = full_rows(p, w, i), cols = is_vector(w) ? 1 : full_cols(p, w);
     if (is_vector(w)) {
         if (t->n_dims == 1 && t->dims[0] == rows) return 0;
-        return sl_fail(e, SL_EFORMAT, "tensor %.*s has %d dimensions, the first %lld; the config wants [%lld]",
-                       (int)t->name.n, t->name.p, t->n_dims, (long long)t->dims[0], (long long)rows);
+        return sl_fail(
+            e, SL_EFORMAT, "tensor %.*s has %d dimensions, the first %lld; the config wants [%lld]",
+            (int)t->name.n, t->name.p, t->n_dims, (long long)t->dims[0], (long long)rows);
     }
     if (t->n_dims == 2 && t->dims[0] == rows && t->dims[1] == cols) return 0;
     return sl_fail(e, SL_EFORMAT, "tensor %.*s is [%lld, %lld]; the config wants [%lld, %lld]",
@@ -59,10 +65,13 @@ static int check_shape(const struct plan *p, const struct plan_weight *w, int i,
                    (long long)(t->n_dims > 1 ? t->dims[1] : 1), (long long)rows, (long long)cols);
 }
 
-static bool is_float(enum dtype t) { return dtype_info[t].block == 1; }
+static bool is_float(enum dtype t)
+{
+    return dtype_info[t].block == 1;
+}
 
-static int find_part(const struct plan *p, struct plan_weight *w, int i, const struct checkpoint *c, int as,
-                     struct sl_error *e)
+static int find_part(const struct plan *p, struct plan_weight *w, int i, const struct checkpoint *c,
+                     int as, struct sl_error *e)
 {
     char name[NAME_BYTES];
     tensor_name(w->spec->part[i].tensor, w->layer, name);
@@ -77,23 +86,29 @@ static int find_part(const struct plan *p, struct plan_weight *w, int i, const s
     if (is_vector(w)) return 0;
     enum dtype type = is_float(t->type) && as >= 0 ? (enum dtype)as : t->type;
     w->weight.part[i].type = type;
-    if (w->weight.cols % dtype_info[type].block || !p->device->weight_bytes(type, part_rows(p, w, i), w->weight.cols))
-        return sl_fail(e, SL_EUNSUPPORTED, "the %s device has no kernel for tensor %s of type %s with %lld columns",
+    if (w->weight.cols % dtype_info[type].block ||
+        !p->device->weight_bytes(type, part_rows(p, w, i), w->weight.cols))
+        return sl_fail(e, SL_EUNSUPPORTED,
+                       "the %s device has no kernel for tensor %s of type %s with %lld columns",
                        p->device->name, name, dtype_info[type].name, (long long)w->weight.cols);
     return 0;
 }
 
-int weights_find(struct plan *p, const struct checkpoint *c, bool is_dummy, int as, struct sl_error *e)
+int weights_find(struct plan *p, const struct checkpoint *c, bool is_dummy, int as,
+                 struct sl_error *e)
 {
     if (!is_dummy && checkpoint_n_tensors(c) == 0)
-        return sl_fail(e, SL_EFORMAT, "%.120s has no weights (--load-format dummy makes random ones)",
+        return sl_fail(e, SL_EFORMAT,
+                       "%.120s has no weights (--load-format dummy makes random ones)",
                        checkpoint_path(c));
     for (int32_t k = 0; k < p->n_weights; k++) {
         struct plan_weight *w = &p->weights[k];
         if (w->same) continue;
         for (int i = 0; i < WEIGHT_PARTS_MAX && w->spec->part[i].tensor; i++) {
-            if (!is_dummy) TRY(find_part(p, w, i, c, as, e));
-            else if (!is_vector(w)) w->weight.part[i].type = as >= 0 ? (enum dtype)as : p->config.dtype;
+            if (!is_dummy)
+                TRY(find_part(p, w, i, c, as, e));
+            else if (!is_vector(w))
+                w->weight.part[i].type = as >= 0 ? (enum dtype)as : p->config.dtype;
         }
     }
     return 0;
@@ -122,7 +137,7 @@ struct loader {
     uint64_t done, total;
     char *file, *out; /* owned: rows as in the file, and as the device takes them */
     size_t file_cap, out_cap;
-    float *row;       /* owned: one row as f32 */
+    float *row; /* owned: one row as f32 */
     size_t row_cap;
     uint64_t random;
 };
@@ -156,7 +171,8 @@ static void store_floats(enum dtype to, const float *src, int64_t n, char *dst)
     }
 }
 
-static void convert_row(enum dtype from, const void *src, enum dtype to, int64_t n, float *tmp, char *dst)
+static void convert_row(enum dtype from, const void *src, enum dtype to, int64_t n, float *tmp,
+                        char *dst)
 {
     if (from == to) {
         memcpy(dst, src, dtype_row_bytes(to, n));
@@ -182,12 +198,16 @@ static int stage_rows(struct loader *w, const struct plan_weight *pw, int i, int
     const struct plan *p = w->p;
     const struct tensor *t = pw->tensor[i];
     const struct weight_part *part = &pw->weight.part[i];
-    int64_t cols = pw->weight.cols, first = r0 + (pw->spec->shard == SHARD_ROWS ? p->rank * part->rows : 0);
-    int64_t unit = t->rope_heads > 0 ? t->dims[0] / t->rope_heads : 1; /* rows move within a head only */
+    int64_t cols = pw->weight.cols,
+            first = r0 + (pw->spec->shard == SHARD_ROWS ? p->rank * part->rows : 0);
+    int64_t unit =
+        t->rope_heads > 0 ? t->dims[0] / t->rope_heads : 1; /* rows move within a head only */
     int64_t lo = first / unit * unit, hi = (first + n + unit - 1) / unit * unit;
-    size_t file_row = dtype_row_bytes(t->type, t->dims[1]), out_row = dtype_row_bytes(part->type, cols), bytes;
+    size_t file_row = dtype_row_bytes(t->type, t->dims[1]),
+           out_row = dtype_row_bytes(part->type, cols), bytes;
     size_t skip = pw->spec->shard == SHARD_COLS ? dtype_row_bytes(t->type, p->rank * cols) : 0;
-    if (ckd_mul(&bytes, (size_t)(hi - lo), file_row)) return sl_fail(w->e, SL_EFORMAT, "a tensor is too large");
+    if (ckd_mul(&bytes, (size_t)(hi - lo), file_row))
+        return sl_fail(w->e, SL_EFORMAT, "a tensor is too large");
     TRY(reserve(&w->file, &w->file_cap, bytes, 1, w->e));
     TRY(checkpoint_read(w->l->checkpoint, t, (size_t)lo * file_row, bytes, w->file, w->e));
     *rows = w->file;
@@ -212,15 +232,16 @@ static uint64_t next_random(uint64_t *state) /* splitmix64 */
     return z ^ z >> 31;
 }
 
-/* A pool of uniform values of variance 1 / cols, so that activations keep their scale through a product;
- * every row is a stretch of it from a random place. */
+/* A pool of uniform values of variance 1 / cols, so that activations keep their scale through a
+ * product; every row is a stretch of it from a random place. */
 static int dummy_pool(struct loader *w, enum dtype type, int64_t cols)
 {
     size_t n = DUMMY_POOL + (size_t)cols;
     float scale = sqrtf(3.0f / (float)cols) / 2147483648.0f;
     TRY(reserve(&w->file, &w->file_cap, n * sizeof(float), 1, w->e));
     TRY(reserve(&w->row, &w->row_cap, n, sizeof *w->row, w->e));
-    for (size_t i = 0; i < n; i++) w->row[i] = (float)(int32_t)(next_random(&w->random) >> 32) * scale;
+    for (size_t i = 0; i < n; i++)
+        w->row[i] = (float)(int32_t)(next_random(&w->random) >> 32) * scale;
     store_floats(type, w->row, (int64_t)n, w->file);
     return 0;
 }
@@ -253,17 +274,19 @@ static int load_part(struct loader *w, struct plan_weight *pw, int i)
         else
             TRY(dummy_rows(w, part, cols, n, &rows));
         if (w->p->device->upload(w->l->dev, part, cols, r, n, rows) < 0)
-            return sl_fail(w->e, SL_EDEVICE, "the %s device did not take %s", w->p->device->name, pw->weight.name);
+            return sl_fail(w->e, SL_EDEVICE, "the %s device did not take %s", w->p->device->name,
+                           pw->weight.name);
         report(w, (size_t)n * dtype_row_bytes(part->type, cols));
     }
     return 0;
 }
 
-int weights_vector(const struct checkpoint *c, const struct tensor *t, int64_t n, float *out, struct sl_error *e)
+int weights_vector(const struct checkpoint *c, const struct tensor *t, int64_t n, float *out,
+                   struct sl_error *e)
 {
     if (t->n_dims != 1 || t->dims[0] != n)
-        return sl_fail(e, SL_EFORMAT, "tensor %.*s is not a vector of %lld", (int)t->name.n, t->name.p,
-                       (long long)n);
+        return sl_fail(e, SL_EFORMAT, "tensor %.*s is not a vector of %lld", (int)t->name.n,
+                       t->name.p, (long long)n);
     char *file = xmalloc(t->bytes);
     float *values = xcalloc((size_t)n, sizeof *values);
     int code = checkpoint_read(c, t, 0, t->bytes, file, e);
@@ -295,8 +318,10 @@ static int load_vector(struct loader *w, struct plan_weight *pw)
         at += n;
         free(part);
     }
-    if (code == 0 && p->device->upload(w->l->dev, &pw->weight.part[0], pw->weight.cols, 0, 1, values) < 0)
-        code = sl_fail(w->e, SL_EDEVICE, "the %s device did not take %s", p->device->name, pw->weight.name);
+    if (code == 0 &&
+        p->device->upload(w->l->dev, &pw->weight.part[0], pw->weight.cols, 0, 1, values) < 0)
+        code = sl_fail(w->e, SL_EDEVICE, "the %s device did not take %s", p->device->name,
+                       pw->weight.name);
     free(values);
     report(w, (size_t)pw->weight.cols * sizeof *values);
     return code;

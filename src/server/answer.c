@@ -1,7 +1,7 @@
 /* answer.c - from a request's state to a queued MHD response: status, headers, body. io thread.
  *
- * Every answer carries x-request-id and the CORS headers, errors included; every error has the JSON body of
- * the API. A whole answer's bytes are handed to MHD, which frees them.
+ * Every answer carries x-request-id and the CORS headers, errors included; every error has the JSON
+ * body of the API. A whole answer's bytes are handed to MHD, which frees them.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +28,8 @@ static void add_common(struct request *r, struct MHD_Response *m)
     if (r->must_close || is_ending) add(m, "Connection", "close");
 }
 
-static enum MHD_Result queue(struct request *r, unsigned status, struct MHD_Response *m, uint64_t bytes)
+static enum MHD_Result queue(struct request *r, unsigned status, struct MHD_Response *m,
+                             uint64_t bytes)
 {
     int route = r->route ? (int)(r->route - routes) : -1;
     if (!m) return MHD_NO;
@@ -66,7 +67,8 @@ enum MHD_Result answer_body(struct request *r, unsigned status, const char *type
     size_t n = r->out.n;
     struct MHD_Response *m = response_of(r, type);
     if (m && r->route && r->route->method[0] == 'P') {
-        snprintf(text, sizeof text, "%llu", (unsigned long long)(server_now_us() - r->start_us) / 1000);
+        snprintf(text, sizeof text, "%llu",
+                 (unsigned long long)(server_now_us() - r->start_us) / 1000);
         add(m, "openai-processing-ms", text);
     }
     return queue(r, status, m, n);
@@ -78,10 +80,14 @@ static const char *retry_after(int code)
     switch (code) {
     case SL_EBUSY:
     case SL_ERATE:
-    case SL_EOVERLOAD: return "1";
-    case SL_ELOADING: return "5";
-    case SL_EDRAINING: return "10";
-    default: return sl_err_status(code) == 503 || sl_err_status(code) == 429 ? "5" : NULL;
+    case SL_EOVERLOAD:
+        return "1";
+    case SL_ELOADING:
+        return "5";
+    case SL_EDRAINING:
+        return "10";
+    default:
+        return sl_err_status(code) == 503 || sl_err_status(code) == 429 ? "5" : NULL;
     }
 }
 
@@ -99,7 +105,8 @@ enum MHD_Result answer_error(struct request *r)
     if (m && status == 401) add(m, "WWW-Authenticate", "Bearer");
     if (m && r->allow) add(m, "Allow", r->allow);
     if (status >= 500 && status != 503)
-        log_warn("http", "%s %s: %u %s", r->id, r->route ? r->route->path : "-", status, r->err.text);
+        log_warn("http", "%s %s: %u %s", r->id, r->route ? r->route->path : "-", status,
+                 r->err.text);
     return queue(r, status, m, n);
 }
 
@@ -129,7 +136,8 @@ enum MHD_Result answer_preflight(struct request *r)
 enum MHD_Result answer_stream(struct request *r, MHD_ContentReaderCallback reader)
 {
     enum { BLOCK = 4096 }; /* used by HTTP/1.0 clients only; chunks are written in place */
-    struct MHD_Response *m = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK, reader, r, NULL);
+    struct MHD_Response *m =
+        MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK, reader, r, NULL);
     if (m) {
         add(m, "Content-Type", "text/event-stream; charset=utf-8");
         add(m, "Cache-Control", "no-cache");

@@ -1,7 +1,7 @@
 /* auth.c - API keys as digests, compared all and in constant time; tenant salts.
  *
- * The comparison looks at every configured key for every request, so that its time says nothing about which
- * key was close. The salt's secret is drawn once a process.
+ * The comparison looks at every configured key for every request, so that its time says nothing
+ * about which key was close. The salt's secret is drawn once a process.
  */
 #include "server/auth.h"
 
@@ -56,7 +56,8 @@ int auth_open(struct auth **out, const struct options *o, struct sl_error *e)
     int code = 0;
     if (getrandom(a->secret, sizeof a->secret, 0) != (ssize_t)sizeof a->secret)
         code = sl_fail(e, SL_EINTERNAL, "no random bytes from the system");
-    for (int i = 0; code == 0 && i < o->api_key.n; i++) code = add_key(a, str_of(o->api_key.v[i]), e);
+    for (int i = 0; code == 0 && i < o->api_key.n; i++)
+        code = add_key(a, str_of(o->api_key.v[i]), e);
     if (code == 0 && o->api_key_file) code = read_keys(a, o->api_key_file, e);
     if (code < 0) {
         auth_close(a);
@@ -74,7 +75,10 @@ void auth_close(struct auth *a)
     free(a);
 }
 
-bool auth_has_keys(const struct auth *a) { return a->n_keys > 0; }
+bool auth_has_keys(const struct auth *a)
+{
+    return a->n_keys > 0;
+}
 
 /* Index of the key whose digest this is, or -1; every key is looked at. */
 static int find_key(const struct auth *a, struct str key)

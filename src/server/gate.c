@@ -1,6 +1,7 @@
 /* gate.c - header names, values, lengths and codings, checked in one pass over the list.
  *
- * Source of the rules: RFC 9110 section 5 (fields), RFC 9112 sections 3.2 (Host) and 6 (message length).
+ * Source of the rules: RFC 9110 section 5 (fields), RFC 9112 sections 3.2 (Host) and 6 (message
+ * length).
  */
 #include "server/gate.h"
 
@@ -156,8 +157,10 @@ bool gate_host_is_local(struct str host, const char *own)
     static const struct str suffix = {".localhost", 10};
     struct str name = host_name(host);
     if (name.n == 0) return true; /* HTTP/1.0 without Host: no browser sends that */
-    if (gate_same(name, "localhost") || str_is(name, "::1") || (own && gate_same(name, own))) return true;
-    if (name.n > suffix.n && strncasecmp(name.p + name.n - suffix.n, suffix.p, suffix.n) == 0) return true;
+    if (gate_same(name, "localhost") || str_is(name, "::1") || (own && gate_same(name, own)))
+        return true;
+    if (name.n > suffix.n && strncasecmp(name.p + name.n - suffix.n, suffix.p, suffix.n) == 0)
+        return true;
     if (name.n < 5 || memcmp(name.p, "127.", 4) != 0) return false;
     for (size_t i = 0; i < name.n; i++) /* digits and dots only: 127.0.0.1.example.org is a name */
         if (name.p[i] != '.' && (name.p[i] < '0' || name.p[i] > '9')) return false;

@@ -1,9 +1,10 @@
 /* gate.h - the strict check of a request's headers, before anything acts on them.
  *
- * libmicrohttpd 0.9.75 accepts header sets that two servers in a row read differently (two Content-Lengths,
- * Content-Length with Transfer-Encoding, an unknown coding): request smuggling. The gate refuses them on
- * the first handler call; the answer carries Connection: close, so nothing after the headers is ever run.
- * One pass also picks out the headers that the server reads. Pure; any thread.
+ * libmicrohttpd 0.9.75 accepts header sets that two servers in a row read differently (two
+ * Content-Lengths, Content-Length with Transfer-Encoding, an unknown coding): request smuggling.
+ * The gate refuses them on the first handler call; the answer carries Connection: close, so nothing
+ * after the headers is ever run. One pass also picks out the headers that the server reads. Pure;
+ * any thread.
  */
 #ifndef SERVER_GATE_H
 #define SERVER_GATE_H
@@ -33,8 +34,9 @@ struct gate_facts {
 int gate_check(struct gate_facts *out, struct str version, const struct gate_header *headers, int n,
                struct sl_error *e);
 
-/* May this Host reach a server that listens on loopback without keys? True for localhost, *.localhost,
- * loopback addresses and `own` (the name in --host): what else resolves here may be DNS rebinding. */
+/* May this Host reach a server that listens on loopback without keys? True for localhost,
+ * *.localhost, loopback addresses and `own` (the name in --host): what else resolves here may be
+ * DNS rebinding. */
 bool gate_host_is_local(struct str host, const char *own);
 
 /* ASCII case-insensitive equality. */

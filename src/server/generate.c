@@ -1,9 +1,9 @@
 /* generate.c - a generation from admission to its end: stages 4 and 10 to 12; io thread.
  *
- * All choices of a request are submitted or none. Engine events come in one batch a wake; each finds its
- * request by engine slot, is formatted, and at the end of the batch every touched connection is resumed once
- * and MHD driven once. A request that ends early (client gone, deadline, error) gives up its slots at
- * once: events that still come for them find no owner.
+ * All choices of a request are submitted or none. Engine events come in one batch a wake; each
+ * finds its request by engine slot, is formatted, and at the end of the batch every touched
+ * connection is resumed once and MHD driven once. A request that ends early (client gone, deadline,
+ * error) gives up its slots at once: events that still come for them find no owner.
  */
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -34,7 +34,8 @@ static void owner_set(struct server *s, sl_req h, struct request *r, int choice)
 
 static void owner_clear(struct server *s, sl_req h)
 {
-    if (h.slot < s->n_owners && s->owners[h.slot].gen == h.gen) s->owners[h.slot] = (struct owner){0};
+    if (h.slot < s->n_owners && s->owners[h.slot].gen == h.gen)
+        s->owners[h.slot] = (struct owner){0};
 }
 
 static void cancel_choice(struct request *r, struct choice *c)
@@ -53,7 +54,8 @@ static void abandon(struct request *r)
     }
 }
 
-/* ------------------------------------------------------------------ the part of a request that waits to run */
+/* ------------------------------------------------------------------ the part of a request that
+ * waits to run */
 
 static void waiting_remove(struct request *r)
 {
@@ -77,7 +79,8 @@ static enum request_phase phase_of(const struct request *r)
     return r->first_us ? PHASE_DECODE : r->is_waiting ? PHASE_QUEUE : PHASE_PREFILL;
 }
 
-/* ------------------------------------------------------------------ stages 2 and 3, maybe on a pool thread */
+/* ------------------------------------------------------------------ stages 2 and 3, maybe on a
+ * pool thread */
 
 static void work_generate(struct request *r, enum api_kind kind)
 {
@@ -86,8 +89,14 @@ static void work_generate(struct request *r, enum api_kind kind)
     if (code < 0 && r->err.code == 0) sl_fail(&r->err, code, "the request failed");
 }
 
-void work_chat(struct request *r) { work_generate(r, API_CHAT); }
-void work_completion(struct request *r) { work_generate(r, API_COMPLETION); }
+void work_chat(struct request *r)
+{
+    work_generate(r, API_CHAT);
+}
+void work_completion(struct request *r)
+{
+    work_generate(r, API_COMPLETION);
+}
 
 /* ------------------------------------------------------------------ stage 4: admission */
 
@@ -166,13 +175,13 @@ static void measure(struct request *r, struct choice *c, uint64_t now)
     }
     if (c->last_us) metrics_observe(m, HIST_ITL, (double)(now - c->last_us) * 1e-6);
     c->last_us = r->last_us = now;
-    c->n_tokens++;
     m->n_generation_tokens++;
 }
 
 static void give_up(struct request *r, const char *why)
 {
-    log_info("http", "%s %s after %.1f s", r->id, why, (double)(server_now_us() - r->start_us) * 1e-6);
+    log_info("http", "%s %s after %.1f s", r->id, why,
+             (double)(server_now_us() - r->start_us) * 1e-6);
     r->s->metrics.n_aborted[phase_of(r)]++;
     r->s->metrics.n_finished[SL_FINISH_CANCEL]++;
     r->is_gone = true;
@@ -324,10 +333,12 @@ static void tick_one(struct request *r, uint64_t now_ms, uint64_t now_us)
     }
     if (r->is_ended) return;
     if (now_us - r->start_us > (uint64_t)o->request_timeout * 1000000) {
-        sl_fail(&e, SL_EDEADLINE, "the request took longer than %lld seconds", (long long)o->request_timeout);
+        sl_fail(&e, SL_EDEADLINE, "the request took longer than %lld seconds",
+                (long long)o->request_timeout);
         generate_fail(r, &e);
     } else if (r->is_waiting && now_us - r->admit_us > (uint64_t)o->queue_timeout * 1000000) {
-        sl_fail(&e, SL_EOVERLOAD, "no room to run within %lld seconds", (long long)o->queue_timeout);
+        sl_fail(&e, SL_EOVERLOAD, "no room to run within %lld seconds",
+                (long long)o->queue_timeout);
         generate_fail(r, &e);
     } else if (r->is_suspended && r->is_stream && o->sse_ping_interval > 0 &&
                (double)(now_ms - r->said_ms) >= (o->sse_ping_interval - 0.5) * 1e3) {

@@ -1,23 +1,26 @@
-/* http_request.c - from the first handler call to the completion callback: stages 1 and 2, body, pool.
+/* http_request.c - from the first handler call to the completion callback: stages 1 and 2, body,
+ * pool.
  *
- * MHD calls request_handler once with the headers, then with pieces of the body, then once more without; it
- * calls again after each resume. An answer queued on the first call closes the connection afterwards, so
- * only what must not be read any further is answered there (the gate, Expect with an error, hopeless
- * sizes); every other refusal reads the body to its end first and keeps the connection.
+ * MHD calls request_handler once with the headers, then with pieces of the body, then once more
+ * without; it calls again after each resume. An answer queued on the first call closes the
+ * connection afterwards, so only what must not be read any further is answered there (the gate,
+ * Expect with an error, hopeless sizes); every other refusal reads the body to its end first and
+ * keeps the connection.
  */
 #include "server/http_request.h"
 
 #include <stdlib.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 #include "base/log.h"
 
 enum {
-    POOL_BYTES = 4096,           /* a larger body is parsed and tokenized on the work pool */
-    SWALLOW_EXTRA = 16 << 20,    /* bytes beyond the body limit that are read before a 413 */
-    ARENA_BASE = 64 << 20,       /* and ARENA_TIMES the body: token ids are 4 bytes, most texts less than 1 a byte */
+    POOL_BYTES = 4096,        /* a larger body is parsed and tokenized on the work pool */
+    SWALLOW_EXTRA = 16 << 20, /* bytes beyond the body limit that are read before a 413 */
+    ARENA_BASE = 64 << 20,    /* and ARENA_TIMES the body, for token ids and messages */
     ARENA_TIMES = 16,
-    BODIES_TIMES = 16,           /* all bodies together: that many times the largest single one */
+    BODIES_TIMES = 16, /* all bodies together: that many times the largest single one */
 };
 
 void request_suspend(struct request *r)
@@ -36,18 +39,15 @@ void request_resume(struct request *r)
 
 static struct request *request_new(struct server *s, struct conn *c)
 {
-    static const char digits[] = "0123456789abcdef";
-    uint8_t random[16];
     struct request *r = xcalloc(1, sizeof *r);
     r->s = s;
     r->conn = c;
     c->req = r;
     r->start_us = server_now_us();
     r->body = buf_make((size_t)s->o->max_body_bytes);
-    r->out = buf_make((size_t)1 << 30); /* bounds what a whole answer may be; streams have their own */
-    server_random(s, random, sizeof random);
-    memcpy(r->id, "req_", 4);
-    for (int i = 0; i < 32; i++) r->id[4 + i] = digits[random[i / 2] >> (i % 2 ? 0 : 4) & 15];
+    r->out =
+        buf_make((size_t)1 << 30); /* bounds what a whole answer may be; streams have their own */
+    server_make_id(s, r->id);
     s->n_requests++;
     return r;
 }
@@ -77,17 +77,38 @@ static void request_free(struct request *r)
 
 struct header_list {
     struct gate_header v[GATE_HEADERS_MAX];
-    int n; /* may be one more than fits */
+    int n;         /* may be one more than fits */
+    uintptr_t at;  /* where the next name begins if the line before it ended in CR LF */
+    bool is_whole; /* so far every name did */
 };
 
-static enum MHD_Result take_header(void *cls, enum MHD_ValueKind kind, const char *name, size_t n_name,
-                                   const char *value, size_t n_value)
+static enum MHD_Result take_header(void *cls, enum MHD_ValueKind kind, const char *name,
+                                   size_t n_name, const char *value, size_t n_value)
 {
     (void)kind;
     struct header_list *l = cls;
+    if ((uintptr_t)name != l->at) l->is_whole = false;
+    l->at = (uintptr_t)value + n_value + 2;
     if (l->n < GATE_HEADERS_MAX)
-        l->v[l->n] = (struct gate_header){{name, n_name}, {value ? value : "", value ? n_value : 0}};
+        l->v[l->n] =
+            (struct gate_header){{name, n_name}, {value ? value : "", value ? n_value : 0}};
     return l->n++ < GATE_HEADERS_MAX ? MHD_YES : MHD_NO;
+}
+
+/* MHD 0.9.75 ends a line at a bare LF, cuts it at a NUL and joins folded ones, and says nothing.
+ * But it parses in place: names and values are the request's own bytes, so each name must begin two
+ * bytes after the value before it, and the last value end four bytes before the end. Anything else
+ * is one of the three. Other versions of MHD may copy, and are not asked. */
+static int check_lines(struct MHD_Connection *mhd, const char *method, const struct header_list *l,
+                       struct sl_error *e)
+{
+    static int in_place = -1; /* io thread; decided once */
+    if (in_place < 0) in_place = strcmp(MHD_get_version(), "0.9.75") == 0;
+    if (!in_place || l->n > GATE_HEADERS_MAX) return 0;
+    size_t n = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE)->header_size;
+    if (l->is_whole && l->at + 2 == (uintptr_t)method + n) return 0;
+    return sl_fail(e, SL_EINVAL,
+                   "malformed header line: every line ends in CR LF, without NUL or folding");
 }
 
 /* Copies what outlives the headers: origin and the client's own id. */
@@ -111,7 +132,8 @@ static int check_media(const struct gate_facts *f, struct sl_error *e)
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
         size_t n = strlen(forms[i]);
         if (f->content_type.n >= n && strncasecmp(f->content_type.p, forms[i], n) == 0)
-            return sl_fail(e, SL_EMEDIA, "Content-Type %s is not supported here: send application/json",
+            return sl_fail(e, SL_EMEDIA,
+                           "Content-Type %s is not supported here: send application/json",
                            forms[i]);
     }
     if (f->content_encoding.n && !gate_same(f->content_encoding, "identity"))
@@ -122,16 +144,21 @@ static int check_media(const struct gate_facts *f, struct sl_error *e)
 static int check_phase(const struct server *s, struct sl_error *e)
 {
     switch (s->phase) {
-    case SERVER_LOADING: return sl_fail(e, SL_ELOADING, "The model is still loading.");
-    case SERVER_DRAINING: return sl_fail(e, SL_EDRAINING, "The server is shutting down.");
-    case SERVER_FAILED: return sl_fail(e, SL_EDEVICE, "The engine has failed; the server restarts.");
-    case SERVER_READY: break;
+    case SERVER_LOADING:
+        return sl_fail(e, SL_ELOADING, "The model is still loading.");
+    case SERVER_DRAINING:
+        return sl_fail(e, SL_EDRAINING, "The server is shutting down.");
+    case SERVER_FAILED:
+        return sl_fail(e, SL_EDEVICE, "The engine has failed; the server restarts.");
+    case SERVER_READY:
+        break;
     }
     return 0;
 }
 
 /* Everything that headers alone decide, in order; 0 or a code with r->err set. */
-static int check_headers(struct request *r, struct str method, struct str url, const struct gate_facts *f)
+static int check_headers(struct request *r, struct str method, struct str url,
+                         const struct gate_facts *f)
 {
     struct server *s = r->s;
     struct sl_error *e = &r->err;
@@ -147,7 +174,8 @@ static int check_headers(struct request *r, struct str method, struct str url, c
     r->route = r->match.route;
     r->allow = r->match.allow;
     TRY(found);
-    if (r->route->guard == GUARD_KEY || (r->route->guard == GUARD_METRICS && s->o->api_key_metrics)) {
+    if (r->route->guard == GUARD_KEY ||
+        (r->route->guard == GUARD_METRICS && s->o->api_key_metrics)) {
         r->key = auth_check(s->auth, f, e);
         TRY(r->key);
     }
@@ -159,13 +187,18 @@ static int check_headers(struct request *r, struct str method, struct str url, c
     return 0;
 }
 
-static enum MHD_Result begin(struct request *r, const char *url, const char *method, const char *version)
+static enum MHD_Result begin(struct request *r, const char *url, const char *method,
+                             const char *version)
 {
     struct server *s = r->s;
-    struct header_list headers = {.n = 0};
+    struct header_list headers;
     struct gate_facts *f = &r->facts;
+    headers.n = 0; /* the array itself stays as it is: 3 KiB */
+    headers.is_whole = true;
+    headers.at = (uintptr_t)version + strlen(version) + 2;
     MHD_get_connection_values_n(r->conn->mhd, MHD_HEADER_KIND, take_header, &headers);
     int code = gate_check(f, str_of(version), headers.v, headers.n, &r->err);
+    if (code == 0) code = check_lines(r->conn->mhd, method, &headers, &r->err);
     if (code < 0) { /* what follows the headers cannot be trusted: nothing more is read */
         r->must_close = true;
         conn_set_phase(s, r->conn, CONN_WRITE, 0);
@@ -265,7 +298,8 @@ static enum MHD_Result advance(struct request *r)
         return r->err.code ? answer_error(r) : answer_body(r, 200, "application/json");
     case STAGE_HEADERS:
     case STAGE_ANSWER:
-    case STAGE_STREAM: break;
+    case STAGE_STREAM:
+        break;
     }
     return MHD_YES;
 }
@@ -299,13 +333,14 @@ void request_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
     if (!r) return;
     if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK) generate_leave(r);
     log_debug("http", "%s %s %s status %u in %.1f ms%s%s", r->id, r->route ? r->route->method : "-",
-              r->route ? r->route->path : "-", r->is_gone ? 499 : r->status,
+              r->route ? r->route->path : "-", r->status ? r->status : 499,
               (double)(server_now_us() - r->start_us) * 1e-3, r->client_id[0] ? " client id " : "",
               r->client_id);
     if (r->is_gone && !r->status)
         metrics_http(&s->metrics, r->route ? (int)(r->route - routes) : -1, 499);
     r->conn->req = NULL;
     conn_set_phase(s, r->conn, CONN_IDLE, 0);
+    if (r->conn->has_left) shutdown(r->conn->fd, SHUT_RDWR); /* nobody is there to ask again */
     r->conn = NULL;
     r->is_suspended = false;
     r->is_gone = true;

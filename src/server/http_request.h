@@ -22,7 +22,6 @@ enum stage {
 struct choice {
     sl_req handle;
     uint64_t last_us; /* of its last token, 0: none yet */
-    uint32_t n_tokens;
     bool is_cancelled, is_done; /* asked for; the engine said so */
 };
 
@@ -42,7 +41,7 @@ struct request {
     bool must_close; /* Connection: close on the answer */
     unsigned status; /* answered; 0: not yet */
 
-    char id[37]; /* req_ and 32 hex digits */
+    char id[REQUEST_ID_BYTES];
     char client_id[132];
     struct str allow_origin; /* "" none, "*", or points into origin */
     char origin[256];

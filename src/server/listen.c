@@ -1,7 +1,9 @@
-/* listen.c - the listening socket: TCP on IPv4 or IPv6, or a unix socket that only its owner may use.
+/* listen.c - the listening socket: TCP on IPv4 or IPv6, or a unix socket that only its owner may
+ * use.
  *
- * Options set here are inherited by accepted sockets: no Nagle, keep-alive probes, and 30 s until unacknowledged
- * data counts as a dead peer (clients behind a NAT that forgot them send nothing at all).
+ * Options set here are inherited by accepted sockets: no Nagle, keep-alive probes, and 30 s until
+ * unacknowledged data counts as a dead peer (clients behind a NAT that forgot them send nothing at
+ * all).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,7 +23,8 @@ enum { BACKLOG = 4096, PROBE_IDLE_S = 60, PROBE_EVERY_S = 10, PROBES = 3, UNACKE
 
 static void set(int fd, int level, int name, int value)
 {
-    setsockopt(fd, level, name, &value, sizeof value); /* a refused tuning option is no reason to stop */
+    setsockopt(fd, level, name, &value,
+               sizeof value); /* a refused tuning option is no reason to stop */
 }
 
 static bool is_loopback(const struct sockaddr *a)
@@ -39,23 +42,26 @@ static bool is_loopback(const struct sockaddr *a)
 static int bind_failed(const struct server *s, int error, struct sl_error *e)
 {
     if (error == EADDRINUSE)
-        return sl_fail(e, SL_EIO,
-                       "port %d of %.80s is in use: another server runs there; stop it or choose --port",
-                       s->port, s->o->host);
+        return sl_fail(
+            e, SL_EIO,
+            "port %d of %.80s is in use: another server runs there; stop it or choose --port",
+            s->port, s->o->host);
     if (error == EACCES)
-        return sl_fail(e, SL_EIO, "no permission for port %d: choose --port 1024 or above", s->port);
-    return sl_fail(e, SL_EIO, "cannot listen on %.80s port %d: %s", s->o->host, s->port, strerror(error));
+        return sl_fail(e, SL_EIO, "no permission for port %d: choose --port 1024 or above",
+                       s->port);
+    return sl_fail(e, SL_EIO, "cannot listen on %.80s port %d: %s", s->o->host, s->port,
+                   strerror(error));
 }
 
 static int open_tcp(struct server *s, struct sl_error *e)
 {
     char port[16];
-    struct addrinfo *list, hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+    struct addrinfo *list,
+        hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
     snprintf(port, sizeof port, "%d", s->port);
     const char *host = s->o->host[0] ? s->o->host : NULL;
     int error = getaddrinfo(host, port, &hints, &list);
-    if (error)
-        return sl_fail(e, SL_EINVAL, "--host %.100s: %s", s->o->host, gai_strerror(error));
+    if (error) return sl_fail(e, SL_EINVAL, "--host %.100s: %s", s->o->host, gai_strerror(error));
     int fd = socket(list->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) {
         error = errno;
@@ -79,7 +85,8 @@ static int open_tcp(struct server *s, struct sl_error *e)
     }
     struct sockaddr_in6 bound = {0};
     socklen_t n = sizeof bound;
-    if (getsockname(fd, (struct sockaddr *)(void *)&bound, &n) == 0) s->port = ntohs(bound.sin6_port);
+    if (getsockname(fd, (struct sockaddr *)(void *)&bound, &n) == 0)
+        s->port = ntohs(bound.sin6_port);
     s->listen_fd = fd;
     return 0;
 }
@@ -88,7 +95,8 @@ static int open_tcp(struct server *s, struct sl_error *e)
 static bool is_stale(const struct sockaddr_un *a)
 {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool refused = fd >= 0 && connect(fd, (const struct sockaddr *)(const void *)a, sizeof *a) < 0 &&
+    bool refused = fd >= 0 &&
+                   connect(fd, (const struct sockaddr *)(const void *)a, sizeof *a) < 0 &&
                    errno == ECONNREFUSED;
     if (fd >= 0) close(fd);
     return refused;
@@ -98,14 +106,16 @@ static int open_unix(struct server *s, struct sl_error *e)
 {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     if (strlen(s->o->uds) >= sizeof a.sun_path)
-        return sl_fail(e, SL_EINVAL, "--uds: the path is longer than %zu bytes", sizeof a.sun_path - 1);
+        return sl_fail(e, SL_EINVAL, "--uds: the path is longer than %zu bytes",
+                       sizeof a.sun_path - 1);
     memcpy(a.sun_path, s->o->uds, strlen(s->o->uds) + 1);
     if (is_stale(&a)) unlink(a.sun_path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     mode_t before = umask(0177); /* mode 0600 from the first moment */
-    int error = fd < 0 || bind(fd, (struct sockaddr *)(void *)&a, sizeof a) < 0 || listen(fd, BACKLOG) < 0
-                    ? errno
-                    : 0;
+    int error =
+        fd < 0 || bind(fd, (struct sockaddr *)(void *)&a, sizeof a) < 0 || listen(fd, BACKLOG) < 0
+            ? errno
+            : 0;
     umask(before);
     if (error) {
         if (fd >= 0) close(fd);

@@ -1,7 +1,8 @@
 /* loader.c - opens the model on a thread of its own, while the loop already answers /health.
  *
- * The thread fills struct load_result and wakes the loop; the io thread takes it over, fills the API context
- * and prints the banner. Progress goes to stderr: a bar on a terminal, else a line for every tenth.
+ * The thread fills struct load_result and wakes the loop; the io thread takes it over, fills the
+ * API context and prints the banner. Progress goes to stderr: a bar on a terminal, else a line for
+ * every tenth.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,7 +47,10 @@ static void on_progress(void *arg, const char *what, uint64_t done, uint64_t tot
     draw(arg, what, done, total);
 }
 
-static void on_engine_wake(void *arg) { uv_async_send(arg); }
+static void on_engine_wake(void *arg)
+{
+    uv_async_send(arg);
+}
 
 static int8_t tristate(const char *text)
 {
@@ -63,6 +67,7 @@ static int load(struct server *s, struct load_result *l, struct progress *p)
         .device = o->device,
         .dtype = o->dtype,
         .load_format = o->load_format,
+        .rope_freq_dtype = o->rope_freq_dtype,
         .max_model_len = (int32_t)o->max_model_len,
         .max_num_seqs = (int32_t)o->max_num_seqs,
         .max_num_batched_tokens = (int32_t)o->max_num_batched_tokens,
@@ -115,7 +120,8 @@ static void name_model(struct server *s)
         struct str path = o->model ? str_of(o->model) : STR("sim");
         while (path.n > 1 && path.p[path.n - 1] == '/') path.n--;
         const char *slash = memrchr(path.p, '/', path.n);
-        struct str base = slash ? (struct str){slash + 1, path.n - (size_t)(slash + 1 - path.p)} : path;
+        struct str base =
+            slash ? (struct str){slash + 1, path.n - (size_t)(slash + 1 - path.p)} : path;
         if (base.n > 5 && memcmp(base.p + base.n - 5, ".gguf", 5) == 0) base.n -= 5;
         snprintf(s->model_name, sizeof s->model_name, "%.*s", (int)base.n, base.p);
         s->names[n++] = s->model_name;
@@ -131,13 +137,13 @@ static void make_fingerprint(struct server *s)
     char facts[512];
     uint8_t digest[SHA256_BYTES];
     const struct sl_info *i = s->ctx.info;
-    int n = snprintf(facts, sizeof facts, "%s %s %s %s %s %llu %d", SLUICE_VERSION, s->ctx.served_names[0],
-                     i->model_type, i->weight_types, i->device, (unsigned long long)i->n_parameters,
-                     i->max_model_len);
+    int n = snprintf(facts, sizeof facts, "%s %s %s %s %s %llu %d", SLUICE_VERSION,
+                     s->ctx.served_names[0], i->model_type, i->weight_types, i->device,
+                     (unsigned long long)i->n_parameters, i->max_model_len);
     struct str text = {facts, n < (int)sizeof facts ? (size_t)n : sizeof facts - 1};
     sha256(digest, &text, 1);
-    snprintf(s->ctx.fingerprint, sizeof s->ctx.fingerprint, "fp_%02x%02x%02x%02x%02x", digest[0], digest[1],
-             digest[2], digest[3], digest[4]);
+    snprintf(s->ctx.fingerprint, sizeof s->ctx.fingerprint, "fp_%02x%02x%02x%02x%02x", digest[0],
+             digest[1], digest[2], digest[3], digest[4]);
 }
 
 static void banner(const struct server *s)
@@ -147,26 +153,27 @@ static void banner(const struct server *s)
     listen_url(s, url, sizeof url);
     int64_t n_tokens = (int64_t)i->num_blocks * i->block_size;
     fprintf(stderr, "sluice   %s on %s\n", SLUICE_VERSION, i->device);
-    fprintf(stderr, "model    %s  %s %.2fB %s  context %d  template %s\n", s->names[0], i->model_type,
-            (double)i->n_parameters * 1e-9, i->weight_types, i->max_model_len,
+    fprintf(stderr, "model    %s  %s %.2fB %s  context %d  template %s\n", s->names[0],
+            i->model_type, (double)i->n_parameters * 1e-9, i->weight_types, i->max_model_len,
             s->text->chat ? "yes" : "none");
-    fprintf(stderr, "kv       %d pages x %d tokens = %lld tokens: %.1f full-length sequences, %.2f GB\n",
+    fprintf(stderr,
+            "kv       %d pages x %d tokens = %lld tokens: %.1f full-length sequences, %.2f GB\n",
             i->num_blocks, i->block_size, (long long)n_tokens,
-            (double)n_tokens / (i->max_model_len ? i->max_model_len : 1), (double)i->kv_bytes * 1e-9);
+            (double)n_tokens / (i->max_model_len ? i->max_model_len : 1),
+            (double)i->kv_bytes * 1e-9);
     fprintf(stderr, "ready    in %.1f s  %s%s%s  api key %s\n",
             (double)(server_now_us() - s->start_us) * 1e-6, url, s->o->uds ? " on " : "",
             s->o->uds ? s->o->uds : "", auth_has_keys(s->auth) ? "needed" : "off");
     fprintf(stderr,
             "try      curl -s %s%s%s%s/v1/chat/completions -H 'content-type: application/json'%s "
             "-d '{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}'\n",
-            s->o->uds ? "--unix-socket " : "", s->o->uds ? s->o->uds : "", s->o->uds ? " " : "", url,
-            auth_has_keys(s->auth) ? " -H \"authorization: Bearer $KEY\"" : "");
+            s->o->uds ? "--unix-socket " : "", s->o->uds ? s->o->uds : "", s->o->uds ? " " : "",
+            url, auth_has_keys(s->auth) ? " -H \"authorization: Bearer $KEY\"" : "");
 }
 
 bool loader_finish(struct server *s)
 {
-    if (s->phase != SERVER_LOADING ||
-        !atomic_load_explicit(&s->load.is_done, memory_order_acquire))
+    if (s->phase != SERVER_LOADING || !atomic_load_explicit(&s->load.is_done, memory_order_acquire))
         return false;
     pthread_join(s->loader, NULL);
     s->text = s->load.text;

@@ -1,8 +1,8 @@
 /* loop.c - libmicrohttpd in external epoll mode on the uv loop.
  *
- * MHD's epoll set is edge-triggered inside: what one MHD_run leaves undone raises no new event. So after every
- * run its timeout is asked; 0 means run again (a few times, then let the loop turn), more arms one timer.
- * MHD's own time limits are off: deadlines.c has absolute ones.
+ * MHD's epoll set is edge-triggered inside: what one MHD_run leaves undone raises no new event. So
+ * after every run its timeout is asked; 0 means run again (a few times, then let the loop turn),
+ * more arms one timer. MHD's own time limits are off: deadlines.c has absolute ones.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,12 +11,15 @@
 #include "server/http_request.h"
 
 enum {
-    RUNS = 8,            /* of MHD before the loop turns */
-    POOL_BYTES = 65536,  /* of one connection: headers, and the pieces of bodies and streams */
-    SPARE_CONNS = 256,   /* accepted beyond max_connections to be told 503 */
+    RUNS = 8,           /* of MHD before the loop turns */
+    POOL_BYTES = 65536, /* of one connection: headers, and the pieces of bodies and streams */
+    SPARE_CONNS = 256,  /* accepted beyond max_connections to be told 503 */
 };
 
-static void on_timer(uv_timer_t *t) { loop_drive(t->data); }
+static void on_timer(uv_timer_t *t)
+{
+    loop_drive(t->data);
+}
 
 void loop_drive(struct server *s)
 {
@@ -39,6 +42,7 @@ static void on_readable(uv_poll_t *h, int status, int events)
     loop_drive(h->data);
 }
 
+__attribute__((format(printf, 2, 0)))
 static void log_mhd(void *cls, const char *fmt, va_list ap)
 {
     (void)cls;
@@ -59,14 +63,20 @@ static size_t keep_escapes(void *cls, struct MHD_Connection *c, char *text)
 int loop_open(struct server *s, struct sl_error *e)
 {
     unsigned limit = (unsigned)s->o->max_connections + SPARE_CONNS;
+    unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+    struct MHD_OptionItem listen[] = {{MHD_OPTION_LISTEN_SOCKET, s->listen_fd, NULL},
+                                      {MHD_OPTION_END, 0, NULL}};
+    if (s->listen_fd < 0) { /* the fuzzer adds its connections itself */
+        flags |= MHD_USE_NO_LISTEN_SOCKET;
+        listen[0] = listen[1];
+    }
     s->mhd = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, request_handler, s,
-        MHD_OPTION_EXTERNAL_LOGGER, log_mhd, NULL, MHD_OPTION_LISTEN_SOCKET, s->listen_fd,
-        MHD_OPTION_CONNECTION_LIMIT, limit, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_BYTES,
-        MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-        MHD_OPTION_NOTIFY_COMPLETED, request_completed, s, MHD_OPTION_NOTIFY_CONNECTION, conn_notify, s,
-        MHD_OPTION_URI_LOG_CALLBACK, conn_request_line, s, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes,
-        NULL, MHD_OPTION_END);
+        flags, 0, NULL, NULL, request_handler, s, MHD_OPTION_EXTERNAL_LOGGER, log_mhd, NULL,
+        MHD_OPTION_ARRAY, listen, MHD_OPTION_CONNECTION_LIMIT, limit,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_BYTES, MHD_OPTION_CONNECTION_TIMEOUT, 0u,
+        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_NOTIFY_COMPLETED, request_completed, s,
+        MHD_OPTION_NOTIFY_CONNECTION, conn_notify, s, MHD_OPTION_URI_LOG_CALLBACK,
+        conn_request_line, s, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_END);
     if (!s->mhd) return sl_fail(e, SL_EIO, "libmicrohttpd did not start");
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(s->mhd, MHD_DAEMON_INFO_EPOLL_FD);
     uv_timer_init(&s->loop, &s->mhd_timer);

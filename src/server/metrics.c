@@ -1,7 +1,7 @@
 /* metrics.c - one table of histograms, plain counters, and the text.
  *
- * Source of names and buckets: vLLM V1 metrics (vllm/v1/metrics/loggers.py); the format: Prometheus text
- * exposition 0.0.4. Inter-token buckets below 10 ms are added: this server is often there.
+ * Source of names and buckets: vLLM V1 metrics (vllm/v1/metrics/loggers.py); the format: Prometheus
+ * text exposition 0.0.4. Inter-token buckets below 10 ms are added: this server is often there.
  */
 #include "server/metrics.h"
 
@@ -15,25 +15,33 @@ struct histogram_desc {
     double bounds[HISTOGRAM_MAX]; /* ascending, zero-terminated when shorter */
 };
 
+// clang-format off
 #define LATENCIES                                                                                  \
     {0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680}
 #define LENGTHS                                                                                    \
     {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000}
+// clang-format on
 
 static const struct histogram_desc descs[HIST_COUNT] = {
-    [HIST_TTFT] = {"time_to_first_token_seconds", "Time to first token.",
+    [HIST_TTFT] = {"time_to_first_token_seconds",
+                   "Time to first token.",
                    {0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75,
-                    1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560}},
-    [HIST_ITL] = {"inter_token_latency_seconds", "Time between two tokens of a choice.",
+                    1,     2.5,   5,    7.5,  10,   20,   40,   80,  160,  640, 2560}},
+    [HIST_ITL] = {"inter_token_latency_seconds",
+                  "Time between two tokens of a choice.",
                   {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3,
-                   0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80}},
-    [HIST_E2E] = {"e2e_request_latency_seconds", "Time from admission to the last token.", LATENCIES},
+                   0.4,   0.5,    0.75,  1,    2.5,   5,    7.5,   10,  20,   40,  80}},
+    [HIST_E2E] = {"e2e_request_latency_seconds", "Time from admission to the last token.",
+                  LATENCIES},
     [HIST_QUEUE] = {"request_queue_time_seconds", "Time a request waited to run.", LATENCIES},
-    [HIST_PREFILL] = {"request_prefill_time_seconds", "Time from running to the first token.", LATENCIES},
-    [HIST_DECODE] = {"request_decode_time_seconds", "Time from the first to the last token.", LATENCIES},
+    [HIST_PREFILL] = {"request_prefill_time_seconds", "Time from running to the first token.",
+                      LATENCIES},
+    [HIST_DECODE] = {"request_decode_time_seconds", "Time from the first to the last token.",
+                     LATENCIES},
     [HIST_PROMPT] = {"request_prompt_tokens", "Prompt tokens of a request.", LENGTHS},
     [HIST_GENERATION] = {"request_generation_tokens", "Generated tokens of a request.", LENGTHS},
-    [HIST_ITERATION] = {"iteration_tokens_total", "Tokens computed in one engine step.",
+    [HIST_ITERATION] = {"iteration_tokens_total",
+                        "Tokens computed in one engine step.",
                         {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384}},
 };
 
@@ -95,7 +103,8 @@ static void head(struct writer *w, const char *name, const char *type, const cha
 }
 
 /* One sample; `more` is further labels with a leading comma, or "". */
-static void sample(struct writer *w, const char *name, const char *suffix, const char *more, double value)
+static void sample(struct writer *w, const char *name, const char *suffix, const char *more,
+                   double value)
 {
     buf_puts(w->out, name);
     buf_puts(w->out, suffix);
@@ -107,13 +116,15 @@ static void sample(struct writer *w, const char *name, const char *suffix, const
     buf_putc(w->out, '\n');
 }
 
-static void simple(struct writer *w, const char *name, const char *type, const char *help, double value)
+static void simple(struct writer *w, const char *name, const char *type, const char *help,
+                   double value)
 {
     head(w, name, type, help);
     sample(w, name, "", "", value);
 }
 
-static void put_histogram(struct writer *w, const struct histogram_desc *d, const struct histogram *h)
+static void put_histogram(struct writer *w, const struct histogram_desc *d,
+                          const struct histogram *h)
 {
     char name[96], more[64];
     uint64_t n = 0;
@@ -137,11 +148,12 @@ static void put_engine(struct writer *w, const struct metrics *m, const struct m
     simple(w, "vllm:num_requests_running", "gauge", "Sequences in the batch.", s->n_running);
     simple(w, "vllm:num_requests_waiting", "gauge", "Sequences waiting to run.", s->n_waiting);
     simple(w, "vllm:kv_cache_usage_perc", "gauge", "Share of KV pages in use, 0 to 1.", used);
-    simple(w, "vllm:num_preemptions_total", "counter", "Sequences preempted.", (double)s->n_preemptions);
-    simple(w, "vllm:prefix_cache_queries_total", "counter", "Prompt tokens looked up in the prefix cache.",
-           (double)s->prefix_queries);
-    simple(w, "vllm:prefix_cache_hits_total", "counter", "Prompt tokens taken from the prefix cache.",
-           (double)s->prefix_hits);
+    simple(w, "vllm:num_preemptions_total", "counter", "Sequences preempted.",
+           (double)s->n_preemptions);
+    simple(w, "vllm:prefix_cache_queries_total", "counter",
+           "Prompt tokens looked up in the prefix cache.", (double)s->prefix_queries);
+    simple(w, "vllm:prefix_cache_hits_total", "counter",
+           "Prompt tokens taken from the prefix cache.", (double)s->prefix_hits);
     simple(w, "vllm:prompt_tokens_total", "counter", "Prompt tokens of admitted requests.",
            (double)m->n_prompt_tokens);
     simple(w, "vllm:generation_tokens_total", "counter", "Tokens generated.",
@@ -156,12 +168,13 @@ static void put_engine(struct writer *w, const struct metrics *m, const struct m
     }
     simple(w, "sluice:engine_steps_total", "counter", "Engine steps.", (double)s->n_steps);
     simple(w, "sluice:kv_pages", "gauge", "KV pages there are.", s->pages_total);
+    simple(w, "sluice:kv_pages_used", "gauge", "KV pages that live sequences hold.", s->pages_used);
     simple(w, "sluice:kv_pages_cached", "gauge", "Free KV pages that hold a reusable prefix.",
            s->pages_cached);
     simple(w, "sluice:engine_step_seconds_total", "counter", "Time in device steps.",
            (double)s->step_us_total * 1e-6);
-    simple(w, "sluice:engine_host_seconds_total", "counter", "Time of the engine thread between steps.",
-           (double)s->host_us_total * 1e-6);
+    simple(w, "sluice:engine_host_seconds_total", "counter",
+           "Time of the engine thread between steps.", (double)s->host_us_total * 1e-6);
 }
 
 static void put_requests(struct writer *w, const struct metrics *m, const struct metrics_view *v)
@@ -169,7 +182,9 @@ static void put_requests(struct writer *w, const struct metrics *m, const struct
     static const struct {
         enum sl_finish reason;
         const char *name;
-    } reasons[] = {{SL_FINISH_STOP, "stop"}, {SL_FINISH_LENGTH, "length"}, {SL_FINISH_CANCEL, "abort"},
+    } reasons[] = {{SL_FINISH_STOP, "stop"},
+                   {SL_FINISH_LENGTH, "length"},
+                   {SL_FINISH_CANCEL, "abort"},
                    {SL_FINISH_ERROR, "error"}};
     static const char *const phases[PHASE_COUNT] = {"queue", "prefill", "decode"};
     char more[160];
@@ -178,7 +193,8 @@ static void put_requests(struct writer *w, const struct metrics *m, const struct
         snprintf(more, sizeof more, ",finished_reason=\"%s\"", reasons[i].name);
         sample(w, "vllm:request_success_total", "", more, (double)m->n_finished[reasons[i].reason]);
     }
-    head(w, "sluice:requests_aborted_total", "counter", "Requests whose client left or did not read.");
+    head(w, "sluice:requests_aborted_total", "counter",
+         "Requests whose client left or did not read.");
     for (int i = 0; i < PHASE_COUNT; i++) {
         snprintf(more, sizeof more, ",phase=\"%s\"", phases[i]);
         sample(w, "sluice:requests_aborted_total", "", more, (double)m->n_aborted[i]);
@@ -191,9 +207,11 @@ static void put_requests(struct writer *w, const struct metrics *m, const struct
                      i < n_routes ? routes[i].path : "other", (unsigned)statuses[j]);
             sample(w, "sluice:http_requests_total", "", more, (double)m->n_http[i][j]);
         }
-    simple(w, "sluice:sse_events_total", "counter", "Token events handled.", (double)m->n_sse_events);
+    simple(w, "sluice:sse_events_total", "counter", "Token events handled.",
+           (double)m->n_sse_events);
     simple(w, "sluice:http_connections", "gauge", "Open connections.", v->n_connections);
-    simple(w, "sluice:http_requests_in_progress", "gauge", "Requests being handled.", v->n_requests);
+    simple(w, "sluice:http_requests_in_progress", "gauge", "Requests being handled.",
+           v->n_requests);
 }
 
 void metrics_text(const struct metrics *m, const struct metrics_view *v, struct buf *out)

@@ -1,8 +1,8 @@
 /* metrics.h - counters and histograms of the io thread, and their Prometheus text (format 0.0.4).
  *
- * Names, types and buckets are vLLM's where vLLM has the metric, so that its dashboards, autoscalers and
- * gateways work unchanged; what only sluice has is named sluice:. No label carries anything of a user.
- * Everything here belongs to the io thread.
+ * Names, types and buckets are vLLM's where vLLM has the metric, so that its dashboards,
+ * autoscalers and gateways work unchanged; what only sluice has is named sluice:. No label carries
+ * anything of a user. Everything here belongs to the io thread.
  */
 #ifndef SERVER_METRICS_H
 #define SERVER_METRICS_H

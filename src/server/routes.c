@@ -26,8 +26,8 @@ const int n_routes = sizeof routes / sizeof *routes;
 
 enum { PATH_MAX_BYTES = 1024 };
 
-/* `//` to `/`, the query and a trailing slash dropped, /v1 dropped. Returns the length, or 0 when it does not
- * fit or is no path. */
+/* `//` to `/`, the query and a trailing slash dropped, /v1 dropped. Returns the length, or 0 when
+ * it does not fit or is no path. */
 static size_t normalise(struct str url, char out[PATH_MAX_BYTES])
 {
     size_t n = 0;
@@ -102,6 +102,7 @@ int route_find(struct route_match *m, struct str method, struct str url, struct 
     }
     int n_method = method.n < 16 ? (int)method.n : 16, n_url = url.n < 120 ? (int)url.n : 120;
     if (m->allow)
-        return sl_fail(e, SL_EMETHOD, "Not allowed to %.*s on %.*s", n_method, method.p, n_url, url.p);
+        return sl_fail(e, SL_EMETHOD, "Not allowed to %.*s on %.*s", n_method, method.p, n_url,
+                       url.p);
     return sl_fail(e, SL_ENOTFOUND, "Invalid URL (%.*s %.*s)", n_method, method.p, n_url, url.p);
 }

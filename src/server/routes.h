@@ -1,8 +1,8 @@
 /* routes.h - the HTTP surface in one table: method, path, who may call, what runs.
  *
- * Paths are matched after normalisation: `//` reads as `/`, one trailing slash and the query go, and a
- * leading /v1 is optional. HEAD is answered where GET is; OPTIONS everywhere, before this table.
- * Immutable; any thread.
+ * Paths are matched after normalisation: `//` reads as `/`, one trailing slash and the query go,
+ * and a leading /v1 is optional. HEAD is answered where GET is; OPTIONS everywhere, before this
+ * table. Immutable; any thread.
  */
 #ifndef SERVER_ROUTES_H
 #define SERVER_ROUTES_H
@@ -22,11 +22,11 @@ enum route_guard {
 
 struct route {
     const char *method; /* "GET" or "POST" */
-    const char *path;   /* without /v1; a final slash-star takes the rest of the path as parameter */
+    const char *path; /* without /v1; a final slash-star takes the rest of the path as parameter */
     enum route_guard guard;
-    bool needs_model;   /* 503 while the model loads and while the server drains */
-    /* Reads r->body, fills r->out or r->err; touches nothing else but the immutable context. Large bodies
-     * run it on a pool thread. NULL: nothing to do. */
+    bool needs_model; /* 503 while the model loads and while the server drains */
+    /* Reads r->body, fills r->out or r->err; touches nothing else but the immutable context. Large
+     * bodies run it on a pool thread. NULL: nothing to do. */
     void (*work)(struct request *r);
     /* Afterwards, on the io thread inside the handler: answers or suspends. */
     enum MHD_Result (*finish)(struct request *r);
@@ -41,7 +41,8 @@ struct route_match {
     char param[512];           /* the decoded rest of the path, NUL-terminated */
 };
 
-/* 0, SL_ENOTFOUND or SL_EMETHOD (with m->allow set). url is the path as sent, still percent-encoded. */
+/* 0, SL_ENOTFOUND or SL_EMETHOD (with m->allow set). url is the path as sent, still
+ * percent-encoded. */
 int route_find(struct route_match *m, struct str method, struct str url, struct sl_error *e);
 
 #endif

@@ -1,9 +1,9 @@
 /* serve.h - the state of a running server, and the calls between the files of this layer.
  *
- * One struct server a process, alive for all of server_run. Everything in it belongs to the io thread,
- * except where a comment names another: the loader thread fills struct load_result before it wakes the
- * loop, the watchdog reads the engine's heartbeat and sets one atomic flag.
- * All libmicrohttpd calls are made on the io thread.
+ * One struct server a process, alive for all of server_run. Everything in it belongs to the io
+ * thread, except where a comment names another: the loader thread fills struct load_result before
+ * it wakes the loop, the watchdog reads the engine's heartbeat and sets one atomic flag. All
+ * libmicrohttpd calls are made on the io thread.
  */
 #ifndef SERVER_SERVE_H
 #define SERVER_SERVE_H
@@ -34,6 +34,7 @@ enum conn_phase {
 
 struct conn { /* one a socket; owned by the list, made and freed by MHD's connection callbacks */
     TAILQ_ENTRY(conn) link;
+    TAILQ_ENTRY(conn) leaving_link; /* while has_left */
     struct MHD_Connection *mhd;
     int fd; /* MHD's */
     enum conn_phase phase;
@@ -86,12 +87,12 @@ struct server {
     const char *names[OPTS_LIST_MAX];
     char model_name[256]; /* when --served-model-name is not given */
 
-    struct conn_list conns;
+    struct conn_list conns, leaving; /* all; those whose peer has left */
     struct request_list live;    /* generations, in order of admission */
     struct request_list waiting; /* the part of them that has not begun to run */
     int n_waiting_choices;
     int n_conns, n_requests;
-    size_t body_bytes; /* held by all requests together */
+    size_t body_bytes;    /* held by all requests together */
     struct owner *owners; /* owned, [n_owners], by engine slot */
     uint32_t n_owners;
 
@@ -103,8 +104,13 @@ struct server {
     atomic_int watchdog_state; /* enum in watchdog.c */
 };
 
-static inline uint64_t server_now_us(void) { return uv_hrtime() / 1000; }
+static inline uint64_t server_now_us(void)
+{
+    return uv_hrtime() / 1000;
+}
+enum { REQUEST_ID_BYTES = 37 }; /* req_, 32 hex digits, NUL */
 void server_random(struct server *s, void *out, size_t n);
+void server_make_id(struct server *s, char out[REQUEST_ID_BYTES]);
 
 /* listen.c: the listening socket, or a code with one clear line. */
 int listen_open(struct server *s, struct sl_error *e);
@@ -141,6 +147,7 @@ void watchdog_stop(struct server *s);
 bool watchdog_has_fired(struct server *s);
 
 /* server.c */
+struct server *server_new(const struct options *o); /* state and handles; nothing is open yet */
 void server_drain(struct server *s, bool now);
 void server_check_idle(struct server *s); /* a request ended: is the drain over? */
 

@@ -1,8 +1,8 @@
 /* server.c - start, the events of the loop, drain, exit.
  *
- * Order of a life: socket, loop, model on its thread, ready, SIGTERM, drain, stop. The exit status says how
- * it ended: 0 after a drain, 1 when it could not start, 70 after an engine failure, 71 by the watchdog; a
- * supervisor restarts it on the last two.
+ * Order of a life: socket, loop, model on its thread, ready, SIGTERM, drain, stop. The exit status
+ * says how it ended: 0 after a drain, 1 when it could not start, 70 after an engine failure, 71 by
+ * the watchdog; a supervisor restarts it on the last two.
  */
 #include "server/server.h"
 
@@ -20,9 +20,9 @@
 enum {
     EXIT_ENGINE = 70,
     TICK_MS = 1000,
-    TELL_MS = 1500,      /* for error events to leave before the process does */
-    NOW_MS = 200,        /* the same after a second signal */
-    SPARE_FILES = 128,   /* descriptors that are no client connections */
+    TELL_MS = 1500,    /* for error events to leave before the process does */
+    NOW_MS = 200,      /* the same after a second signal */
+    SPARE_FILES = 128, /* descriptors that are no client connections */
 };
 
 void server_random(struct server *s, void *out, size_t n)
@@ -41,6 +41,16 @@ void server_random(struct server *s, void *out, size_t n)
     s->random_at += n;
 }
 
+void server_make_id(struct server *s, char out[REQUEST_ID_BYTES])
+{
+    static const char digits[] = "0123456789abcdef";
+    uint8_t random[16];
+    server_random(s, random, sizeof random);
+    memcpy(out, "req_", 4);
+    for (int i = 0; i < 32; i++) out[4 + i] = digits[random[i / 2] >> (i % 2 ? 0 : 4) & 15];
+    out[REQUEST_ID_BYTES - 1] = '\0';
+}
+
 /* ------------------------------------------------------------------ ends */
 
 void server_check_idle(struct server *s)
@@ -49,7 +59,10 @@ void server_check_idle(struct server *s)
     if (is_ending && s->n_requests == 0) uv_stop(&s->loop);
 }
 
-static void on_last_grace(uv_timer_t *t) { uv_stop(t->loop); }
+static void on_last_grace(uv_timer_t *t)
+{
+    uv_stop(t->loop);
+}
 
 static void end_requests(struct server *s, int code, const char *text, uint64_t grace_ms)
 {
@@ -64,7 +77,8 @@ static void end_requests(struct server *s, int code, const char *text, uint64_t 
 static void on_grace(uv_timer_t *t)
 {
     struct server *s = t->data;
-    log_warn("server", "%d requests still run after --shutdown-timeout: ending them", s->n_requests);
+    log_warn("server", "%d requests still run after --shutdown-timeout: ending them",
+             s->n_requests);
     end_requests(s, SL_EDRAINING, "the server is shutting down", TELL_MS);
 }
 
@@ -174,7 +188,8 @@ static int start(struct server *s, struct sl_error *e)
     s->cors = (struct cors){&s->o->allowed_origins, auth_has_keys(s->auth)};
     TRY(listen_open(s, e));
     if (!s->is_local && !auth_has_keys(s->auth))
-        log_warn("server", "listening on %s without an API key: anyone who reaches this port may use it",
+        log_warn("server",
+                 "listening on %s without an API key: anyone who reaches this port may use it",
                  s->o->host);
     TRY(watch_open(s, e));
     TRY(loop_open(s, e));
@@ -202,19 +217,26 @@ static void stop(struct server *s)
     free(s->owners);
 }
 
-int server_run(const struct options *o)
+struct server *server_new(const struct options *o)
 {
-    struct sl_error e;
     struct server *s = xcalloc(1, sizeof *s);
     s->o = o;
     s->listen_fd = s->watch_fd = -1;
     s->random_at = sizeof s->random;
     s->start_us = server_now_us();
     TAILQ_INIT(&s->conns);
+    TAILQ_INIT(&s->leaving);
     TAILQ_INIT(&s->live);
     TAILQ_INIT(&s->waiting);
-    harden(s);
     open_handles(s);
+    return s;
+}
+
+int server_run(const struct options *o)
+{
+    struct sl_error e;
+    struct server *s = server_new(o);
+    harden(s);
     if (start(s, &e) < 0) {
         log_error("server", "%s", e.text);
         s->exit_status = EXIT_FAILURE;

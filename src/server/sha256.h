@@ -1,4 +1,5 @@
-/* sha256.h - SHA-256 (FIPS 180-4) of short texts: API keys and tenant salts. Any thread; no state. */
+/* sha256.h - SHA-256 (FIPS 180-4) of short texts: API keys and tenant salts. Any thread; no state.
+ */
 #ifndef SERVER_SHA256_H
 #define SERVER_SHA256_H
 

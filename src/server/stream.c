@@ -1,10 +1,10 @@
 /* stream.c - the bounded buffer between a generation and the socket of a streaming client.
  *
- * Bytes wait in r->out up to stream_buffer_bytes. While it is full, engine events wait unformatted (32 bytes
- * a token instead of some 250), up to HELD_TIMES the buffer's size; a client that is still behind then, or
- * reads nothing for write_timeout, is cancelled. So a client costs bounded memory however slow it is, and
- * one that is merely slower than the engine loses nothing.
- * MHD asks for bytes when the socket takes them; with none to give the connection is suspended, since a
+ * Bytes wait in r->out up to stream_buffer_bytes. While it is full, engine events wait unformatted
+ * (32 bytes a token instead of some 250), up to HELD_TIMES the buffer's size; a client that is
+ * still behind then, or reads nothing for write_timeout, is cancelled. So a client costs bounded
+ * memory however slow it is, and one that is merely slower than the engine loses nothing. MHD asks
+ * for bytes when the socket takes them; with none to give the connection is suspended, since a
  * reader that returns 0 without that makes MHD spin.
  */
 #include <stdlib.h>
@@ -13,7 +13,10 @@
 
 enum { HELD_TIMES = 4, COMPACT_BYTES = 65536 };
 
-static size_t unread(const struct request *r) { return r->out.n - r->sent; }
+static size_t unread(const struct request *r)
+{
+    return r->out.n - r->sent;
+}
 
 bool stream_is_full(const struct request *r)
 {
@@ -89,9 +92,8 @@ enum MHD_Result stream_begin(struct request *r)
 
 void stream_wake(struct request *r)
 {
+    if (unread(r) == 0 && !r->is_ended) return; /* text may be held back for a stop string */
     r->said_ms = uv_now(&r->s->loop);
-    if (unread(r) || r->is_ended) {
-        if (r->is_suspended) r->read_ms = r->said_ms;
-        request_resume(r);
-    }
+    if (r->is_suspended) r->read_ms = r->said_ms;
+    request_resume(r);
 }

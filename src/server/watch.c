@@ -1,19 +1,37 @@
 /* watch.c - notices a client that goes away, at any stage, within a millisecond.
  *
- * MHD looks at no suspended connection, so a client that leaves while its request waits in the queue or for
- * tokens would hold KV pages to the end. An epoll set of our own holds every socket from accept to close,
- * edge-triggered for EPOLLRDHUP: one system call a connection, none a request. Half-close counts as leaving
- * (as in nginx). Not one uv_poll a socket: libuv 1.44 stops such a watcher with UV_EBADF on a reset.
+ * MHD looks at no suspended connection, so a client that leaves while its request waits in the
+ * queue or for tokens would hold KV pages to the end. An epoll set of our own holds every socket
+ * from accept to close, edge-triggered for EPOLLRDHUP: one system call a connection, none a
+ * request. Half-close counts as leaving (as in nginx). Not one uv_poll a socket: libuv 1.44 stops
+ * such a watcher with UV_EBADF on a reset.
  */
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "server/http_request.h"
 
 enum { EVENTS = 64 };
+
+/* MHD has taken what there was to read. A request that is still not whole never will be, but after
+ * a short read MHD's edge-triggered set may wait for an edge that was already there: make a new
+ * one. */
+static void close_leaving(struct server *s)
+{
+    struct conn *c;
+    bool any = false;
+    TAILQ_FOREACH(c, &s->leaving, leaving_link)
+    {
+        if (c->phase == CONN_BUSY || c->phase == CONN_WRITE) continue;
+        shutdown(c->fd, SHUT_RDWR);
+        any = true;
+    }
+    if (any) loop_drive(s);
+}
 
 static void on_watch(uv_poll_t *h, int status, int events)
 {
@@ -23,13 +41,16 @@ static void on_watch(uv_poll_t *h, int status, int events)
     int n;
     do {
         n = epoll_wait(s->watch_fd, ev, EVENTS, 0);
-        for (int i = 0; i < n; i++) { /* nothing here frees a connection: MHD runs only after the loop */
+        for (int i = 0; i < n;
+             i++) { /* nothing here frees a connection: MHD runs only after the loop */
             struct conn *c = ev[i].data.ptr;
+            if (!c->has_left) TAILQ_INSERT_TAIL(&s->leaving, c, leaving_link);
             c->has_left = true;
             if (c->req) generate_leave(c->req);
         }
     } while (n == EVENTS);
     loop_drive(s);
+    close_leaving(s);
 }
 
 int watch_open(struct server *s, struct sl_error *e)

@@ -1,8 +1,8 @@
 /* watchdog.c - a thread that ends the process when the engine makes no step although it has work.
  *
- * It looks at the heartbeat once a second. Time counts only while work exists and the heartbeat stands still,
- * so a long idle time is no alarm. On the alarm the io thread is woken to tell every client; the watchdog
- * itself exits the process shortly after, whether that worked or not.
+ * It looks at the heartbeat once a second. Time counts only while work exists and the heartbeat
+ * stands still, so a long idle time is no alarm. On the alarm the io thread is woken to tell every
+ * client; the watchdog itself exits the process shortly after, whether that worked or not.
  */
 #include <time.h>
 #include <unistd.h>

@@ -1,8 +1,8 @@
 /* bpe.h - byte-pair encoding of one pre-token, as tokenizers' BPE model does it.
  *
- * Short pieces scan for the lowest rank; long ones keep a heap, so that a piece of n characters costs
- * n log n at most. The scratch belongs to one call of tokenizer_encode; its cache remembers the ids of
- * short pieces, since text repeats its words.
+ * Short pieces scan for the lowest rank; long ones keep a heap, so that a piece of n characters
+ * costs n log n at most. The scratch belongs to one call of tokenizer_encode; its cache remembers
+ * the ids of short pieces, since text repeats its words.
  */
 #ifndef TEXT_BPE_H
 #define TEXT_BPE_H
@@ -32,7 +32,8 @@ struct bpe_scratch {
 /* text_bytes: how much text is to come, which decides the cache's size. */
 void bpe_scratch_init(struct bpe_scratch *s, size_t text_bytes);
 void bpe_scratch_free(struct bpe_scratch *s);
-/* Append the ids of a piece of raw text. Pieces of more than 2^31 bytes are a bug of the caller's. */
+/* Append the ids of a piece of raw text. Pieces of more than 2^31 bytes are a bug of the caller's.
+ */
 void bpe_encode(const struct vocab *v, struct bpe_scratch *s, struct str piece, struct ids *out);
 
 #endif

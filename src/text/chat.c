@@ -1,9 +1,10 @@
 /* chat.c - the chat template with its quirks: probes at load, normalised messages at each render.
  *
- * Model templates disagree about the shape of a conversation (arguments as object or JSON text, content as
- * text or parts, null or "" beside tool calls, no system role). Guessing from names fails; rendering small
- * probes does not. A render then builds the template's values straight from the request's JSON, changed where
- * this template needs it. Immutable after open; any thread renders.
+ * Model templates disagree about the shape of a conversation (arguments as object or JSON text,
+ * content as text or parts, null or "" beside tool calls, no system role). Guessing from names
+ * fails; rendering small probes does not. A render then builds the template's values straight from
+ * the request's JSON, changed where this template needs it. Immutable after open; any thread
+ * renders.
  */
 #include "text/chat.h"
 
@@ -15,12 +16,12 @@
 enum { PROBE_BYTES_MAX = 1 << 20 };
 
 struct chat_template {
-    struct jinja *t;                 /* owned */
-    char *bos, *eos, *pad, *unk;     /* owned; NULL: undefined */
-    bool wants_object;               /* tool-call arguments as an object, not as JSON text */
-    bool wants_string;               /* ... as JSON text; neither: as they come */
-    bool takes_text, takes_parts;    /* content as a string, as a list of parts */
-    bool takes_null;                 /* content null beside tool calls */
+    struct jinja *t;              /* owned */
+    char *bos, *eos, *pad, *unk;  /* owned; NULL: undefined */
+    bool wants_object;            /* tool-call arguments as an object, not as JSON text */
+    bool wants_string;            /* ... as JSON text; neither: as they come */
+    bool takes_text, takes_parts; /* content as a string, as a list of parts */
+    bool takes_null;              /* content null beside tool calls */
     bool takes_system;
     bool knows_developer;
 };
@@ -29,40 +30,50 @@ struct chat_template {
 
 #define PROBE_WORD "Zqprobe"
 #define PROBE_TOOLS                                                                                \
-    "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"look\",\"description\":\"Look.\","     \
-    "\"parameters\":{\"type\":\"object\",\"properties\":{\"city\":{\"type\":\"string\","               \
+    "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"look\",\"description\":\"Look.\"," \
+    "\"parameters\":{\"type\":\"object\",\"properties\":{\"city\":{\"type\":\"string\","           \
     "\"description\":\"Where.\"}},\"required\":[\"city\"]}}}],\"add_generation_prompt\":true"
 #define PROBE_CALL(content, arguments)                                                             \
-    "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"},{\"role\":\"assistant\"," content               \
-    "\"tool_calls\":[{\"id\":\"abcdefg12\",\"type\":\"function\",\"function\":{\"name\":\"look\","     \
-    "\"arguments\":" arguments "}}]},{\"role\":\"tool\",\"tool_call_id\":\"abcdefg12\","               \
+    "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"},{\"role\":\"assistant\"," content       \
+    "\"tool_calls\":[{\"id\":\"abcdefg12\",\"type\":\"function\",\"function\":{\"name\":\"look\"," \
+    "\"arguments\":" arguments "}}]},{\"role\":\"tool\",\"tool_call_id\":\"abcdefg12\","           \
     "\"name\":\"look\",\"content\":\"dry\"}]," PROBE_TOOLS "}"
 #define PROBE_OBJECT "{\"city\":\"" PROBE_WORD "\"}"
 #define PROBE_TEXT "\"{\\\"city\\\": \\\"" PROBE_WORD "\\\"}\""
-#define PROBE_SIMPLE(messages) "{\"messages\":[" messages "],\"add_generation_prompt\":true}"
+#define PROBE_SIMPLE(messages) "{\"messages\":[" messages "]," PROBE_TOOLS "}"
 
 static void build_probe(struct jrender *r, void *arg);
 
 struct probe {
     const struct chat_template *c;
     const json_node *root;
+    bool with_tools;
 };
 
-/* Render the globals of `json`. True when that works, the probe's word is in the output and nothing of
- * `spoiled` (signs of a value printed in the wrong form) stands in it. */
-static bool probe(const struct chat_template *c, const char *json, const char *const *spoiled)
+static bool probe_once(const struct probe *p, const char *const *spoiled)
 {
-    struct json_doc *doc;
     struct buf out = buf_make(PROBE_BYTES_MAX);
     struct tm now = {.tm_year = 125, .tm_mday = 1, .tm_wday = 3};
-    if (json_parse(&doc, json, strlen(json), &json_limits_request, NULL) < 0)
-        ASSERT(!"a probe is JSON");
-    struct probe p = {c, json_root(doc)};
-    bool good = jinja_render_with(c->t, build_probe, &p, &now, &jinja_budget_default, &out, NULL) == 0;
+    struct probe arg = *p;
+    bool good =
+        jinja_render_with(p->c->t, build_probe, &arg, &now, &jinja_budget_default, &out, NULL) == 0;
     const char *text = buf_cstr(&out);
     good = good && strstr(text, PROBE_WORD);
     for (; good && spoiled && *spoiled; spoiled++) good = !strstr(text, *spoiled);
     buf_free(&out);
+    return good;
+}
+
+/* Render the globals of `json`, with its tools and without: some templates fail on the one, some on
+ * the other. True when either works, the probe's word is in the output and nothing of `spoiled`
+ * (signs of a value printed in the wrong form) stands in it. */
+static bool probe(const struct chat_template *c, const char *json, const char *const *spoiled)
+{
+    struct json_doc *doc;
+    if (json_parse(&doc, json, strlen(json), &json_limits_request, NULL) < 0)
+        ASSERT(!"a probe is JSON");
+    struct probe with = {c, json_root(doc), true}, without = {c, json_root(doc), false};
+    bool good = probe_once(&with, spoiled) || probe_once(&without, spoiled);
     json_free(doc);
     return good;
 }
@@ -87,7 +98,8 @@ static void build_probe(struct jrender *r, void *arg)
     jr_define(r, STR("tools"), jv_none());
     jr_define(r, STR("documents"), jv_none());
     for (const json_node *v = json_child(p->root); v; v = json_next(v))
-        jr_define(r, json_key(v), jv_from_json(r, v));
+        if (p->with_tools || !str_is(json_key(v), "tools"))
+            jr_define(r, json_key(v), jv_from_json(r, v));
 }
 
 static void run_probes(struct chat_template *c)
@@ -104,27 +116,37 @@ static void run_probes(struct chat_template *c)
     c->wants_string = !c->wants_object && (c->takes_null ? null_text : empty_text);
     c->takes_text =
         probe(c, PROBE_SIMPLE("{\"role\":\"user\",\"content\":\"" PROBE_WORD "\"}"), NULL);
-    c->takes_parts = probe(c,
-                           PROBE_SIMPLE("{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\""
-                                        PROBE_WORD "\"}]}"),
-                           bad_parts);
+    c->takes_parts = probe(
+        c,
+        PROBE_SIMPLE("{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"" PROBE_WORD
+                     "\"}]}"),
+        bad_parts);
     c->takes_system = probe(c,
                             PROBE_SIMPLE("{\"role\":\"system\",\"content\":\"" PROBE_WORD
                                          "\"},{\"role\":\"user\",\"content\":\"Hi\"}"),
                             NULL);
     if (!c->takes_system && c->takes_parts && !c->takes_text)
-        c->takes_system = probe(c,
-                                PROBE_SIMPLE("{\"role\":\"system\",\"content\":[{\"type\":\"text\",\"text\":\""
-                                             PROBE_WORD "\"}]},{\"role\":\"user\",\"content\":"
-                                             "[{\"type\":\"text\",\"text\":\"Hi\"}]}"),
-                                NULL);
+        c->takes_system =
+            probe(c,
+                  PROBE_SIMPLE(
+                      "{\"role\":\"system\",\"content\":[{\"type\":\"text\",\"text\":\"" PROBE_WORD
+                      "\"}]},{\"role\":\"user\",\"content\":"
+                      "[{\"type\":\"text\",\"text\":\"Hi\"}]}"),
+                  NULL);
+    if (!c->takes_text &&
+        !c->takes_parts) /* needs globals no probe has: leave what comes as it is */
+        c->takes_text = c->takes_system = true;
     c->knows_developer = jinja_mentions(c->t, "developer");
 }
 
-static char *copy(const char *z) { return z ? strcpy(xmalloc(strlen(z) + 1), z) : NULL; }
+static char *copy(const char *z)
+{
+    size_t n = z ? strlen(z) + 1 : 0;
+    return z ? memcpy(xmalloc(n), z, n) : NULL;
+}
 
-int chat_template_open(struct chat_template **out, struct str source, const struct chat_specials *sp,
-                       struct sl_error *e)
+int chat_template_open(struct chat_template **out, struct str source,
+                       const struct chat_specials *sp, struct sl_error *e)
 {
     struct chat_template *c = xcalloc(1, sizeof *c);
     int code = jinja_compile(&c->t, source, e);
@@ -203,8 +225,10 @@ static struct jval part_value(struct jrender *r, const json_node *part)
     return jv_from_json(r, part);
 }
 
-/* Content in the form this template takes; text parts join with a newline where it takes only text. */
-static struct jval content_value(struct jrender *r, const struct chat_template *c, const json_node *v)
+/* Content in the form this template takes; text parts join with a newline where it takes only text.
+ */
+static struct jval content_value(struct jrender *r, const struct chat_template *c,
+                                 const json_node *v)
 {
     bool only_parts = c->takes_parts && !c->takes_text;
     struct jval out = jv_list(r, 1);
@@ -215,7 +239,8 @@ static struct jval content_value(struct jrender *r, const struct chat_template *
     }
     if (json_type(v) != JSON_ARR) return jv_text(STR(""));
     if (c->takes_parts) {
-        for (const json_node *p = json_child(v); p; p = json_next(p)) jv_append(r, out, part_value(r, p));
+        for (const json_node *p = json_child(v); p; p = json_next(p))
+            jv_append(r, out, part_value(r, p));
         return out;
     }
     struct jval text = jv_text(STR(""));
@@ -269,7 +294,8 @@ static struct jval call_value(struct jrender *r, struct build *b, const json_nod
     return d;
 }
 
-/* Members that are null count as absent, as does an empty tool_calls: templates test `is defined`. */
+/* Members that are null count as absent, as does an empty tool_calls: templates test `is defined`.
+ */
 static struct jval message_value(struct jrender *r, struct build *b, const json_node *m)
 {
     const json_node *calls = json_opt(m, "tool_calls"), *content = json_opt(m, "content");
@@ -294,7 +320,8 @@ static struct jval message_value(struct jrender *r, struct build *b, const json_
         }
     }
     if (!json_get(m, "content"))
-        set(r, d, "content", has_calls && b->c->takes_null ? jv_none() : content_value(r, b->c, NULL));
+        set(r, d, "content",
+            has_calls && b->c->takes_null ? jv_none() : content_value(r, b->c, NULL));
     return d;
 }
 
@@ -362,7 +389,8 @@ static void build(struct jrender *r, void *arg)
         jr_define(r, json_key(v), jv_from_json(r, v));
     if (jr_wants(r, STR("messages"))) jr_define(r, STR("messages"), messages_value(r, b));
     if (jr_wants(r, STR("tools"))) jr_define(r, STR("tools"), jv_from_json(r, q->tools));
-    if (jr_wants(r, STR("documents"))) jr_define(r, STR("documents"), jv_from_json(r, q->documents));
+    if (jr_wants(r, STR("documents")))
+        jr_define(r, STR("documents"), jv_from_json(r, q->documents));
     jr_define(r, STR("add_generation_prompt"), jv_bool(prompt));
     jr_define(r, STR("continue_final_message"), jv_bool(q->continue_final_message));
 }
@@ -370,11 +398,22 @@ static void build(struct jrender *r, void *arg)
 /* Only scalars, and no name that the template or this layer gives a meaning. */
 static int check_kwargs(const json_node *kwargs, struct sl_error *e)
 {
-    static const char *const taken[] = {
-        "messages", "tools", "documents", "add_generation_prompt", "continue_final_message",
-        "bos_token", "eos_token", "pad_token", "unk_token", "loop", "caller", "varargs", "kwargs"};
+    static const char *const taken[] = {"messages",
+                                        "tools",
+                                        "documents",
+                                        "add_generation_prompt",
+                                        "continue_final_message",
+                                        "bos_token",
+                                        "eos_token",
+                                        "pad_token",
+                                        "unk_token",
+                                        "loop",
+                                        "caller",
+                                        "varargs",
+                                        "kwargs"};
     if (kwargs && json_type(kwargs) != JSON_OBJ && json_type(kwargs) != JSON_NULL)
-        return sl_fail_param(e, SL_ETYPE, "chat_template_kwargs", "chat_template_kwargs must be an object");
+        return sl_fail_param(e, SL_ETYPE, "chat_template_kwargs",
+                             "chat_template_kwargs must be an object");
     for (const json_node *v = json_child(kwargs); v; v = json_next(v)) {
         struct str key = json_key(v);
         int n = (int)(key.n < 60 ? key.n : 60);
@@ -385,9 +424,9 @@ static int check_kwargs(const json_node *kwargs, struct sl_error *e)
             return sl_fail_param(e, SL_EINVAL, "chat_template_kwargs",
                                  "chat_template_kwargs cannot set '%.*s'", n, key.p);
         if (json_type(v) == JSON_ARR || json_type(v) == JSON_OBJ)
-            return sl_fail_param(e, SL_ETYPE, "chat_template_kwargs",
-                                 "chat_template_kwargs.%.*s must be a string, number, boolean or null", n,
-                                 key.p);
+            return sl_fail_param(
+                e, SL_ETYPE, "chat_template_kwargs",
+                "chat_template_kwargs.%.*s must be a string, number, boolean or null", n, key.p);
     }
     return 0;
 }
@@ -400,9 +439,10 @@ static const char *find_last(struct str s, struct str sub)
     return NULL;
 }
 
-/* Cut right after the last message's content, as transformers does: find its stripped text, and keep its
- * trailing space where the template kept it. */
-static int cut_final(const struct chat_request *q, size_t start, struct buf *out, struct sl_error *e)
+/* Cut right after the last message's content, as transformers does: find its stripped text, and
+ * keep its trailing space where the template kept it. */
+static int cut_final(const struct chat_request *q, size_t start, struct buf *out,
+                     struct sl_error *e)
 {
     const json_node *last = NULL, *content;
     for (const json_node *m = json_child(q->messages); m; m = json_next(m)) last = m;

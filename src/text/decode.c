@@ -27,11 +27,11 @@ static int byte_token(struct str s)
 
 static bool begins(struct str s, struct str with)
 {
-    return s.n >= with.n && memcmp(s.p, with.p, with.n) == 0;
+    return s.n >= with.n && str_eq((struct str){s.p, with.n}, with);
 }
 static bool ends(struct str s, struct str with)
 {
-    return s.n >= with.n && memcmp(s.p + s.n - with.n, with.p, with.n) == 0;
+    return s.n >= with.n && str_eq((struct str){s.p + (s.n - with.n), with.n}, with);
 }
 
 /* ------------------------------------------------------------------ steps that hold back */
@@ -141,53 +141,56 @@ static void letters_to_bytes(struct buf *to, struct str s)
     buf_put_str(to, s);
 }
 
-/* Run the steps from `first` on over s and append what comes out. The text lies in two buffers by
- * turns; `end`: s is empty and every step lets go of what it holds. */
-static void run_steps(struct detok *d, int first, struct str s, bool end, struct buf *out)
+/* One step from s to `to`. end: s is what the last flush left, and the step lets go of what it
+ * holds. */
+static void run_step(struct detok *d, const struct dec_step *step, struct str s, bool end,
+                     struct buf *to)
+{
+    int byte = -1;
+    switch (step->kind) {
+    case DEC_REPLACE:
+        replace(step, s, step->content, to);
+        return;
+    case DEC_METASPACE:
+        replace(step, s, d->is_begun || step->scheme == PREPEND_NEVER ? STR(" ") : STR(""), to);
+        return;
+    case DEC_STRIP:
+        if (step->fused) {
+            strip_fused(d, step, s, to);
+            return;
+        }
+        strip_token(step, &s);
+        break;
+    case DEC_BYTE_FALLBACK:
+        byte = end ? -1 : byte_token(s);
+        if (byte >= 0) {
+            run_byte(d, byte, to);
+            return;
+        }
+        run_end(d, to);
+        break;
+    case DEC_BYTE_LEVEL:
+        letters_to_bytes(&d->held, s);
+        flush_chars(d, to, end);
+        return;
+    case DEC_SPACES:
+        if (d->is_begun && !end) buf_putc(to, ' ');
+        break;
+    case DEC_FUSE:
+        break;
+    }
+    buf_put_str(to, s);
+}
+
+/* Run all steps over s and append what comes out. The text lies in two buffers by turns. */
+static void run_steps(struct detok *d, struct str s, bool end, struct buf *out)
 {
     const struct tokenizer *t = d->t;
     struct buf hold[2] = {buf_make(SIZE_MAX / 4), buf_make(SIZE_MAX / 4)};
-    for (int i = first; i < t->n_dec; i++) {
-        const struct dec_step *step = &t->dec[i];
-        struct buf *to = &hold[s.p != hold[1].p ? 1 : 0];
+    for (int i = 0; i < t->n_dec; i++) {
+        struct buf *to = &hold[i % 2];
         to->n = 0;
-        switch (step->kind) {
-        case DEC_REPLACE:
-            replace(step, s, step->content, to);
-            break;
-        case DEC_METASPACE:
-            replace(step, s, d->is_begun || step->scheme == PREPEND_NEVER ? STR(" ") : STR(""), to);
-            break;
-        case DEC_STRIP:
-            if (step->fused)
-                strip_fused(d, step, s, to);
-            else {
-                strip_token(step, &s);
-                buf_put_str(to, s);
-            }
-            break;
-        case DEC_BYTE_FALLBACK: {
-            int byte = end ? -1 : byte_token(s);
-            if (byte >= 0)
-                run_byte(d, byte, to);
-            else {
-                run_end(d, to);
-                buf_put_str(to, s);
-            }
-            break;
-        }
-        case DEC_BYTE_LEVEL:
-            letters_to_bytes(&d->held, s);
-            flush_chars(d, to, end);
-            break;
-        case DEC_SPACES:
-            if (d->is_begun && !end) buf_putc(to, ' ');
-            buf_put_str(to, s);
-            break;
-        case DEC_FUSE:
-            buf_put_str(to, s);
-            break;
-        }
+        run_step(d, &t->dec[i], s, end, to);
         s = to->n ? buf_str(to) : STR("");
     }
     buf_put_str(out, s);
@@ -223,13 +226,13 @@ void detok_push(struct detok *d, int32_t id, struct buf *out)
 {
     struct str s;
     if (!text_of(d->t, id, d->skip_special, &s)) return;
-    run_steps(d, 0, s, false, out);
+    run_steps(d, s, false, out);
     d->is_begun = true;
 }
 
 void detok_finish(struct detok *d, struct buf *out)
 {
-    run_steps(d, 0, STR(""), true, out);
+    run_steps(d, STR(""), true, out);
     detok_free(d);
 }
 

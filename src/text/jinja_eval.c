@@ -26,7 +26,8 @@ struct str jr_arg_str(struct jrender *r, const struct jargs *a, int i, const cha
     return jv_str(v);
 }
 
-int64_t jr_arg_int(struct jrender *r, const struct jargs *a, int i, const char *name, int64_t otherwise)
+int64_t jr_arg_int(struct jrender *r, const struct jargs *a, int i, const char *name,
+                   int64_t otherwise)
 {
     struct jval v = jr_arg(a, i, name, jv_none());
     if (v.kind == K_NONE) return otherwise;
@@ -145,7 +146,8 @@ static int64_t clip(struct jrender *r, struct jval bound, int64_t n, bool back, 
     return i < low ? low : i > high ? high : i;
 }
 
-static struct jval slice_str(struct jrender *r, struct jval v, int64_t from, int64_t step, int64_t count)
+static struct jval slice_str(struct jrender *r, struct jval v, int64_t from, int64_t step,
+                             int64_t count)
 {
     struct str s = jv_str(v);
     jr_tick(r, s.n / 16);
@@ -215,7 +217,10 @@ struct jval jr_call(struct jrender *r, struct jval fn, const struct jargs *a)
 
 static const struct jnative *method_of(struct jval v, const struct jmethods *m)
 {
-    return v.kind == K_STR ? m->str : v.kind == K_DICT ? m->dict : v.kind == K_LIST ? m->list : NULL;
+    return v.kind == K_STR    ? m->str
+           : v.kind == K_DICT ? m->dict
+           : v.kind == K_LIST ? m->list
+                              : NULL;
 }
 
 /* *list and **dict of a call: the argument arrays are made anew in the pool. */
@@ -232,7 +237,8 @@ static void spread(struct jrender *r, const struct jnode *n, struct jargs *a)
     }
     if (n->c) {
         struct jval more = jr_eval(r, n->c);
-        if (more.kind != K_DICT || more.dict->n > 1000) jr_fail(r, "argument after ** must be a mapping");
+        if (more.kind != K_DICT || more.dict->n > 1000)
+            jr_fail(r, "argument after ** must be a mapping");
         struct jkw *kw = jr_alloc(r, (size_t)a->n_kw + more.dict->n, sizeof *kw);
         if (a->n_kw) memcpy(kw, a->kw, (size_t)a->n_kw * sizeof *kw);
         for (uint32_t i = 0; i < more.dict->n; i++) {
@@ -244,8 +250,8 @@ static void spread(struct jrender *r, const struct jnode *n, struct jargs *a)
 }
 
 /* Evaluate arguments into the given arrays, or the pool when there are more. */
-static struct jargs arguments(struct jrender *r, const struct jnode *n, struct jval *v, struct jkw *kw,
-                              const struct jkw *caller)
+static struct jargs arguments(struct jrender *r, const struct jnode *n, struct jval *v,
+                              struct jkw *kw, const struct jkw *caller)
 {
     int n_kw = n->n_kw + (caller != NULL), n_pos = n->n - n->n_kw;
     if (n_pos > ARGS_ON_STACK) v = jr_alloc(r, (size_t)n_pos, sizeof *v);
@@ -370,7 +376,8 @@ static struct jval eval_sign(struct jrender *r, const struct jnode *n)
     bool neg = n->kind == E_NEG;
     if (v.kind == K_UNDEF) jr_fail_undef(r, v);
     if (v.kind == K_FLOAT) return jv_float(neg ? -v.f : v.f);
-    if (!jv_is_int(v)) jr_fail(r, "bad operand type for unary %c: '%s'", neg ? '-' : '+', jv_type_name(v));
+    if (!jv_is_int(v))
+        jr_fail(r, "bad operand type for unary %c: '%s'", neg ? '-' : '+', jv_type_name(v));
     if (neg && v.i == INT64_MIN) jr_fail(r, "integer overflow");
     return jv_int(neg ? -v.i : v.i);
 }

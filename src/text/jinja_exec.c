@@ -54,7 +54,8 @@ static struct jlist *keep(struct jrender *r, const struct jnode *n, const struct
     return kept.list;
 }
 
-static enum flow run_loop(struct jrender *r, const struct jnode *n, struct jval iterable, uint32_t level)
+static enum flow run_loop(struct jrender *r, const struct jnode *n, struct jval iterable,
+                          uint32_t level)
 {
     const struct jlist *l = jv_items(r, iterable);
     if (n->c) l = keep(r, n, l);
@@ -105,7 +106,8 @@ static int parameter_index(const struct jnode *n, struct str name)
     return -1;
 }
 
-/* The slots of caller, varargs and kwargs follow those of the parameters unless one has that name. */
+/* The slots of caller, varargs and kwargs follow those of the parameters unless one has that name.
+ */
 static struct jval *implicit(struct jrender *r, const struct jnode *n, const char *name)
 {
     const struct jscope *s = n->s.scope;
@@ -115,7 +117,8 @@ static struct jval *implicit(struct jrender *r, const struct jnode *n, const cha
     return NULL;
 }
 
-/* Arguments into the new frame: positional, keyword, then defaults, which see the parameters before. */
+/* Arguments into the new frame: positional, keyword, then defaults, which see the parameters
+ * before. */
 static void bind(struct jrender *r, const struct jnode *n, const struct jargs *a)
 {
     struct jval *slots = r->frame->slots;

@@ -1,7 +1,8 @@
 /* jinja_expr.c - the expression parser: precedence climbs as in jinja2's own grammar.
  *
- *   cond > or > and > not > compare > + - > ~ > * / // % > ** > unary > primary, postfix, filters, tests
- * Every way to nest passes jc_enter, so the C stack is bounded by the limit on source nesting.
+ *   cond > or > and > not > compare > + - > ~ > * / // % > ** > unary > primary, postfix, filters,
+ * tests Every way to nest passes jc_enter, so the C stack is bounded by the limit on source
+ * nesting.
  */
 #include "text/jinja_impl.h"
 
@@ -351,7 +352,8 @@ static int compare_op(struct jcompile *c)
 {
     static const struct {
         int type, op;
-    } map[] = {{T_EQ, OP_EQ}, {T_NE, OP_NE}, {'<', OP_LT}, {T_LE, OP_LE}, {'>', OP_GT}, {T_GE, OP_GE}};
+    } map[] = {{T_EQ, OP_EQ}, {T_NE, OP_NE}, {'<', OP_LT},
+               {T_LE, OP_LE}, {'>', OP_GT},  {T_GE, OP_GE}};
     for (size_t i = 0; i < sizeof map / sizeof *map; i++)
         if (jc_skip(c, map[i].type)) return map[i].op;
     if (jc_skip_name(c, "in")) return OP_IN;

@@ -1,4 +1,5 @@
-/* jinja_filters.c - filters on one value: text, numbers, JSON. Those on sequences are in jinja_seq.c. */
+/* jinja_filters.c - filters on one value: text, numbers, JSON. Those on sequences are in
+ * jinja_seq.c. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,11 +7,13 @@
 #include "base/utf8.h"
 #include "text/jinja_impl.h"
 
-#define FILTER(name) static struct jval name(struct jrender *r, struct jval v, const struct jargs *a)
+#define FILTER(name)                                                                               \
+    static struct jval name(struct jrender *r, struct jval v, const struct jargs *a)
 
 static struct str text_of(struct jrender *r, struct jval v) { return jv_str(jr_str(r, v)); }
 
-/* Filters that jinja2 writes with the value's own methods keep markup; the others make plain text. */
+/* Filters that jinja2 writes with the value's own methods keep markup; the others make plain text.
+ */
 static bool is_markup(struct jval v) { return v.kind == K_STR && v.sub == STR_MARKUP; }
 FILTER(f_lower)
 {
@@ -53,8 +56,9 @@ FILTER(f_indent)
     struct jval width = jr_arg(a, 0, "width", jv_int(4));
     bool first = jr_arg_bool(a, 1, "first", false), blank = jr_arg_bool(a, 2, "blank", false);
     struct str s = text_of(r, v);
-    struct jval by = width.kind == K_STR ? width : jv_pad(r, STR(""), jr_arg_int(r, a, 0, "width", 4),
-                                                          STR(" "), -1);
+    struct jval by = width.kind == K_STR
+                         ? width
+                         : jv_pad(r, STR(""), jr_arg_int(r, a, 0, "width", 4), STR(" "), -1);
     const struct jlist *l = jv_lines(r, jv_str(jr_concat(r, s, STR("\n"))), false);
     size_t mark = r->out->n;
     for (uint32_t i = 0; i < l->n; i++) {
@@ -95,8 +99,7 @@ static void put_url(struct jrender *r, struct str s, bool query)
     jr_tick(r, s.n / 8);
     for (size_t i = 0; i < s.n; i++) {
         unsigned char c = (unsigned char)s.p[i];
-        bool plain = jv_is_ascii_alnum(s.p[i]) || (c && strchr("_.-~", c)) ||
-                     (c == '/' && !query);
+        bool plain = jv_is_ascii_alnum(s.p[i]) || (c && strchr("_.-~", c)) || (c == '/' && !query);
         if (plain)
             buf_putc(r->out, (char)c);
         else if (c == ' ' && query)
@@ -115,7 +118,8 @@ FILTER(f_urlencode)
         put_url(r, s, false);
         return jr_capture(r, mark);
     }
-    const struct jlist *l = v.kind == K_DICT ? jv_dict_list(r, v.dict, ITER_ITEMS).list : jv_items(r, v);
+    const struct jlist *l =
+        v.kind == K_DICT ? jv_dict_list(r, v.dict, ITER_ITEMS).list : jv_items(r, v);
     for (uint32_t i = 0; i < l->n; i++) {
         const struct jlist *pair = jv_items(r, l->v[i]);
         if (pair->n != 2) jr_fail(r, "urlencode expects pairs");
@@ -278,7 +282,8 @@ FILTER(f_default)
 /* transformers' tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False) */
 FILTER(f_tojson)
 {
-    struct jval indent = jr_arg(a, 1, "indent", jv_none()), sep = jr_arg(a, 2, "separators", jv_none());
+    struct jval indent = jr_arg(a, 1, "indent", jv_none()),
+                sep = jr_arg(a, 2, "separators", jv_none());
     struct jjson how = {.ascii = jr_arg_bool(a, 0, "ensure_ascii", false),
                         .sort_keys = jr_arg_bool(a, 3, "sort_keys", false),
                         .lines = indent.kind != K_NONE,
@@ -300,13 +305,31 @@ FILTER(f_tojson)
     return jr_capture(r, mark);
 }
 
-static const struct jnative filters[] = {
-    {"tojson", f_tojson}, {"trim", f_trim}, {"string", f_string}, {"default", f_default},
-    {"d", f_default}, {"safe", f_safe}, {"lower", f_lower}, {"upper", f_upper}, {"title", f_title},
-    {"capitalize", f_capitalize}, {"replace", f_replace}, {"indent", f_indent}, {"int", f_int},
-    {"float", f_float}, {"abs", f_abs}, {"round", f_round}, {"escape", f_escape}, {"e", f_escape},
-    {"forceescape", f_forceescape}, {"urlencode", f_urlencode}, {"center", f_center},
-    {"truncate", f_truncate}, {"wordcount", f_wordcount}, {"format", f_format}, {NULL, NULL}};
+static const struct jnative filters[] = {{"tojson", f_tojson},
+                                         {"trim", f_trim},
+                                         {"string", f_string},
+                                         {"default", f_default},
+                                         {"d", f_default},
+                                         {"safe", f_safe},
+                                         {"lower", f_lower},
+                                         {"upper", f_upper},
+                                         {"title", f_title},
+                                         {"capitalize", f_capitalize},
+                                         {"replace", f_replace},
+                                         {"indent", f_indent},
+                                         {"int", f_int},
+                                         {"float", f_float},
+                                         {"abs", f_abs},
+                                         {"round", f_round},
+                                         {"escape", f_escape},
+                                         {"e", f_escape},
+                                         {"forceescape", f_forceescape},
+                                         {"urlencode", f_urlencode},
+                                         {"center", f_center},
+                                         {"truncate", f_truncate},
+                                         {"wordcount", f_wordcount},
+                                         {"format", f_format},
+                                         {NULL, NULL}};
 
 const struct jnative *jinja_filter(struct str name)
 {

@@ -1,4 +1,5 @@
-/* jinja_format.c - "%s" % x and "{}".format(x): the small part of Python's formatting that templates use. */
+/* jinja_format.c - "%s" % x and "{}".format(x): the small part of Python's formatting that
+ * templates use. */
 #include <stdio.h>
 
 #include "text/jinja_impl.h"
@@ -23,7 +24,8 @@ static void put_number(struct jrender *r, struct jval v, const struct spec *s)
     char text[1100], format[32];
     bool real = s->type && strchr("feEgGF%", s->type);
     if (v.kind == K_UNDEF) jr_fail_undef(r, v);
-    if (!jv_is_num(v)) jr_fail(r, "%%%c format: a real number is required, not %s", s->type, jv_type_name(v));
+    if (!jv_is_num(v))
+        jr_fail(r, "%%%c format: a real number is required, not %s", s->type, jv_type_name(v));
     int n;
     if (real) {
         snprintf(format, sizeof format, "%%%s%d.*%c", s->flags, s->width, s->type);
@@ -45,7 +47,8 @@ static void put_number(struct jrender *r, struct jval v, const struct spec *s)
 
 static void put_text(struct jrender *r, struct jval v, const struct spec *s, int align)
 {
-    struct str t = jv_str(v), fill = {s->fill_bytes ? s->fill : " ", s->fill_bytes ? (size_t)s->fill_bytes : 1};
+    struct str t = jv_str(v),
+               fill = {s->fill_bytes ? s->fill : " ", s->fill_bytes ? (size_t)s->fill_bytes : 1};
     if (s->precision >= 0) t.n = jv_offset(t, (size_t)s->precision);
     jr_put(r, jv_pad(r, t, s->width, fill, align));
 }
@@ -64,13 +67,15 @@ static struct jval keyed(struct jrender *r, struct jval args, const char **p, co
     const char *close = memchr(*p, ')', (size_t)(end - *p));
     if (!close) jr_fail(r, "incomplete format key");
     if (args.kind != K_DICT) jr_fail(r, "format requires a mapping");
-    struct jval *v = jv_dict_find(r, args.dict, jv_text((struct str){*p + 1, (size_t)(close - *p - 1)}));
+    struct jval *v =
+        jv_dict_find(r, args.dict, jv_text((struct str){*p + 1, (size_t)(close - *p - 1)}));
     if (!v) jr_fail(r, "missing key of a format");
     *p = close + 1;
     return *v;
 }
 
-static void percent_one(struct jrender *r, struct jval args, const char **at, const char *end, uint32_t *i)
+static void percent_one(struct jrender *r, struct jval args, const char **at, const char *end,
+                        uint32_t *i)
 {
     const char *p = *at;
     struct spec s = {.precision = -1};
@@ -122,7 +127,8 @@ struct jval jv_percent(struct jrender *r, struct str format, struct jval args)
         percent_one(r, args, &p, end, &used);
     }
     bool all = args.kind == K_DICT || (args.kind == K_TUPLE ? used == args.list->n : used == 1);
-    if (!all && args.kind != K_LIST) jr_fail(r, "not all arguments converted during string formatting");
+    if (!all && args.kind != K_LIST)
+        jr_fail(r, "not all arguments converted during string formatting");
     return jr_capture(r, mark);
 }
 
@@ -148,7 +154,9 @@ static struct jval field(struct jrender *r, struct str name, const struct jargs 
     while (rest.n) {
         bool item = rest.p[0] == '[';
         size_t len = 1;
-        while (len < rest.n && (item ? rest.p[len] != ']' : rest.p[len] != '.' && rest.p[len] != '[')) len++;
+        while (len < rest.n &&
+               (item ? rest.p[len] != ']' : rest.p[len] != '.' && rest.p[len] != '['))
+            len++;
         struct str key = {rest.p + 1, len - 1};
         const char *p = key.p;
         bool digits = key.n && key.p[0] >= '0' && key.p[0] <= '9';
@@ -181,7 +189,8 @@ static struct spec brace_spec(struct jrender *r, struct str text)
         s.precision = number(&p, end);
     }
     if (p < end) s.type = *p++;
-    if (p < end || (s.type && !strchr("sdfFeEgGxXo", s.type))) jr_fail(r, "unsupported format specifier");
+    if (p < end || (s.type && !strchr("sdfFeEgGxXo", s.type)))
+        jr_fail(r, "unsupported format specifier");
     return s;
 }
 
@@ -198,7 +207,8 @@ static void put_field(struct jrender *r, struct jval v, struct spec s, char conv
     } else if (conversion == 'r') {
         jr_put_repr(r, v);
     } else {
-        if (s.type && s.type != 's') jr_fail(r, "unknown format code '%c' for %s", s.type, jv_type_name(v));
+        if (s.type && s.type != 's')
+            jr_fail(r, "unknown format code '%c' for %s", s.type, jv_type_name(v));
         jr_put(r, v);
     }
     struct jval text = jr_capture(r, mark);

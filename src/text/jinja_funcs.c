@@ -5,7 +5,8 @@
 
 enum { RANGE_MAX = 10000 }; /* items of one range(): more is an attempt to eat the host */
 
-#define FUNCTION(name) static struct jval name(struct jrender *r, struct jval self, const struct jargs *a)
+#define FUNCTION(name)                                                                             \
+    static struct jval name(struct jrender *r, struct jval self, const struct jargs *a)
 
 FUNCTION(g_range)
 {
@@ -127,16 +128,22 @@ FUNCTION(g_strftime_now)
     if (s.n) memcpy(format, s.p, s.n);
     memcpy(format + s.n, "|", 2); /* so that an empty result differs from a failure */
 #pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral" /* strftime has no directive that reads memory */
+#pragma GCC diagnostic ignored                                                                     \
+    "-Wformat-nonliteral" /* strftime has no directive that reads memory */
     size_t n = strftime(text, sizeof text, format, &now);
 #pragma GCC diagnostic pop
     if (n == 0) jr_fail(r, "strftime_now: the result is too long");
     return jr_textf(r, "%.*s", (int)n - 1, text);
 }
 
-static const struct jnative functions[] = {
-    {"range", g_range}, {"dict", g_dict}, {"namespace", g_namespace}, {"joiner", g_joiner},
-    {"cycler", g_cycler}, {"raise_exception", g_raise}, {"strftime_now", g_strftime_now}, {NULL, NULL}};
+static const struct jnative functions[] = {{"range", g_range},
+                                           {"dict", g_dict},
+                                           {"namespace", g_namespace},
+                                           {"joiner", g_joiner},
+                                           {"cycler", g_cycler},
+                                           {"raise_exception", g_raise},
+                                           {"strftime_now", g_strftime_now},
+                                           {NULL, NULL}};
 static const struct jnative cycler_methods[] = {
     {"next", cycler_next}, {"reset", cycler_reset}, {NULL, NULL}};
 static const struct jnative loop_methods[] = {

@@ -1,9 +1,10 @@
-/* jinja_impl.h - what the files of the Jinja interpreter share: values, syntax tree, the run of a render.
+/* jinja_impl.h - what the files of the Jinja interpreter share: values, syntax tree, the run of a
+ * render.
  *
- * Life of a template: jinja_lex.c cuts the source into tokens, jinja_expr.c and jinja_parse.c build a tree
- * in an arena (immutable from then on), jinja_exec.c walks it. Values live in the pool of one render and
- * are freed together. A failure anywhere leaves by longjmp to the one setjmp of the compile or the render:
- * nothing on the way owns memory, so there is nothing to unwind.
+ * Life of a template: jinja_lex.c cuts the source into tokens, jinja_expr.c and jinja_parse.c build
+ * a tree in an arena (immutable from then on), jinja_exec.c walks it. Values live in the pool of
+ * one render and are freed together. A failure anywhere leaves by longjmp to the one setjmp of the
+ * compile or the render: nothing on the way owns memory, so there is nothing to unwind.
  */
 #ifndef TEXT_JINJA_IMPL_H
 #define TEXT_JINJA_IMPL_H
@@ -154,22 +155,23 @@ enum jnode_kind {
     /* statements */
     S_TEXT,   /* val */
     S_OUTPUT, /* a */
-    S_FOR,    /* target a, iterable b, filter c, body, other = else; flag: recursive; n: loop's slot */
-    S_IF,     /* list: tests; bodies; other = else */
-    S_SET,    /* target a = b */
+    S_FOR, /* target a, iterable b, filter c, body, other = else; flag: recursive; n: loop's slot */
+    S_IF,  /* list: tests; bodies; other = else */
+    S_SET, /* target a = b */
     S_CAPTURE, /* {% set a %} body {% endset %}, filter chain b over it */
-    S_FILTER, /* filter chain b over body */
-    S_MACRO,  /* name, target a (E_NAME), parameters list (E_NAME), defaults; body; flag: takes varargs */
-    S_CALL,   /* call a (E_CALL) with macro b as caller */
-    S_WITH,   /* targets list, values defaults; body */
-    S_SCOPE,  /* body in a scope of its own: generation, autoescape */
+    S_FILTER,  /* filter chain b over body */
+    S_MACRO,   /* name, target a, parameters list (E_NAME), defaults, body; flag: takes varargs */
+    S_CALL,    /* call a (E_CALL) with macro b as caller */
+    S_WITH,    /* targets list, values defaults; body */
+    S_SCOPE,   /* body in a scope of its own: generation, autoescape */
     S_BREAK,
     S_CONTINUE,
 };
 
-enum jop { /* of E_BINARY and E_COMPARE */
-    OP_ADD, OP_SUB, OP_MUL, OP_DIV, OP_FLOORDIV, OP_MOD, OP_POW,
-    OP_EQ, OP_NE, OP_LT, OP_LE, OP_GT, OP_GE, OP_IN, OP_NOT_IN
+/* of E_BINARY and E_COMPARE */
+enum jop {
+    OP_ADD, OP_SUB, OP_MUL, OP_DIV, OP_FLOORDIV, OP_MOD, OP_POW, /* arithmetic */
+    OP_EQ, OP_NE, OP_LT, OP_LE, OP_GT, OP_GE, OP_IN, OP_NOT_IN   /* comparison */
 };
 
 struct jblock {
@@ -209,7 +211,8 @@ struct jnode {
     };
 };
 
-/* A function is the template itself, a macro or a call block: it has the frame its scopes' slots lie in. */
+/* A function is the template itself, a macro or a call block: it has the frame its scopes' slots
+ * lie in. */
 struct jfunction {
     struct jfunction *parent;
     int n_slots;
@@ -219,7 +222,7 @@ struct jscope {
     struct jfunction *fn;
     struct jvar {
         int id, slot;
-    } *vars;
+    } * vars;
     int n, cap;
 };
 
@@ -237,8 +240,22 @@ struct jinja {
 /* ------------------------------------------------------------------ compiling */
 
 enum jtoken {
-    T_EOF = 256, T_DATA, T_VAR_BEGIN, T_VAR_END, T_BLOCK_BEGIN, T_BLOCK_END, T_NAME, T_STRING,
-    T_INT, T_FLOAT, T_FLOORDIV, T_POW, T_EQ, T_NE, T_LE, T_GE /* other operators: their character */
+    T_EOF = 256,
+    T_DATA,
+    T_VAR_BEGIN,
+    T_VAR_END,
+    T_BLOCK_BEGIN,
+    T_BLOCK_END,
+    T_NAME,
+    T_STRING,
+    T_INT,
+    T_FLOAT,
+    T_FLOORDIV,
+    T_POW,
+    T_EQ,
+    T_NE,
+    T_LE,
+    T_GE /* other operators: their character */
 };
 struct jtok {
     int type, line;
@@ -258,7 +275,7 @@ struct jcompile {
     struct name_use { /* E_NAME nodes with the scope they stand in, resolved at the end */
         struct jnode *node;
         struct jscope *scope;
-    } *uses; /* owned (malloc) */
+    } * uses; /* owned (malloc) */
     size_t n_uses, cap_uses;
     struct sl_error *e;
     int code;
@@ -300,9 +317,9 @@ struct jchunk;
 enum { JINJA_NEST_MAX = 1000 }; /* levels of the tree walk on the C stack, about 0.5 KiB each */
 struct jrender {
     const struct jinja *t;
-    struct buf *out;      /* also the scratch of every text being built: see jr_capture */
+    struct buf *out;       /* also the scratch of every text being built: see jr_capture */
     struct jchunk *chunks; /* owned */
-    char *at, *end;       /* free part of the newest chunk */
+    char *at, *end;        /* free part of the newest chunk */
     size_t memory, memory_max;
     uint64_t steps, steps_max, clock_at;
     int64_t deadline_us;
@@ -312,7 +329,7 @@ struct jrender {
     struct jframe *frame;
     struct jval *globals; /* by name id; K_UNSET: none */
     const struct tm *now;
-    struct jval piped;    /* the text a block filter starts from */
+    struct jval piped; /* the text a block filter starts from */
     int line;
     struct sl_error *e;
     int code;
@@ -330,7 +347,8 @@ bool jr_wants(const struct jrender *r, struct str name);
 void jr_define(struct jrender *r, struct str name, struct jval v);
 
 /* jinja_value.c: failure, budget, memory, containers */
-_Noreturn void jr_fail(struct jrender *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+_Noreturn void jr_fail(struct jrender *r, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 _Noreturn void jr_fail_undef(struct jrender *r, struct jval undef);
 _Noreturn void jr_spent(struct jrender *r, int code, const char *what);
 void jr_check(struct jrender *r); /* the slow part of jr_tick */
@@ -359,7 +377,8 @@ struct jval jv_dict_list(struct jrender *r, const struct jdict *d, enum jiter wh
 
 bool jv_truth(struct jval v);
 bool jv_equal(struct jrender *r, struct jval a, struct jval b);
-int jv_compare(struct jrender *r, struct jval a, struct jval b, const char *op); /* fails if unordered */
+int jv_compare(struct jrender *r, struct jval a, struct jval b,
+               const char *op); /* fails if unordered */
 bool jv_contains(struct jrender *r, struct jval container, struct jval item);
 /* The items, as a loop sees them: list, keys, code points. Consumes a generator. */
 struct jlist *jv_items(struct jrender *r, struct jval v);
@@ -371,7 +390,8 @@ struct jval jv_callable(struct jrender *r, const struct jnative *native, struct 
 bool jv_is_space(int32_t cp);
 size_t jv_codepoints(struct str s);
 size_t jv_offset(struct str s, size_t index); /* byte offset of a code point; s.n past the end */
-struct str jv_strip(struct str s, const struct str *set, bool left, bool right); /* set NULL: space */
+struct str jv_strip(struct str s, const struct str *set, bool left,
+                    bool right);                    /* set NULL: space */
 void jr_put(struct jrender *r, struct jval v);      /* as str() */
 void jr_put_repr(struct jrender *r, struct jval v); /* as repr() */
 struct jval jr_str(struct jrender *r, struct jval v);
@@ -407,7 +427,8 @@ bool jr_arg_bool(const struct jargs *a, int i, const char *name, bool otherwise)
 enum jcase { CASE_LOWER, CASE_UPPER, CASE_CAPITALIZE, CASE_TITLE, CASE_TITLE_FILTER, CASE_SWAP };
 struct jval jv_case(struct jrender *r, struct str s, enum jcase how);
 struct jval jv_escape(struct jrender *r, struct jval v); /* HTML; markup already stays as it is */
-struct jval jv_replace(struct jrender *r, struct str s, struct str from, struct str to, int64_t max);
+struct jval jv_replace(struct jrender *r, struct str s, struct str from, struct str to,
+                       int64_t max);
 struct jval jv_pad(struct jrender *r, struct str s, int64_t width, struct str fill, int align);
 struct jlist *jv_lines(struct jrender *r, struct str s, bool keep_ends);
 struct jval jv_brace_format(struct jrender *r, struct str format, const struct jargs *a);
@@ -418,6 +439,7 @@ const struct jnative *jinja_filter_text(struct str name);
 const struct jnative *jinja_filter_seq(struct str name);
 const struct jnative *jinja_test(struct str name);
 const struct jnative *jinja_function(struct str name);
+const struct jnative *jinja_str_method(struct str name);
 struct jmethods jinja_methods(struct str name);
 const struct jnative *jinja_object_method(struct jval v, struct str name); /* loop, cycler */
 const struct jnative *jnative_find(const struct jnative *table, struct str name);

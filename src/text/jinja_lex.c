@@ -1,7 +1,8 @@
 /* jinja_lex.c - from template source to tokens, with jinja2's whitespace rules.
  *
- * Settings are fixed: trim_blocks (one newline after a block or comment tag goes), lstrip_blocks (blanks
- * before such a tag go where it starts its line), no line statements. Text tokens are slices of the source.
+ * Settings are fixed: trim_blocks (one newline after a block or comment tag goes), lstrip_blocks
+ * (blanks before such a tag go where it starts its line), no line statements. Text tokens are
+ * slices of the source.
  */
 #include <stdlib.h>
 
@@ -67,10 +68,7 @@ static bool is_word(char ch)
 {
     return jv_is_ascii_alnum(ch) || ch == '_' || (unsigned char)ch >= 0x80;
 }
-static bool is_digit(const struct lexer *x, const char *p)
-{
-    return p < x->end && jv_is_digit(*p);
-}
+static bool is_digit(const struct lexer *x, const char *p) { return p < x->end && jv_is_digit(*p); }
 
 static int hex_value(char ch)
 {
@@ -100,7 +98,8 @@ static int escape_hex(struct lexer *x, const char **p, const char *end, char *o)
     if (cp < 0 || cp > 0x10FFFF) jc_fail(x->c, x->line, "bad \\%c escape in a string", **p);
     *p += 1 + digits;
     if (cp >= 0xD800 && cp < 0xE000) {
-        int64_t low = end - *p >= 6 && (*p)[0] == '\\' && (*p)[1] == 'u' ? hex_run(*p + 2, end, 4) : -1;
+        int64_t low =
+            end - *p >= 6 && (*p)[0] == '\\' && (*p)[1] == 'u' ? hex_run(*p + 2, end, 4) : -1;
         if (cp >= 0xDC00 || low < 0xDC00 || low > 0xDFFF)
             jc_fail(x->c, x->line, "lone surrogate in a string");
         cp = 0x10000 + ((cp - 0xD800) << 10) + (low - 0xDC00);
@@ -174,7 +173,8 @@ static void lex_int(struct lexer *x)
         if (*p == '_') continue;
         int d = hex_value(*p);
         if (d >= base) break;
-        if (__builtin_mul_overflow(v, (int64_t)base, &v) || __builtin_add_overflow(v, (int64_t)d, &v))
+        if (__builtin_mul_overflow(v, (int64_t)base, &v) ||
+            __builtin_add_overflow(v, (int64_t)d, &v))
             jc_fail(x->c, x->line, "integer out of range");
     }
     push(x, T_INT, (struct str){x->p, (size_t)(p - x->p)})->i = v;
@@ -217,7 +217,8 @@ static void lex_operator(struct lexer *x)
     static const struct {
         const char text[3];
         int type;
-    } two[] = {{"//", T_FLOORDIV}, {"**", T_POW}, {"==", T_EQ}, {"!=", T_NE}, {"<=", T_LE}, {">=", T_GE}};
+    } two[] = {{"//", T_FLOORDIV}, {"**", T_POW}, {"==", T_EQ},
+               {"!=", T_NE},       {"<=", T_LE},  {">=", T_GE}};
     for (size_t i = 0; i < sizeof two / sizeof *two; i++)
         if (at(x, two[i].text)) {
             push(x, two[i].type, (struct str){x->p, 2});
@@ -225,7 +226,8 @@ static void lex_operator(struct lexer *x)
             return;
         }
     if (!*x->p || !strchr("+-/*%~[](){}><=.:|,;", *x->p))
-        jc_fail(x->c, x->line, "unexpected character '%.1s'", (unsigned char)*x->p < 0x80 ? x->p : "?");
+        jc_fail(x->c, x->line, "unexpected character '%.1s'",
+                (unsigned char)*x->p < 0x80 ? x->p : "?");
     push(x, (unsigned char)*x->p, (struct str){x->p, 1});
     x->p++;
 }
@@ -299,7 +301,8 @@ static void lex_comment(struct lexer *x)
     tag_end(x, "#}", true);
 }
 
-/* At {% with sign and blanks skipped in `x`: is it `word` and the tag's end? Moves x past it then. */
+/* At {% with sign and blanks skipped in `x`: is it `word` and the tag's end? Moves x past it then.
+ */
 static bool word_tag(struct lexer *x, const char *word, bool trim)
 {
     struct lexer try = *x;

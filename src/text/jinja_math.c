@@ -1,4 +1,5 @@
-/* jinja_math.c - the binary operators with Python's rules; integers are int64, overflow is an error. */
+/* jinja_math.c - the binary operators with Python's rules; integers are int64, overflow is an
+ * error. */
 #include <math.h>
 
 #include "text/jinja_impl.h"
@@ -36,7 +37,8 @@ static struct jval int_op(struct jrender *r, enum jop op, int64_t a, int64_t b)
 {
     int64_t v = 0;
     bool over = false;
-    if ((op == OP_DIV || op == OP_FLOORDIV || op == OP_MOD) && b == 0) jr_fail(r, "division by zero");
+    if ((op == OP_DIV || op == OP_FLOORDIV || op == OP_MOD) && b == 0)
+        jr_fail(r, "division by zero");
     switch (op) {
     case OP_ADD: over = __builtin_add_overflow(a, b, &v); break;
     case OP_SUB: over = __builtin_sub_overflow(a, b, &v); break;
@@ -58,7 +60,8 @@ static struct jval int_op(struct jrender *r, enum jop op, int64_t a, int64_t b)
 
 static struct jval float_op(struct jrender *r, enum jop op, double a, double b)
 {
-    if ((op == OP_DIV || op == OP_FLOORDIV || op == OP_MOD) && b == 0) jr_fail(r, "division by zero");
+    if ((op == OP_DIV || op == OP_FLOORDIV || op == OP_MOD) && b == 0)
+        jr_fail(r, "division by zero");
     switch (op) {
     case OP_ADD: return jv_float(a + b);
     case OP_SUB: return jv_float(a - b);
@@ -100,7 +103,8 @@ static struct jval repeat(struct jrender *r, struct jval v, int64_t times)
         return jv_markup(jv_text((struct str){p, n}), v.sub == STR_MARKUP);
     }
     struct jval l = jv_seq(r, (enum jkind)v.kind, 0, n);
-    for (size_t i = 0; i < count; i++) memcpy(l.list->v + i * one, v.list->v, one * sizeof *l.list->v);
+    for (size_t i = 0; i < count; i++)
+        memcpy(l.list->v + i * one, v.list->v, one * sizeof *l.list->v);
     l.list->n = (uint32_t)n;
     return l;
 }

@@ -1,4 +1,5 @@
-/* jinja_methods.c - the methods of strings, lists and dicts. Nothing else of Python's objects is reachable. */
+/* jinja_methods.c - the methods of strings, lists and dicts. Nothing else of Python's objects is
+ * reachable. */
 #include <utf8proc.h>
 
 #include "base/utf8.h"
@@ -45,7 +46,8 @@ struct jval jv_case(struct jrender *r, struct str s, enum jcase how)
         int len;
         int32_t cp = utf8_next(s.p + i, s.n - i, &len);
         i += (size_t)len;
-        bool upper = how == CASE_UPPER || (how >= CASE_CAPITALIZE && how <= CASE_TITLE_FILTER && first);
+        bool upper =
+            how == CASE_UPPER || (how >= CASE_CAPITALIZE && how <= CASE_TITLE_FILTER && first);
         if (how == CASE_SWAP) upper = utf8proc_tolower(cp) != cp ? false : true;
         if (upper)
             put_upper(r, cp);
@@ -62,7 +64,9 @@ struct jval jv_replace(struct jrender *r, struct str s, struct str from, struct 
     if (max < 0) max = INT64_MAX;
     jr_tick(r, s.n / 16);
     for (; max > 0; max--) {
-        const char *at = from.n == 0 ? s.p + i : s.n ? memmem(s.p + i, s.n - i, from.p, from.n) : NULL;
+        const char *at = from.n == 0 ? s.p + i
+                         : s.n       ? memmem(s.p + i, s.n - i, from.p, from.n)
+                                     : NULL;
         if (!at) break;
         jr_tick(r, 1 + to.n / 64);
         buf_put(r->out, s.p + i, (size_t)(at - s.p) - i);
@@ -96,7 +100,8 @@ struct jval jv_pad(struct jrender *r, struct str s, int64_t width, struct str fi
 
 static bool is_line_end(int32_t cp)
 {
-    return (cp >= 10 && cp <= 13) || (cp >= 28 && cp <= 30) || cp == 0x85 || cp == 0x2028 || cp == 0x2029;
+    return (cp >= 10 && cp <= 13) || (cp >= 28 && cp <= 30) || cp == 0x85 || cp == 0x2028 ||
+           cp == 0x2029;
 }
 
 struct jlist *jv_lines(struct jrender *r, struct str s, bool keep_ends)
@@ -120,9 +125,11 @@ struct jlist *jv_lines(struct jrender *r, struct str s, bool keep_ends)
 
 /* ------------------------------------------------------------------ strings */
 
-#define METHOD(name) static struct jval name(struct jrender *r, struct jval self, const struct jargs *a)
+#define METHOD(name)                                                                               \
+    static struct jval name(struct jrender *r, struct jval self, const struct jargs *a)
 
-static struct jval strip(struct jrender *r, struct jval self, const struct jargs *a, bool left, bool right)
+static struct jval strip(struct jrender *r, struct jval self, const struct jargs *a, bool left,
+                         bool right)
 {
     struct jval set = jr_arg(a, 0, NULL, jv_none());
     jr_tick(r, self.n / 16);
@@ -182,7 +189,8 @@ static const char *find_first(struct str s, struct str sub)
     return sub.n == 0 ? s.p : s.n ? memmem(s.p, s.n, sub.p, sub.n) : NULL;
 }
 
-static struct jval split_by(struct jrender *r, struct str s, struct str sep, int64_t max, bool right)
+static struct jval split_by(struct jrender *r, struct str s, struct str sep, int64_t max,
+                            bool right)
 {
     struct jval l = jv_list(r, 4);
     for (; max != 0; max--) {
@@ -246,7 +254,8 @@ METHOD(str_splitlines)
 /* startswith and endswith take one string or a tuple of them, and optional start and end. */
 static struct str window(struct jrender *r, struct jval self, const struct jargs *a)
 {
-    struct jval bounds[3] = {jr_arg(a, 1, NULL, jv_none()), jr_arg(a, 2, NULL, jv_none()), jv_none()};
+    struct jval bounds[3] = {jr_arg(a, 1, NULL, jv_none()), jr_arg(a, 2, NULL, jv_none()),
+                             jv_none()};
     if (bounds[0].kind == K_NONE && bounds[1].kind == K_NONE) return jv_str(self);
     return jv_str(jv_slice(r, self, bounds));
 }
@@ -327,7 +336,8 @@ METHOD(str_join)
             continue;
         }
         if (l->v[i].kind != K_STR)
-            jr_fail(r, "sequence item %u: expected str instance, %s found", i, jv_type_name(l->v[i]));
+            jr_fail(r, "sequence item %u: expected str instance, %s found", i,
+                    jv_type_name(l->v[i]));
         if (i) buf_put(r->out, self.s, self.n);
         jr_put(r, l->v[i]);
     }
@@ -338,8 +348,8 @@ METHOD(str_format) { return jv_brace_format(r, jv_str(self), a); }
 
 static struct jval pad(struct jrender *r, struct jval self, const struct jargs *a, int align)
 {
-    return jv_pad(r, jv_str(self), jr_arg_int(r, a, 0, "width", 0), jr_arg_str(r, a, 1, "fillchar", " "),
-                  align);
+    return jv_pad(r, jv_str(self), jr_arg_int(r, a, 0, "width", 0),
+                  jr_arg_str(r, a, 1, "fillchar", " "), align);
 }
 METHOD(str_ljust) { return pad(r, self, a, -1); }
 METHOD(str_center) { return pad(r, self, a, 0); }
@@ -363,7 +373,8 @@ static bool in_class(int32_t cp, enum char_class what)
     switch (what) {
     case IS_ALPHA: return is_letter(cp);
     case IS_DIGIT: return digit;
-    case IS_ALNUM: return is_letter(cp) || digit || c == UTF8PROC_CATEGORY_NL || c == UTF8PROC_CATEGORY_NO;
+    case IS_ALNUM:
+        return is_letter(cp) || digit || c == UTF8PROC_CATEGORY_NL || c == UTF8PROC_CATEGORY_NO;
     case IS_SPACE: return jv_is_space(cp);
     case IS_LOWER: return c == UTF8PROC_CATEGORY_LL;
     case IS_UPPER: return c == UTF8PROC_CATEGORY_LU;
@@ -382,7 +393,8 @@ static struct jval all_of(struct jrender *r, struct jval self, enum char_class w
         i += (uint32_t)len;
         if (in_class(cp, what))
             any = true;
-        else if ((what != IS_LOWER && what != IS_UPPER) || in_class(cp, IS_LOWER) || in_class(cp, IS_UPPER))
+        else if ((what != IS_LOWER && what != IS_UPPER) || in_class(cp, IS_LOWER) ||
+                 in_class(cp, IS_UPPER))
             return jv_bool(false);
     }
     return jv_bool(any);
@@ -401,189 +413,49 @@ METHOD(refuse)
     jr_fail(r, "this method is not available in a chat template");
 }
 
-static const struct jnative str_methods[] = {
-    {"strip", str_strip}, {"lstrip", str_lstrip}, {"rstrip", str_rstrip}, {"split", str_split},
-    {"rsplit", str_rsplit}, {"splitlines", str_splitlines}, {"startswith", str_startswith},
-    {"endswith", str_endswith}, {"replace", str_replace}, {"lower", str_lower}, {"upper", str_upper},
-    {"title", str_title}, {"capitalize", str_capitalize}, {"swapcase", str_swapcase},
-    {"casefold", str_lower}, {"find", str_find}, {"rfind", str_rfind}, {"index", str_index},
-    {"rindex", str_rindex}, {"count", str_count}, {"join", str_join}, {"format", str_format},
-    {"partition", str_partition}, {"rpartition", str_rpartition}, {"removeprefix", str_removeprefix},
-    {"removesuffix", str_removesuffix}, {"ljust", str_ljust}, {"center", str_center},
-    {"rjust", str_rjust}, {"zfill", str_zfill}, {"isalnum", str_isalnum}, {"isalpha", str_isalpha},
-    {"isdigit", str_isdigit}, {"isdecimal", str_isdigit}, {"isnumeric", str_isdigit},
-    {"islower", str_islower}, {"isupper", str_isupper}, {"isspace", str_isspace}, {"encode", refuse},
-    {"format_map", refuse}, {"translate", refuse}, {"maketrans", refuse}, {"expandtabs", refuse},
-    {NULL, NULL}};
+static const struct jnative str_methods[] = {{"strip", str_strip},
+                                             {"lstrip", str_lstrip},
+                                             {"rstrip", str_rstrip},
+                                             {"split", str_split},
+                                             {"rsplit", str_rsplit},
+                                             {"splitlines", str_splitlines},
+                                             {"startswith", str_startswith},
+                                             {"endswith", str_endswith},
+                                             {"replace", str_replace},
+                                             {"lower", str_lower},
+                                             {"upper", str_upper},
+                                             {"title", str_title},
+                                             {"capitalize", str_capitalize},
+                                             {"swapcase", str_swapcase},
+                                             {"casefold", str_lower},
+                                             {"find", str_find},
+                                             {"rfind", str_rfind},
+                                             {"index", str_index},
+                                             {"rindex", str_rindex},
+                                             {"count", str_count},
+                                             {"join", str_join},
+                                             {"format", str_format},
+                                             {"partition", str_partition},
+                                             {"rpartition", str_rpartition},
+                                             {"removeprefix", str_removeprefix},
+                                             {"removesuffix", str_removesuffix},
+                                             {"ljust", str_ljust},
+                                             {"center", str_center},
+                                             {"rjust", str_rjust},
+                                             {"zfill", str_zfill},
+                                             {"isalnum", str_isalnum},
+                                             {"isalpha", str_isalpha},
+                                             {"isdigit", str_isdigit},
+                                             {"isdecimal", str_isdigit},
+                                             {"isnumeric", str_isdigit},
+                                             {"islower", str_islower},
+                                             {"isupper", str_isupper},
+                                             {"isspace", str_isspace},
+                                             {"encode", refuse},
+                                             {"format_map", refuse},
+                                             {"translate", refuse},
+                                             {"maketrans", refuse},
+                                             {"expandtabs", refuse},
+                                             {NULL, NULL}};
 
-/* ------------------------------------------------------------------ containers */
-
-METHOD(list_append)
-{
-    jv_append(r, self, jr_arg(a, 0, NULL, jv_none()));
-    return jv_none();
-}
-METHOD(list_extend)
-{
-    const struct jlist *l = jv_items(r, jr_arg(a, 0, NULL, jv_none()));
-    for (uint32_t i = 0, n = l->n; i < n; i++) jv_append(r, self, l->v[i]);
-    return jv_none();
-}
-
-/* A list changes in a new array: a loop over it goes on reading the old one. */
-static void list_rebuild(struct jrender *r, struct jval self, int64_t at, const struct jval *insert)
-{
-    struct jlist *l = self.list;
-    struct jval fresh = jv_list(r, (size_t)l->n + 1);
-    for (uint32_t i = 0; i <= l->n; i++) {
-        if (insert && (int64_t)i == at) jv_append(r, fresh, *insert);
-        if (i < l->n && (insert || (int64_t)i != at)) jv_append(r, fresh, l->v[i]);
-    }
-    jr_tick(r, l->n);
-    *l = *fresh.list;
-}
-METHOD(list_pop)
-{
-    int64_t n = self.list->n, i = jr_arg_int(r, a, 0, NULL, -1);
-    if (i < 0) i += n;
-    if (i < 0 || i >= n) jr_fail(r, n ? "pop index out of range" : "pop from empty list");
-    struct jval v = self.list->v[i];
-    list_rebuild(r, self, i, NULL);
-    return v;
-}
-METHOD(list_insert)
-{
-    int64_t n = self.list->n, i = jr_arg_int(r, a, 0, NULL, 0);
-    struct jval v = jr_arg(a, 1, NULL, jv_none());
-    if (i < 0) i = i + n < 0 ? 0 : i + n;
-    list_rebuild(r, self, i > n ? n : i, &v);
-    return jv_none();
-}
-static int64_t list_find(struct jrender *r, struct jval self, struct jval v, int64_t *count)
-{
-    int64_t first = -1;
-    for (uint32_t i = 0; i < self.list->n; i++) {
-        if (!jv_equal(r, self.list->v[i], v)) continue;
-        if (first < 0) first = i;
-        ++*count;
-    }
-    return first;
-}
-METHOD(list_index)
-{
-    int64_t count = 0, i = list_find(r, self, jr_arg(a, 0, NULL, jv_none()), &count);
-    if (i < 0) jr_fail(r, "the value is not in the list");
-    return jv_int(i);
-}
-METHOD(list_count)
-{
-    int64_t count = 0;
-    list_find(r, self, jr_arg(a, 0, NULL, jv_none()), &count);
-    return jv_int(count);
-}
-METHOD(list_remove)
-{
-    int64_t count = 0, i = list_find(r, self, jr_arg(a, 0, NULL, jv_none()), &count);
-    if (i < 0) jr_fail(r, "list.remove(x): x not in list");
-    list_rebuild(r, self, i, NULL);
-    return jv_none();
-}
-METHOD(list_copy)
-{
-    (void)a;
-    struct jval l = jv_list(r, self.list->n);
-    for (uint32_t i = 0; i < self.list->n; i++) jv_append(r, l, self.list->v[i]);
-    return l;
-}
-METHOD(list_clear)
-{
-    (void)r;
-    (void)a;
-    *self.list = (struct jlist){0};
-    return jv_none();
-}
-METHOD(list_reverse)
-{
-    struct jval l = list_copy(r, self, a);
-    for (uint32_t i = 0, n = l.list->n; i < n; i++) l.list->v[i] = self.list->v[n - 1 - i];
-    *self.list = *l.list;
-    return jv_none();
-}
-
-static const struct jnative list_methods[] = {
-    {"append", list_append}, {"extend", list_extend}, {"pop", list_pop}, {"insert", list_insert},
-    {"index", list_index}, {"count", list_count}, {"remove", list_remove}, {"copy", list_copy},
-    {"clear", list_clear}, {"reverse", list_reverse}, {"sort", refuse}, {NULL, NULL}};
-
-METHOD(dict_get)
-{
-    const struct jval *v = jv_dict_find(r, self.dict, jr_arg(a, 0, NULL, jv_none()));
-    return v ? *v : jr_arg(a, 1, NULL, jv_none());
-}
-METHOD(dict_items) { return (void)a, jv_dict_list(r, self.dict, ITER_ITEMS); }
-METHOD(dict_keys) { return (void)a, jv_dict_list(r, self.dict, ITER_KEYS); }
-METHOD(dict_values) { return (void)a, jv_dict_list(r, self.dict, ITER_VALUES); }
-static void dict_merge(struct jrender *r, struct jval to, const struct jargs *a)
-{
-    struct jval from = jr_arg(a, 0, NULL, jv_none());
-    if (from.kind == K_DICT)
-        for (uint32_t i = 0; i < from.dict->n; i++)
-            jv_dict_set(r, to.dict, from.dict->v[i].k, from.dict->v[i].v);
-    for (int i = 0; i < a->n_kw; i++) jv_dict_set(r, to.dict, jv_text(a->kw[i].name), a->kw[i].v);
-}
-METHOD(dict_update)
-{
-    dict_merge(r, self, a);
-    return jv_none();
-}
-METHOD(dict_copy)
-{
-    (void)a;
-    struct jval d = jv_dict(r, self.dict->n);
-    if (self.dict->n) memcpy(d.dict->v, self.dict->v, self.dict->n * sizeof *d.dict->v);
-    d.dict->n = self.dict->n;
-    return d;
-}
-METHOD(dict_pop)
-{
-    struct jval key = jr_arg(a, 0, NULL, jv_none());
-    const struct jval *there = jv_dict_find(r, self.dict, key);
-    if (!there && a->n < 2) jr_fail(r, "pop: the dictionary has no such key");
-    if (!there) return a->v[1];
-    struct jval v = *there;
-    jv_dict_remove(r, self.dict, key);
-    return v;
-}
-METHOD(dict_setdefault)
-{
-    struct jval key = jr_arg(a, 0, NULL, jv_none()), *there = jv_dict_find(r, self.dict, key);
-    if (there) return *there;
-    jv_dict_set(r, self.dict, key, jr_arg(a, 1, NULL, jv_none()));
-    return jr_arg(a, 1, NULL, jv_none());
-}
-METHOD(dict_clear)
-{
-    (void)r;
-    (void)a;
-    *self.dict = (struct jdict){0};
-    return jv_none();
-}
-
-static const struct jnative dict_methods[] = {
-    {"get", dict_get}, {"items", dict_items}, {"keys", dict_keys}, {"values", dict_values},
-    {"update", dict_update}, {"copy", dict_copy}, {"pop", dict_pop}, {"setdefault", dict_setdefault},
-    {"clear", dict_clear}, {"popitem", refuse}, {"fromkeys", refuse}, {NULL, NULL}};
-
-const struct jnative *jnative_find(const struct jnative *table, struct str name)
-{
-    for (; table->name; table++)
-        if (str_is(name, table->name)) return table;
-    return NULL;
-}
-
-struct jmethods jinja_methods(struct str name)
-{
-    return (struct jmethods){.str = jnative_find(str_methods, name),
-                             .list = jnative_find(list_methods, name),
-                             .dict = jnative_find(dict_methods, name)};
-}
+const struct jnative *jinja_str_method(struct str name) { return jnative_find(str_methods, name); }

@@ -1,9 +1,10 @@
 /* jinja_parse.c - statements, scopes, and jinja_compile.
  *
- * Names are resolved here, once. A scope (loop body, macro, with, block set, ...) lists the names written in
- * it, each with a slot in the frame of its function. A use of a name gets every enclosing scope that writes it,
- * innermost first; at run time the first slot that is set wins, and the request's globals come last. That is
- * jinja2's rule: a `set` in a loop does not leak, and a read before it sees the outer value.
+ * Names are resolved here, once. A scope (loop body, macro, with, block set, ...) lists the names
+ * written in it, each with a slot in the frame of its function. A use of a name gets every
+ * enclosing scope that writes it, innermost first; at run time the first slot that is set wins, and
+ * the request's globals come last. That is jinja2's rule: a `set` in a loop does not leak, and a
+ * read before it sees the outer value.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,8 +65,7 @@ const struct jtok *jc_expect(struct jcompile *c, int type)
     const struct jtok *t = jc_tok(c);
     if (t->type != type) {
         int n = (int)(t->s.n < 20 ? t->s.n : 20);
-        if (type < 256)
-            jc_fail(c, t->line, "expected '%c' before '%.*s'", type, n, t->s.p);
+        if (type < 256) jc_fail(c, t->line, "expected '%c' before '%.*s'", type, n, t->s.p);
         jc_fail(c, t->line, "unexpected '%.*s'", n, t->s.p);
     }
     c->at++;
@@ -170,7 +170,8 @@ static void resolve(struct jcompile *c, const struct name_use *use)
 static void end_tag(struct jcompile *c) { jc_expect(c, T_BLOCK_END); }
 
 /* The body up to one of `ends`, which stays the current token. */
-static struct jblock scoped_block(struct jcompile *c, struct jscope **scope, const char *const *ends)
+static struct jblock scoped_block(struct jcompile *c, struct jscope **scope,
+                                  const char *const *ends)
 {
     *scope = scope_push(c, false);
     struct jblock b = block(c, ends);
@@ -242,7 +243,8 @@ static struct jnode *for_statement(struct jcompile *c)
 
 static struct jnode *if_statement(struct jcompile *c)
 {
-    static const char *const ends[] = {"elif", "else", "endif", NULL}, *const last[] = {"endif", NULL};
+    static const char *const ends[] = {"elif", "else", "endif", NULL}, *const last[] = {"endif",
+                                                                                        NULL};
     struct jnode *n = jc_node(c, S_IF);
     int cap = 0;
     do {

@@ -1,10 +1,11 @@
 /* jinja_seq.c - filters on sequences: map, select, sort, join and their kin. */
 #include "text/jinja_impl.h"
 
-#define FILTER(name) static struct jval name(struct jrender *r, struct jval v, const struct jargs *a)
+#define FILTER(name)                                                                               \
+    static struct jval name(struct jrender *r, struct jval v, const struct jargs *a)
 
-/* environment.getitem along "a.b.0"; an integer is one step. Where a step finds nothing, `otherwise`
- * (unless K_UNSET) takes its place. */
+/* environment.getitem along "a.b.0"; an integer is one step. Where a step finds nothing,
+ * `otherwise` (unless K_UNSET) takes its place. */
 static struct jval dig_or(struct jrender *r, struct jval v, struct jval path, struct jval otherwise)
 {
     if (path.kind != K_STR) {
@@ -39,7 +40,8 @@ static struct jval fold(struct jrender *r, struct jval v, bool case_sensitive)
 }
 
 /* The key an item is sorted or compared by. */
-static struct jval key_of(struct jrender *r, struct jval v, struct jval attribute, bool case_sensitive)
+static struct jval key_of(struct jrender *r, struct jval v, struct jval attribute,
+                          bool case_sensitive)
 {
     if (attribute.kind != K_NONE) v = dig(r, v, attribute);
     return fold(r, v, case_sensitive);
@@ -126,7 +128,8 @@ FILTER(f_map)
     struct jval attribute = a->n ? jv_none() : jr_arg(a, -1, "attribute", jv_none());
     struct jval otherwise = jr_arg(a, -1, "default", (struct jval){0});
     if (attribute.kind != K_NONE) {
-        for (uint32_t i = 0; i < l->n; i++) jv_append(r, out, dig_or(r, l->v[i], attribute, otherwise));
+        for (uint32_t i = 0; i < l->n; i++)
+            jv_append(r, out, dig_or(r, l->v[i], attribute, otherwise));
         return out;
     }
     const struct jnative *f = named(r, a, 0, false);
@@ -138,8 +141,10 @@ FILTER(f_map)
     return out;
 }
 
-/* select, reject (skip 0) and selectattr, rejectattr (skip 1: the first argument is the attribute). */
-static struct jval select(struct jrender *r, struct jval v, const struct jargs *a, int skip, bool want)
+/* select, reject (skip 0) and selectattr, rejectattr (skip 1: the first argument is the attribute).
+ */
+static struct jval select(struct jrender *r, struct jval v, const struct jargs *a, int skip,
+                          bool want)
 {
     static const struct jlist none;
     const struct jlist *l = jv_truth(v) ? jv_items(r, v) : &none;
@@ -198,8 +203,8 @@ static void merge_sort(struct jrender *r, struct sorting *s)
     }
 }
 
-static struct jval sort_by(struct jrender *r, const struct jlist *l, struct jval *keys, uint32_t n_keys,
-                           bool reverse)
+static struct jval sort_by(struct jrender *r, const struct jlist *l, struct jval *keys,
+                           uint32_t n_keys, bool reverse)
 {
     struct sorting s = {.keys = keys, .n = l->n, .n_keys = n_keys, .reverse = reverse};
     s.order = jr_alloc(r, l->n, sizeof *s.order);
@@ -228,7 +233,8 @@ FILTER(f_sort)
     }
     struct jval *keys = jr_alloc(r, (size_t)l->n * n, sizeof *keys);
     for (uint32_t i = 0; i < l->n; i++)
-        for (uint32_t k = 0; k < n; k++) keys[(size_t)i * n + k] = key_of(r, l->v[i], parts[k], exact);
+        for (uint32_t k = 0; k < n; k++)
+            keys[(size_t)i * n + k] = key_of(r, l->v[i], parts[k], exact);
     return sort_by(r, l, keys, n, jr_arg_bool(a, 0, "reverse", false));
 }
 
@@ -241,7 +247,8 @@ FILTER(f_dictsort)
     const struct jlist *l = jv_dict_list(r, v.dict, ITER_ITEMS).list;
     struct jval *keys = jr_alloc(r, l->n, sizeof *keys);
     for (uint32_t i = 0; i < l->n; i++)
-        keys[i] = fold(r, l->v[i].list->v[str_is(by, "value")], jr_arg_bool(a, 0, "case_sensitive", false));
+        keys[i] = fold(r, l->v[i].list->v[str_is(by, "value")],
+                       jr_arg_bool(a, 0, "case_sensitive", false));
     return sort_by(r, l, keys, 1, jr_arg_bool(a, 2, "reverse", false));
 }
 
@@ -281,16 +288,19 @@ FILTER(f_max) { return extreme(r, v, a, 1); }
 FILTER(f_sum)
 {
     const struct jlist *l = jv_items(r, v);
-    struct jval attribute = jr_arg(a, 0, "attribute", jv_none()), total = jr_arg(a, 1, "start", jv_int(0));
+    struct jval attribute = jr_arg(a, 0, "attribute", jv_none()),
+                total = jr_arg(a, 1, "start", jv_int(0));
     for (uint32_t i = 0; i < l->n; i++)
-        total = jv_binary(r, OP_ADD, total, attribute.kind == K_NONE ? l->v[i] : dig(r, l->v[i], attribute));
+        total = jv_binary(r, OP_ADD, total,
+                          attribute.kind == K_NONE ? l->v[i] : dig(r, l->v[i], attribute));
     return total;
 }
 
 FILTER(f_groupby)
 {
     const struct jlist *l = jv_items(r, v);
-    struct jval attribute = jr_arg(a, 0, "attribute", jv_none()), otherwise = jr_arg(a, 1, "default", jv_none());
+    struct jval attribute = jr_arg(a, 0, "attribute", jv_none()),
+                otherwise = jr_arg(a, 1, "default", jv_none());
     bool exact = jr_arg_bool(a, 2, "case_sensitive", false);
     struct jval *keys = jr_alloc(r, l->n, sizeof *keys), pairs = jv_list(r, l->n);
     for (uint32_t i = 0; i < l->n; i++) {
@@ -340,7 +350,8 @@ FILTER(f_slice)
 {
     const struct jlist *l = jv_items(r, v);
     int64_t n = jr_arg_int(r, a, 0, "slices", 0);
-    struct jval fill = jr_arg(a, 1, "fill_with", jv_none()), out = jv_seq(r, K_ITER, ITER_GENERATOR, 0);
+    struct jval fill = jr_arg(a, 1, "fill_with", jv_none()),
+                out = jv_seq(r, K_ITER, ITER_GENERATOR, 0);
     if (n < 1) jr_fail(r, "slice: the number of slices must be positive");
     int64_t each = l->n / n, longer = l->n % n;
     uint32_t at = 0;
@@ -359,16 +370,34 @@ FILTER(f_attr)
 {
     struct str name = jr_arg_str(r, a, 0, "name", NULL);
     struct jmethods m = jinja_methods(name);
-    if (v.kind == K_DICT && !m.dict) return jv_undef(name, v.kind); /* attributes only, never items */
+    if (v.kind == K_DICT && !m.dict)
+        return jv_undef(name, v.kind); /* attributes only, never items */
     return jv_attr(r, v, name, &m);
 }
 
-static const struct jnative filters[] = {
-    {"length", f_length}, {"count", f_length}, {"join", f_join}, {"list", f_list}, {"first", f_first},
-    {"last", f_last}, {"items", f_items}, {"map", f_map}, {"select", f_select}, {"reject", f_reject},
-    {"selectattr", f_selectattr}, {"rejectattr", f_rejectattr}, {"sort", f_sort},
-    {"reverse", f_reverse}, {"unique", f_unique}, {"dictsort", f_dictsort}, {"min", f_min},
-    {"max", f_max}, {"sum", f_sum}, {"groupby", f_groupby}, {"batch", f_batch}, {"slice", f_slice},
-    {"attr", f_attr}, {NULL, NULL}};
+static const struct jnative filters[] = {{"length", f_length},
+                                         {"count", f_length},
+                                         {"join", f_join},
+                                         {"list", f_list},
+                                         {"first", f_first},
+                                         {"last", f_last},
+                                         {"items", f_items},
+                                         {"map", f_map},
+                                         {"select", f_select},
+                                         {"reject", f_reject},
+                                         {"selectattr", f_selectattr},
+                                         {"rejectattr", f_rejectattr},
+                                         {"sort", f_sort},
+                                         {"reverse", f_reverse},
+                                         {"unique", f_unique},
+                                         {"dictsort", f_dictsort},
+                                         {"min", f_min},
+                                         {"max", f_max},
+                                         {"sum", f_sum},
+                                         {"groupby", f_groupby},
+                                         {"batch", f_batch},
+                                         {"slice", f_slice},
+                                         {"attr", f_attr},
+                                         {NULL, NULL}};
 
 const struct jnative *jinja_filter_seq(struct str name) { return jnative_find(filters, name); }

@@ -3,7 +3,8 @@
 
 #include "text/jinja_impl.h"
 
-#define TEST_FN(name) static struct jval name(struct jrender *r, struct jval v, const struct jargs *a)
+#define TEST_FN(name)                                                                              \
+    static struct jval name(struct jrender *r, struct jval v, const struct jargs *a)
 /* A test of the value alone. */
 #define SIMPLE(name, expr)                                                                         \
     TEST_FN(name)                                                                                  \
@@ -24,7 +25,8 @@ SIMPLE(t_boolean, v.kind == K_BOOL)
 SIMPLE(t_true, v.kind == K_BOOL && v.i)
 SIMPLE(t_false, v.kind == K_BOOL && !v.i)
 SIMPLE(t_mapping, v.kind == K_DICT)
-SIMPLE(t_iterable, jv_is_seq(v) || v.kind == K_STR || v.kind == K_DICT || v.kind == K_UNDEF || v.kind == K_LOOP)
+SIMPLE(t_iterable,
+       jv_is_seq(v) || v.kind == K_STR || v.kind == K_DICT || v.kind == K_UNDEF || v.kind == K_LOOP)
 SIMPLE(t_sequence, v.kind == K_LIST || v.kind == K_TUPLE || v.kind == K_STR || v.kind == K_DICT ||
                        v.kind == K_UNDEF || (v.kind == K_ITER && v.sub == ITER_RANGE))
 SIMPLE(t_callable, v.kind == K_FUNC || (v.kind == K_LOOP && v.loop->node->flag))
@@ -75,15 +77,45 @@ TEST_FN(t_upper) { return (void)a, in_case(r, v, "isupper"); }
 TEST_FN(t_filter) { return (void)r, (void)a, jv_bool(v.kind == K_STR && jinja_filter(jv_str(v))); }
 TEST_FN(t_test) { return (void)r, (void)a, jv_bool(v.kind == K_STR && jinja_test(jv_str(v))); }
 
-static const struct jnative tests[] = {
-    {"defined", t_defined}, {"undefined", t_undefined}, {"none", t_none}, {"string", t_string},
-    {"number", t_number}, {"integer", t_integer}, {"float", t_float}, {"boolean", t_boolean},
-    {"true", t_true}, {"false", t_false}, {"mapping", t_mapping}, {"iterable", t_iterable},
-    {"sequence", t_sequence}, {"callable", t_callable}, {"escaped", t_escaped}, {"eq", t_eq},
-    {"equalto", t_eq}, {"ne", t_ne}, {"lt", t_lt}, {"lessthan", t_lt}, {"le", t_le}, {"gt", t_gt},
-    {"greaterthan", t_gt}, {"ge", t_ge}, {"in", t_in}, {"sameas", t_sameas}, {"odd", t_odd},
-    {"even", t_even}, {"divisibleby", t_divisibleby}, {"lower", t_lower}, {"upper", t_upper},
-    {"filter", t_filter}, {"test", t_test}, {"==", t_eq}, {"!=", t_ne}, {"<", t_lt}, {"<=", t_le},
-    {">", t_gt}, {">=", t_ge}, {NULL, NULL}};
+static const struct jnative tests[] = {{"defined", t_defined},
+                                       {"undefined", t_undefined},
+                                       {"none", t_none},
+                                       {"string", t_string},
+                                       {"number", t_number},
+                                       {"integer", t_integer},
+                                       {"float", t_float},
+                                       {"boolean", t_boolean},
+                                       {"true", t_true},
+                                       {"false", t_false},
+                                       {"mapping", t_mapping},
+                                       {"iterable", t_iterable},
+                                       {"sequence", t_sequence},
+                                       {"callable", t_callable},
+                                       {"escaped", t_escaped},
+                                       {"eq", t_eq},
+                                       {"equalto", t_eq},
+                                       {"ne", t_ne},
+                                       {"lt", t_lt},
+                                       {"lessthan", t_lt},
+                                       {"le", t_le},
+                                       {"gt", t_gt},
+                                       {"greaterthan", t_gt},
+                                       {"ge", t_ge},
+                                       {"in", t_in},
+                                       {"sameas", t_sameas},
+                                       {"odd", t_odd},
+                                       {"even", t_even},
+                                       {"divisibleby", t_divisibleby},
+                                       {"lower", t_lower},
+                                       {"upper", t_upper},
+                                       {"filter", t_filter},
+                                       {"test", t_test},
+                                       {"==", t_eq},
+                                       {"!=", t_ne},
+                                       {"<", t_lt},
+                                       {"<=", t_le},
+                                       {">", t_gt},
+                                       {">=", t_ge},
+                                       {NULL, NULL}};
 
 const struct jnative *jinja_test(struct str name) { return jnative_find(tests, name); }

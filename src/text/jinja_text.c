@@ -79,7 +79,7 @@ static void put_float(struct jrender *r, double f, bool json)
         if (strtod(digits, NULL) == f) break;
     }
     char *e = strchr(digits, 'e');
-    int exponent = atoi(e + 1), n_digits = (int)(e - digits) - (digits[0] == '-');
+    int exponent = (int)strtol(e + 1, NULL, 10), n_digits = (int)(e - digits) - (digits[0] == '-');
     if (n_digits > 1) n_digits--; /* the point */
     if (exponent < -4 || exponent >= 16) {
         buf_put(r->out, digits, (size_t)(e - digits));
@@ -125,7 +125,10 @@ static void put_repr_str(struct jrender *r, struct str s)
         else if (printable(cp))
             buf_put(r->out, s.p + i, (size_t)len);
         else
-            buf_printf(r->out, cp < 0x100 ? "\\x%02x" : cp < 0x10000 ? "\\u%04x" : "\\U%08x",
+            buf_printf(r->out,
+                       cp < 0x100     ? "\\x%02x"
+                       : cp < 0x10000 ? "\\u%04x"
+                                      : "\\U%08x",
                        (unsigned)cp);
         i += (size_t)len;
     }
@@ -303,7 +306,8 @@ static void put_json_key(struct jrender *r, struct jval k, bool ascii)
     put_json_str(r, jv_str(name), ascii);
 }
 
-/* Key order: an insertion sort of positions; objects with sort_keys are small and steps are charged. */
+/* Key order: an insertion sort of positions; objects with sort_keys are small and steps are
+ * charged. */
 static const struct jpair *sorted(struct jrender *r, const struct jdict *d)
 {
     struct jpair *p = jr_alloc(r, d->n, sizeof *p);
@@ -315,7 +319,8 @@ static const struct jpair *sorted(struct jrender *r, const struct jdict *d)
     return p;
 }
 
-static void put_json_dict(struct jrender *r, const struct jdict *d, const struct jjson *how, int level)
+static void put_json_dict(struct jrender *r, const struct jdict *d, const struct jjson *how,
+                          int level)
 {
     const struct jpair *p = how->sort_keys ? sorted(r, d) : d->v;
     buf_putc(r->out, '{');
@@ -330,7 +335,8 @@ static void put_json_dict(struct jrender *r, const struct jdict *d, const struct
     buf_putc(r->out, '}');
 }
 
-static void put_json_list(struct jrender *r, const struct jlist *l, const struct jjson *how, int level)
+static void put_json_list(struct jrender *r, const struct jlist *l, const struct jjson *how,
+                          int level)
 {
     buf_putc(r->out, '[');
     for (uint32_t i = 0; i < l->n; i++) {

@@ -1,7 +1,8 @@
-/* jinja_value.c - the memory of a render, its budget, and what Python's containers and operators do.
+/* jinja_value.c - the memory of a render, its budget, and what Python's containers and operators
+ * do.
  *
- * The pool is a chain of growing chunks, freed together. The newest string can grow in place, so that a
- * template that builds a text by `s = s + x` costs its length, not its square.
+ * The pool is a chain of growing chunks, freed together. The newest string can grow in place, so
+ * that a template that builds a text by `s = s + x` costs its length, not its square.
  */
 #include <math.h>
 #include <stdio.h>
@@ -38,7 +39,8 @@ _Noreturn void jr_fail(struct jrender *r, const char *fmt, ...)
 
 _Noreturn void jr_spent(struct jrender *r, int code, const char *what)
 {
-    r->code = sl_fail(r->e, code, "the chat template exceeds its budget of %s (line %d)", what, r->line);
+    r->code =
+        sl_fail(r->e, code, "the chat template exceeds its budget of %s (line %d)", what, r->line);
     longjmp(r->fail, 1);
 }
 
@@ -209,7 +211,8 @@ struct jval jv_dict(struct jrender *r, size_t cap)
 
 struct jval *jv_dict_find(struct jrender *r, const struct jdict *d, struct jval key)
 {
-    if (key.kind == K_LIST || key.kind == K_DICT) jr_fail(r, "unhashable type: '%s'", jv_type_name(key));
+    if (key.kind == K_LIST || key.kind == K_DICT)
+        jr_fail(r, "unhashable type: '%s'", jv_type_name(key));
     jr_tick(r, d->n / 16);
     for (uint32_t i = 0; i < d->n; i++) {
         struct jval k = d->v[i].k;
@@ -302,12 +305,23 @@ struct jval jv_callable(struct jrender *r, const struct jnative *native, struct 
 
 const char *jv_type_name(struct jval v)
 {
-    static const char *const iters[] = {"generator", "dict_items", "dict_keys", "dict_values", "range"};
-    static const char *const names[] = {
-        [K_UNSET] = "Undefined", [K_UNDEF] = "Undefined", [K_NONE] = "NoneType", [K_BOOL] = "bool",
-        [K_INT] = "int",         [K_FLOAT] = "float",     [K_STR] = "str",       [K_LIST] = "list",
-        [K_TUPLE] = "tuple",     [K_ITER] = "iterator",   [K_DICT] = "dict",     [K_FUNC] = "function",
-        [K_NAMESPACE] = "Namespace", [K_LOOP] = "LoopContext", [K_CYCLER] = "Cycler"};
+    static const char *const iters[] = {"generator", "dict_items", "dict_keys", "dict_values",
+                                        "range"};
+    static const char *const names[] = {[K_UNSET] = "Undefined",
+                                        [K_UNDEF] = "Undefined",
+                                        [K_NONE] = "NoneType",
+                                        [K_BOOL] = "bool",
+                                        [K_INT] = "int",
+                                        [K_FLOAT] = "float",
+                                        [K_STR] = "str",
+                                        [K_LIST] = "list",
+                                        [K_TUPLE] = "tuple",
+                                        [K_ITER] = "iterator",
+                                        [K_DICT] = "dict",
+                                        [K_FUNC] = "function",
+                                        [K_NAMESPACE] = "Namespace",
+                                        [K_LOOP] = "LoopContext",
+                                        [K_CYCLER] = "Cycler"};
     if (v.kind == K_ITER && v.list) return iters[v.sub];
     return names[v.kind];
 }
@@ -366,7 +380,8 @@ static bool equal(struct jrender *r, struct jval a, struct jval b, int depth)
     case K_LIST:
     case K_TUPLE: return equal_lists(r, a.list, b.list, depth + 1);
     case K_ITER:
-        if (a.sub != b.sub || a.sub == ITER_GENERATOR || a.sub == ITER_VALUES) return a.list == b.list;
+        if (a.sub != b.sub || a.sub == ITER_GENERATOR || a.sub == ITER_VALUES)
+            return a.list == b.list;
         return equal_lists(r, a.list, b.list, depth + 1);
     case K_DICT: return equal_dicts(r, a.dict, b.dict, depth + 1);
     default: return a.dict == b.dict; /* identity; every pointer lies at one place of the union */

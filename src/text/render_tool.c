@@ -1,4 +1,5 @@
-/* render_tool.c - renders a template on JSON lines: the conformance check's way in, no normalisation. */
+/* render_tool.c - renders a template on JSON lines: the conformance check's way in, no
+ * normalisation. */
 #include "text/render_tool.h"
 
 #include <stdlib.h>

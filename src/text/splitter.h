@@ -1,8 +1,8 @@
 /* splitter.h - hand-written splitters for the patterns that most tokenizers use.
  *
- * GPT-2's pattern and its heirs of Llama 3 and Qwen 2 are recognised by their exact text. They match at
- * every position, so a text is cut into matches without gaps. Several times as fast as the regex
- * engine, which the unit test holds them against.
+ * GPT-2's pattern and its heirs of Llama 3 and Qwen 2 are recognised by their exact text. They
+ * match at every position, so a text is cut into matches without gaps. Several times as fast as the
+ * regex engine, which the unit test holds them against.
  */
 #ifndef TEXT_SPLITTER_H
 #define TEXT_SPLITTER_H

@@ -1,8 +1,8 @@
 /* tokenizer_impl.h - the inside of a tokenizer, shared by the files that build and run it.
  *
- * A tokenizer is data: a vocabulary, added tokens, and three short lists of steps (normalize, split,
- * decode), which tokenizer_json.c and tokenizer_gguf.c fill. Encoding goes
- *   text -> added tokens cut out -> normalized -> added tokens that match normalized text cut out
+ * A tokenizer is data: a vocabulary, added tokens, and three short lists of steps (normalize,
+ * split, decode), which tokenizer_json.c and tokenizer_gguf.c fill. Encoding goes text -> added
+ * tokens cut out -> normalized -> added tokens that match normalized text cut out
  *        -> pre-tokens -> ids,
  * decoding runs the list of decode steps over the tokens one by one (decode.c).
  */
@@ -15,9 +15,9 @@
 #include "text/unicode.h"
 
 enum {
-    STEPS_MAX = 24,           /* of each list; real files have at most 8 */
-    AFFIX_MAX = 16,           /* ids that the post-processor puts before or after the text */
-    ENCODE_TEXT_MAX = 1 << 28, /* bytes of one text, and of its normalized form */
+    STEPS_MAX = 24,             /* of each list; real files have at most 8 */
+    AFFIX_MAX = 16,             /* ids that the post-processor puts before or after the text */
+    ENCODE_TEXT_MAX = 1 << 28,  /* bytes of one text, and of its normalized form */
     CONFIG_BYTES_MAX = 1 << 24, /* strings of the steps */
 };
 
@@ -33,7 +33,7 @@ int pattern_find(const struct pattern *p, struct regex_scratch *s, struct str te
 /* ------------------------------------------------------------------ normalize.c */
 
 enum norm_kind {
-    NORM_FORM,          /* a Unicode normal form */
+    NORM_FORM, /* a Unicode normal form */
     NORM_LOWER,
     NORM_PREPEND,       /* content before a text that is not empty */
     NORM_REPLACE,       /* pattern by content */
@@ -128,8 +128,8 @@ struct added_match {
 void added_push(struct added_set *s, struct added_token t);
 void added_seal(struct added_set *s);
 void added_free(struct added_set *s);
-/* The next match at or after *from that counts; *from moves behind it. floor: end of the match before,
- * which lstrip must not cross. false: none. */
+/* The next match at or after *from that counts; *from moves behind it. floor: end of the match
+ * before, which lstrip must not cross. false: none. */
 bool added_find(const struct added_set *s, struct str text, size_t *from, size_t floor,
                 bool parse_special, struct added_match *m);
 
@@ -155,8 +155,8 @@ struct dec_step {
 
 /* ------------------------------------------------------------------ the whole */
 
-/* An added token that matches normalized text decodes to its own normalized content, and then counts as
- * special no more: so tokenizers 0.23 has it. Its TOKEN_RENAMED flag is set. */
+/* An added token that matches normalized text decodes to its own normalized content, and then
+ * counts as special no more: so tokenizers 0.23 has it. Its TOKEN_RENAMED flag is set. */
 struct renamed_token {
     int32_t id;
     struct str content; /* in tokenizer.arena */

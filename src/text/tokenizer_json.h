@@ -12,12 +12,16 @@ struct step_list {
     int n;
 };
 /* root: one step or a Sequence, whose children lie under `key`; null: none. */
-int steps_flatten(const json_node *root, const char *key, struct step_list *out, struct sl_error *e);
+int steps_flatten(const json_node *root, const char *key, struct step_list *out,
+                  struct sl_error *e);
 
 /* Typed members; a missing or mistyped one gives the default. */
 struct str member_str(const json_node *v, const char *key, const char *missing);
 bool member_bool(const json_node *v, const char *key, bool missing);
-static inline struct str step_type(const json_node *v) { return member_str(v, "type", ""); }
+static inline struct str step_type(const json_node *v)
+{
+    return member_str(v, "type", "");
+}
 
 /* Fill t's lists from the file's members "normalizer", "pre_tokenizer", "decoder". */
 int steps_normalizer(struct tokenizer *t, const json_node *v, struct sl_error *e);

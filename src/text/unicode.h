@@ -1,4 +1,5 @@
-/* unicode.h - character classes and normal forms, over utf8proc; the only user of utf8proc.h. Pure. */
+/* unicode.h - character classes and normal forms, over utf8proc; the only user of utf8proc.h. Pure.
+ */
 #ifndef TEXT_UNICODE_H
 #define TEXT_UNICODE_H
 

@@ -1,8 +1,9 @@
 /* vocab.h - the tokens of a model and its merges, laid out for encoding.
  *
- * Each token keeps its content (as the file spells it) and its raw text: for a byte-level vocabulary the
- * bytes its GPT-2 letters stand for, else the content itself. Encoding works on raw text only. Two flat
- * hash tables: raw text -> id, and (left id, right id) -> (rank, merged id). Immutable once sealed.
+ * Each token keeps its content (as the file spells it) and its raw text: for a byte-level
+ * vocabulary the bytes its GPT-2 letters stand for, else the content itself. Encoding works on raw
+ * text only. Two flat hash tables: raw text -> id, and (left id, right id) -> (rank, merged id).
+ * Immutable once sealed.
  */
 #ifndef TEXT_VOCAB_H
 #define TEXT_VOCAB_H
@@ -11,16 +12,17 @@
 #include "base/err.h"
 
 enum {
-    VOCAB_MAX = 1 << 22,       /* highest id + 1; the largest known vocabularies have about 2^18 */
-    VOCAB_TEXT_MAX = 1 << 29,  /* bytes of all token texts */
-    BYTE_CHAR_MAX = 0x144,     /* GPT-2's byte letters are U+0021..U+0143 */
+    VOCAB_MAX = 1 << 22,      /* highest id + 1; the largest known vocabularies have about 2^18 */
+    VOCAB_TEXT_MAX = 1 << 29, /* bytes of all token texts */
+    BYTE_CHAR_MAX = 0x144,    /* GPT-2's byte letters are U+0021..U+0143 */
 };
 
 enum { TOKEN_PRESENT = 1, TOKEN_RAW = 2, TOKEN_ADDED = 4, TOKEN_SPECIAL = 8, TOKEN_RENAMED = 16 };
 
 struct token {
-    uint32_t at, n;         /* content, in vocab.text */
-    uint32_t raw_at, raw_n; /* raw text; TOKEN_RAW unset: the content has none in a byte-level vocabulary */
+    uint32_t at, n; /* content, in vocab.text */
+    uint32_t raw_at,
+        raw_n; /* raw text; TOKEN_RAW unset: the content has none in a byte-level vocabulary */
     unsigned flags;
 };
 
@@ -44,16 +46,16 @@ struct vocab {
     bool byte_level;
     struct token *tokens; /* owned [n] */
     size_t n, cap;
-    struct buf text;  /* owned */
+    struct buf text;          /* owned */
     struct vocab_slot *slots; /* owned */
     size_t slot_mask, n_slots_used;
     struct pair *pairs; /* owned */
     size_t pair_mask, n_pairs;
 
     /* set by vocab_seal */
-    int32_t char_id[256];      /* byte-level: of each byte; else of each ASCII character; -1: none */
-    int32_t fallback_id[256];  /* of <0x00>..<0xFF>, -1: none */
-    size_t raw_max;            /* longest raw text of the model */
+    int32_t char_id[256];     /* byte-level: of each byte; else of each ASCII character; -1: none */
+    int32_t fallback_id[256]; /* of <0x00>..<0xFF>, -1: none */
+    size_t raw_max;           /* longest raw text of the model */
 
     /* what the model says of unknown characters */
     bool byte_fallback, fuse_unk, ignore_merges;
@@ -115,8 +117,8 @@ static inline const struct pair *vocab_pair(const struct vocab *v, int32_t left,
 uint64_t text_hash(const char *p, size_t n);
 
 /* GPT-2's byte letters: printable Latin-1 stands for itself, the rest for U+0100 and up. */
-int byte_to_char(unsigned char byte);      /* its letter */
-int char_to_byte(int32_t cp);              /* or -1 */
+int byte_to_char(unsigned char byte); /* its letter */
+int char_to_byte(int32_t cp);         /* or -1 */
 void put_byte_chars(struct buf *out, struct str bytes);
 /* false when a character is no byte letter; out then holds a part. */
 bool put_char_bytes(struct buf *out, struct str chars);

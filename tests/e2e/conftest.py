@@ -49,6 +49,7 @@ class Server:
 
     # ---------------------------------------------------------------- HTTP
     def connect(self, timeout=10):
+        self.alive()
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
     def request(self, method, path, body=None, headers=None, conn=None):
@@ -88,7 +89,13 @@ class Server:
         return got
 
     def socket(self, timeout=10):
+        self.alive()
         return socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
+
+    def alive(self):
+        """Raises with the log when the server has ended."""
+        if self.proc.poll() is not None:
+            raise RuntimeError(f"the server ended with status {self.proc.returncode}:\n" + "".join(self.log))
 
     def metrics(self):
         """{name or name{labels without model_name and engine}: value}"""

@@ -316,6 +316,19 @@ def test_20b_leaving_the_queue(slow, stream):
     slow.wait_metric("vllm:num_requests_running", 0, 1)
 
 
+@pytest.mark.parametrize("how", ["fin", "rst", "half"])
+def test_20c_leaving_a_half_sent_request(server, how):
+    data = http_post(CHAT, chat("x" * 3000))
+    for n in (30, 100, len(data) - 10):
+        clients = [server.socket() for _ in range(10)]
+        for c in clients:
+            c.sendall(data[:n])
+        for c in clients:
+            leave(c, how)
+        server.wait_metric("sluice:http_connections", 1, 1)  # the scrape's own
+    server.wait_metric("sluice:http_requests_in_progress", 1, 1)
+
+
 def test_21_queue_full(start):
     s = start(*SLOW, "--max-num-seqs", "1", "--max-queue-size", "2")
     held = [s.socket() for _ in range(3)]
@@ -448,6 +461,12 @@ BAD_HEADERS = {
     "odd name": "X(y): 1\r\n",
     "space before colon": "Content-Length : 0\r\n",
     "control character": "X: a\x01b\r\n",
+    "NUL in a value": "X: a\0b\r\n",
+    "NUL in a name": "X\0: a\r\n",
+    "NUL hides a length": "Content-Length: 0\x000\r\n",
+    "bare LF": "X: a\nY: b\r\n",
+    "folding": "X: a\r\n b\r\n",
+    "folding with a tab": "X: a\r\n\tb\r\nY: c\r\n",
 }
 
 
@@ -457,6 +476,22 @@ def test_gate_smuggling(server, method, what):
     got = server.raw(f"{method} /v1/models HTTP/1.1\r\nHost: localhost\r\n{BAD_HEADERS[what]}\r\n{HIDDEN}".encode("latin-1"), 1)
     assert got.count(b"HTTP/1.1 ") <= 2 and b"HTTP/1.1 200" not in got, got
     assert got == b"" or b" 400 " in got.split(b"\r\n")[0]
+
+
+def test_gate_bare_lf_everywhere(server):
+    for raw in (b"GET /health HTTP/1.1\nHost: localhost\n\n", b"GET /health HTTP/1.1\r\nHost: localhost\n\r\n",
+                b"GET /health HTTP/1.1\nHost: localhost\r\n\r\n", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\n"):
+        assert b" 200 " not in server.raw(raw, 0.5), raw
+
+
+def test_gate_takes_what_is_right(server):
+    head = "GET /health?a=b&c HTTP/1.1\r\nHost: localhost\r\n"
+    for more in ("X:\r\n", "X:a\r\n", "X:   a  \r\n", "Cookie: a=b; c=d\r\nX: y\r\n", "X: \xff\xe9\r\n", "X: a\tb\r\n",
+                 "".join(f"X-{i}: {'v' * 300}\r\n" for i in range(90)), "Content-Length: 0\r\n"):
+        data = (head + more + "\r\n").encode("latin-1")
+        got = server.raw(data * 2 + data[:-2] + b"Connection: close\r\n\r\n", 1)
+        assert got.count(b"HTTP/1.1 200 OK") == 3, (more, got)
+    assert server.raw(b"GET /health HTTP/1.0\r\n\r\n", 1).startswith(b"HTTP/1.1 200 ")
 
 
 def test_gate_sizes(server):
@@ -648,7 +683,7 @@ def test_all_choices_or_none(start):
 
 
 def test_large_bodies_do_not_stop_the_loop(server):
-    big = {"prompt": [1] * 2_000_000, "max_tokens": 1}
+    big = json.dumps({"prompt": [1] * 2_000_000, "max_tokens": 1}).encode()
     done = threading.Event()
     worst = 0.0
 

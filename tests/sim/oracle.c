@@ -3,7 +3,10 @@
 
 #include <string.h>
 
-static int32_t shorter(int32_t a, int32_t b) { return a < b ? a : b; }
+static int32_t shorter(int32_t a, int32_t b)
+{
+    return a < b ? a : b;
+}
 
 static void draw_sampling(struct oracle *o, const struct sim_plan *p, uint64_t *r)
 {
@@ -15,7 +18,8 @@ static void draw_sampling(struct oracle *o, const struct sim_plan *p, uint64_t *
                               .frequency_penalty = sim_below(r, 4) ? 0 : 0.5f,
                               .seed = sim_rand(r),
                               .min_tokens = sim_below(r, 4) ? 0 : (uint32_t)sim_below(r, 20),
-                              .n_logprobs = (int8_t)(sim_below(r, 3) ? -1 : sim_below(r, SL_TOP_MAX + 1)),
+                              .n_logprobs =
+                                  (int8_t)(sim_below(r, 3) ? -1 : sim_below(r, SL_TOP_MAX + 1)),
                               .n_prompt_logprobs = (int8_t)(sim_below(r, 6) ? -1 : sim_below(r, 4)),
                               .ignore_eos = (uint8_t)(sim_below(r, 3) == 0),
                               .stop_ids = o->stop_ids,
@@ -37,9 +41,11 @@ static void draw_sampling(struct oracle *o, const struct sim_plan *p, uint64_t *
 }
 
 /* A family's common beginning, or an earlier conversation and a bit more. */
-static void draw_prompt(struct oracle *o, const struct sim_plan *p, uint64_t *r, const struct transcripts *past)
+static void draw_prompt(struct oracle *o, const struct sim_plan *p, uint64_t *r,
+                        const struct transcripts *past)
 {
-    int32_t n = 1 + sim_below(r, p->max_prompt), n_same = sim_below(r, n + 1), turn = sim_below(r, 8);
+    int32_t n = 1 + sim_below(r, p->max_prompt), n_same = sim_below(r, n + 1),
+            turn = sim_below(r, 8);
     uint64_t family = p->seed + (uint64_t)sim_below(r, p->n_families);
     uint64_t tenant = (uint64_t)sim_below(r, p->n_tenants);
     o->rq.salt[0] = tenant;
@@ -58,14 +64,16 @@ static void draw_prompt(struct oracle *o, const struct sim_plan *p, uint64_t *r,
     o->rq.n_prompt = (uint32_t)n;
     o->rq.priority = sim_below(r, 3) ? 0 : sim_below(r, 4) - 2;
     if (sim_below(r, 30)) /* else it may be refused */
-        o->rq.sampling.max_tokens = (uint32_t)shorter((int32_t)o->rq.sampling.max_tokens, p->core.max_model_len - n);
+        o->rq.sampling.max_tokens =
+            (uint32_t)shorter((int32_t)o->rq.sampling.max_tokens, p->core.max_model_len - n);
 }
 
 static bool stops(const struct oracle *o, int32_t token, int32_t index)
 {
     const struct sl_sampling *s = &o->rq.sampling;
     for (uint32_t i = 0; i < s->n_stop_ids; i++)
-        if (o->stop_ids[i] == token && index >= (int32_t)s->min_tokens && !(i < s->n_eos && s->ignore_eos))
+        if (o->stop_ids[i] == token && index >= (int32_t)s->min_tokens &&
+            !(i < s->n_eos && s->ignore_eos))
             return true;
     return false;
 }
@@ -113,7 +121,8 @@ static void remember(const struct oracle *o, struct transcripts *past, int32_t a
     memcpy(past->salt[at], o->rq.salt, sizeof past->salt[at]);
 }
 
-void oracle_draw(struct oracle *o, const struct sim_plan *p, uint64_t seed, struct transcripts *past)
+void oracle_draw(struct oracle *o, const struct sim_plan *p, uint64_t seed,
+                 struct transcripts *past)
 {
     uint64_t r = seed;
     o->n_vocab = p->n_vocab;

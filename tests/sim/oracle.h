@@ -7,15 +7,15 @@
 enum { LEN_MAX = 512 };
 
 struct oracle {
-    struct sl_request rq; /* prompt points to token, lists to the arrays below */
-    int32_t token[LEN_MAX];     /* prompt, then the output */
-    uint64_t h[LEN_MAX];        /* KV of each position */
-    int32_t n_output;           /* how many tokens come */
-    enum sl_finish reason;      /* how it ends if nobody interferes */
-    int32_t end_token;          /* of its DONE */
-    int32_t nan_at;             /* output index whose logits are not finite; -1: none */
+    struct sl_request rq;   /* prompt points to token, lists to the arrays below */
+    int32_t token[LEN_MAX]; /* prompt, then the output */
+    uint64_t h[LEN_MAX];    /* KV of each position */
+    int32_t n_output;       /* how many tokens come */
+    enum sl_finish reason;  /* how it ends if nobody interferes */
+    int32_t end_token;      /* of its DONE */
+    int32_t nan_at;         /* output index whose logits are not finite; -1: none */
     int32_t n_vocab;
-    bool fits;                  /* could it run alone? Else it must be refused */
+    bool fits; /* could it run alone? Else it must be refused */
     int32_t stop_ids[3], allowed[4];
     struct sl_bias bias[2];
 };
@@ -26,7 +26,8 @@ struct transcripts {
     uint64_t salt[8][2];
 };
 
-void oracle_draw(struct oracle *o, const struct sim_plan *p, uint64_t seed, struct transcripts *past);
+void oracle_draw(struct oracle *o, const struct sim_plan *p, uint64_t seed,
+                 struct transcripts *past);
 /* What the row at pos says, before sampling. */
 uint64_t oracle_logits(const struct oracle *o, int32_t pos);
 

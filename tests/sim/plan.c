@@ -1,7 +1,11 @@
-/* plan.c - draws an episode: parameters at the edges of what the engine accepts, and a list of events. */
+/* plan.c - draws an episode: parameters at the edges of what the engine accepts, and a list of
+ * events. */
 #include "world.h"
 
-static int32_t between(uint64_t *r, int32_t low, int32_t high) { return low + sim_below(r, high - low + 1); }
+static int32_t between(uint64_t *r, int32_t low, int32_t high)
+{
+    return low + sim_below(r, high - low + 1);
+}
 
 static void draw_core(struct sim_plan *p, uint64_t *r)
 {
@@ -27,17 +31,23 @@ static void add(struct sim_plan *p, struct sim_event ev, uint64_t *r)
     p->event[p->n_events++] = ev;
 }
 
-/* Arrivals in bursts; some are cancelled, now and then twice, at any phase or long after their end. */
+/* Arrivals in bursts; some are cancelled, now and then twice, at any phase or long after their end.
+ */
 static void draw_events(struct sim_plan *p, uint64_t *r)
 {
-    int32_t gap = between(r, 2, 12), cancel_one_in = between(r, 2, 12), stall_one_in = between(r, 20, 400);
+    int32_t gap = between(r, 2, 12), cancel_one_in = between(r, 2, 12),
+            stall_one_in = between(r, 20, 400);
     for (int32_t step = 0; step < p->n_steps; step += sim_below(r, 2 * gap)) {
         int32_t target = p->n_events;
         add(p, (struct sim_event){.step = step, .kind = SIM_SUBMIT}, r);
         for (int n = 2; n > 0 && sim_below(r, cancel_one_in) == 0; n--)
-            add(p, (struct sim_event){.step = step + sim_below(r, 40), .kind = SIM_CANCEL, .target = target}, r);
+            add(p,
+                (struct sim_event){
+                    .step = step + sim_below(r, 40), .kind = SIM_CANCEL, .target = target},
+                r);
         if (sim_below(r, stall_one_in) == 0)
-            add(p, (struct sim_event){.step = step, .kind = SIM_STALL, .target = between(r, 1, 60)}, r);
+            add(p, (struct sim_event){.step = step, .kind = SIM_STALL, .target = between(r, 1, 60)},
+                r);
     }
     if (sim_below(r, 8) == 0)
         add(p, (struct sim_event){.step = sim_below(r, p->n_steps), .kind = SIM_FAULT}, r);
@@ -52,7 +62,8 @@ void plan_draw(struct sim_plan *p, uint64_t seed)
     draw_core(p, &r);
     p->n_vocab = vocabs[sim_below(&r, 4)];
     p->n_steps = between(&r, 50, 1200);
-    int32_t room = p->core.page_size * p->core.n_pages; /* short prompts with long outputs run out of pages */
+    int32_t room =
+        p->core.page_size * p->core.n_pages; /* short prompts with long outputs run out of pages */
     p->max_prompt = between(&r, 1, sim_below(&r, 3) ? 1 + room / 4 : room);
     p->max_output = between(&r, 1, sim_below(&r, 3) ? 12 + room / 2 : 12);
     if (p->max_prompt > p->core.max_model_len) p->max_prompt = p->core.max_model_len;

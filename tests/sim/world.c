@@ -1,7 +1,9 @@
-/* world.c - runs an episode: client, device and time around the core, and the invariants after each step.
+/* world.c - runs an episode: client, device and time around the core, and the invariants after each
+ * step.
  *
- * What core_check can see from inside it checks; here are those that need the outside: outputs against
- * the oracle, exactly one end, ends in time, order, determinism. Numbers in brackets: tests/sim/README.md.
+ * What core_check can see from inside it checks; here are those that need the outside: outputs
+ * against the oracle, exactly one end, ends in time, order, determinism. Numbers in brackets:
+ * tests/sim/README.md.
  */
 #include "world.h"
 
@@ -13,10 +15,10 @@
 
 enum { IDLE_STEPS_MAX = 8, DRAIN_STEPS_PER_TOKEN = 8 };
 
-struct client { /* one slot, as the io thread keeps it */
+struct client {         /* one slot, as the io thread keeps it */
     struct request *rq; /* owned; NULL while free */
     uint32_t gen;
-    int32_t event;      /* index of its submit */
+    int32_t event; /* index of its submit */
     bool is_done, is_cancelled;
     int32_t n_tokens, n_scored, n_tops_due, n_cached;
     int32_t yields_since; /* step at which it was told to yield; -1 */
@@ -43,17 +45,18 @@ struct world {
     int32_t *token; /* owned [max_wants]: the result as the core sees it */
     struct result result;
     struct transcripts past;
-    sl_req *handle;       /* owned [n_events]: what each submit got */
-    int32_t *by_step;     /* owned [n_events]: event indices in order of time */
+    sl_req *handle;   /* owned [n_events]: what each submit got */
+    int32_t *by_step; /* owned [n_events]: event indices in order of time */
     int32_t step, next_event, stalled_until, n_idle;
-    int fault;            /* 0 or the code the device fails with from now on */
-    bool fails_at_launch, is_broken;
+    int fault; /* 0 or the code the device fails with from now on */
+    bool fails_at_launch, was_failed, is_broken;
     uint64_t rng;
-    sl_req top;           /* the first in order of the running, last step */
+    sl_req top; /* the first in order of the running, last step */
     int32_t n_live;
 };
 
-/* Allocations while the core runs [17], and memory that is out: malloc and friends are wrapped by the linker. */
+/* Allocations while the core runs [17], and memory that is out: malloc and friends are wrapped by
+ * the linker. */
 static bool is_in_core, has_allocated, fails_once;
 void *__real_malloc(size_t n);
 void *__real_calloc(size_t n, size_t size);
@@ -90,7 +93,10 @@ static void broken(struct world *w, const char *text, long a, long b)
         if (!(expr)) broken(w, text, (long)(a), (long)(b));                                        \
     } while (0)
 
-static void trace(struct world *w, uint64_t x) { w->tally->trace = sim_mix(w->tally->trace, x); }
+static void trace(struct world *w, uint64_t x)
+{
+    w->tally->trace = sim_mix(w->tally->trace, x);
+}
 
 /* ---- the environment ---- */
 
@@ -115,9 +121,12 @@ static int env_launch(void *arg, const struct job *j)
 {
     struct world *w = arg;
     struct flight *fl = &w->flight[w->n_launched % CORE_DEPTH_MAX];
-    int32_t before = w->n_launched > w->n_reaped ? w->flight[(w->n_launched - 1) % CORE_DEPTH_MAX].ready_step : 0;
+    int32_t before = w->n_launched > w->n_reaped
+                         ? w->flight[(w->n_launched - 1) % CORE_DEPTH_MAX].ready_step
+                         : 0;
     if (w->fault && w->fails_at_launch) return w->fault;
-    MUST(w, w->n_launched - w->n_reaped < w->p->core.depth, "[7] too many steps in flight", w->n_launched, 0);
+    MUST(w, w->n_launched - w->n_reaped < w->p->core.depth, "[7] too many steps in flight",
+         w->n_launched, 0);
     int32_t ready = w->step + sim_below(&w->rng, w->p->delay_max + 1);
     *fl = (struct flight){j, ready > before ? ready : before};
     w->tally->n_late_results += ready > w->step;
@@ -175,7 +184,8 @@ static void command(struct world *w, const struct command *cmd)
 static void do_submit(struct world *w, int32_t event)
 {
     const struct core_config *cfg = &w->p->core;
-    const struct request_limits limits = {w->p->n_vocab, cfg->max_model_len, cfg->page_size, cfg->n_pages};
+    const struct request_limits limits = {w->p->n_vocab, cfg->max_model_len, cfg->page_size,
+                                          cfg->n_pages};
     if (w->n_free == 0) {
         w->tally->n_busy++;
         return;
@@ -222,7 +232,8 @@ static void see_token(struct world *w, struct client *cl, const struct sl_event 
 {
     const struct oracle *o = &cl->o;
     int32_t pos = (int32_t)o->rq.n_prompt + cl->n_tokens - 1;
-    MUST(w, cl->n_scored == (o->rq.sampling.n_prompt_logprobs < 0 ? 0 : (int32_t)o->rq.n_prompt - 1),
+    MUST(w,
+         cl->n_scored == (o->rq.sampling.n_prompt_logprobs < 0 ? 0 : (int32_t)o->rq.n_prompt - 1),
          "[12] a token before the prompt is scored", cl->n_scored, pos);
     if (cl->n_tokens >= o->n_output || ev->token != o->token[pos + 1]) {
         broken(w, "[6] a token differs from the oracle", cl->n_tokens, ev->token);
@@ -234,7 +245,8 @@ static void see_token(struct world *w, struct client *cl, const struct sl_event 
     if (cl->n_tokens == 0) cl->n_cached = (int32_t)ev->n_cached;
     cl->n_tokens++;
     cl->n_tops_due = ev->n_top;
-    MUST(w, ev->n_top == (n_lp > 0 ? (n_lp < o->n_vocab ? n_lp : o->n_vocab) : 0), "tops miscounted", ev->n_top, n_lp);
+    MUST(w, ev->n_top == (n_lp > 0 ? (n_lp < o->n_vocab ? n_lp : o->n_vocab) : 0),
+         "tops miscounted", ev->n_top, n_lp);
 }
 
 static void see_prompt(struct world *w, struct client *cl, const struct sl_event *ev)
@@ -245,7 +257,9 @@ static void see_prompt(struct world *w, struct client *cl, const struct sl_event
         broken(w, "[12] a prompt position scored twice", pos, o->rq.n_prompt);
         return;
     }
-    MUST(w, ev->token == o->token[pos + 1] && ev->logprob == sim_logprob(oracle_logits(o, pos), ev->token),
+    MUST(w,
+         ev->token == o->token[pos + 1] &&
+             ev->logprob == sim_logprob(oracle_logits(o, pos), ev->token),
          "[12] a prompt's log probability differs", pos, ev->token);
     cl->n_tops_due = ev->n_top;
 }
@@ -254,7 +268,8 @@ static void see_done(struct world *w, struct client *cl, const struct sl_event *
 {
     const struct oracle *o = &cl->o;
     struct sim_tally *t = w->tally;
-    bool is_whole = cl->n_tokens == o->n_output && ev->reason == o->reason && ev->token == o->end_token;
+    bool is_whole =
+        cl->n_tokens == o->n_output && ev->reason == o->reason && ev->token == o->end_token;
     cl->is_done = true;
     t->n_stopped += ev->reason == SL_FINISH_STOP;
     t->n_length += ev->reason == SL_FINISH_LENGTH;
@@ -266,7 +281,8 @@ static void see_done(struct world *w, struct client *cl, const struct sl_event *
     else
         MUST(w, is_whole, "[6] the end differs from the oracle", ev->reason, cl->n_tokens);
     t->n_errors += ev->reason == SL_FINISH_ERROR;
-    MUST(w, cl->n_tokens == 0 || (int32_t)ev->n_cached == cl->n_cached, "n_cached changed", ev->n_cached, cl->n_cached);
+    MUST(w, cl->n_tokens == 0 || (int32_t)ev->n_cached == cl->n_cached, "n_cached changed",
+         ev->n_cached, cl->n_cached);
     MUST(w, ev->n_cached < o->rq.n_prompt && ev->n_cached % (uint32_t)w->p->core.page_size == 0,
          "[5] nothing left to compute after a hit", ev->n_cached, o->rq.n_prompt);
 }
@@ -288,15 +304,28 @@ static void see(struct world *w, const struct sl_event *ev)
         broken(w, "[13] an event of a request that is gone", ev->req.slot, ev->kind);
         return;
     }
-    MUST(w, (ev->kind == SL_EV_TOP) == (cl->n_tops_due > 0), "tops out of place", ev->kind, cl->n_tops_due);
-    MUST(w, !cl->is_done || ev->kind == EV_RELEASE, "[13] an event after the end", ev->req.slot, ev->kind);
+    MUST(w, (ev->kind == SL_EV_TOP) == (cl->n_tops_due > 0), "tops out of place", ev->kind,
+         cl->n_tops_due);
+    MUST(w, !cl->is_done || ev->kind == EV_RELEASE, "[13] an event after the end", ev->req.slot,
+         ev->kind);
     switch (ev->kind) {
-    case SL_EV_PROMPT: see_prompt(w, cl, ev); break;
-    case SL_EV_TOKEN: see_token(w, cl, ev); break;
-    case SL_EV_TOP: cl->n_tops_due--; break;
-    case SL_EV_DONE: see_done(w, cl, ev); break;
-    case EV_RELEASE: see_release(w, cl, ev->req.slot); break;
-    default: broken(w, "an event of no kind", ev->kind, 0);
+    case SL_EV_PROMPT:
+        see_prompt(w, cl, ev);
+        break;
+    case SL_EV_TOKEN:
+        see_token(w, cl, ev);
+        break;
+    case SL_EV_TOP:
+        cl->n_tops_due--;
+        break;
+    case SL_EV_DONE:
+        see_done(w, cl, ev);
+        break;
+    case EV_RELEASE:
+        see_release(w, cl, ev->req.slot);
+        break;
+    default:
+        broken(w, "an event of no kind", ev->kind, 0);
     }
 }
 
@@ -321,8 +350,8 @@ static void check_words(struct world *w)
         if (s->state != SEQ_RUNNING || s->n_computed == 0) continue;
         int32_t pos = sim_below(&w->rng, s->n_computed);
         int64_t at = (int64_t)core_table(&w->core, s)[pos / ps] * ps + pos % ps;
-        MUST(w, at < n_words && word[at] == w->client[w->core.running[i]].o.h[pos], "[6] a page was overwritten",
-             w->core.running[i], pos);
+        MUST(w, at < n_words && word[at] == w->client[w->core.running[i]].o.h[pos],
+             "[6] a page was overwritten", w->core.running[i], pos);
     }
 }
 
@@ -345,11 +374,12 @@ static void check_order(struct world *w)
     for (int32_t i = 0; i < c->n_running && !first; i++)
         if (c->seq[c->running[i]].state == SEQ_RUNNING) first = &c->seq[c->running[i]];
     bool was_preempted = w->top.gen && old->gen == w->top.gen && old->state == SEQ_WAITING;
-    MUST(w, !was_preempted || (first && seq_before(first, old)), "[8] the first in order was preempted",
-         w->top.slot, 0);
-    MUST(w, !first || !first->must_yield || w->top.gen == 0 || first != old, "[8] the first in order must yield",
-         w->top.slot, 0);
-    w->top = first && !first->must_yield ? (sl_req){(uint32_t)(first - c->seq), first->gen} : (sl_req){0};
+    MUST(w, !was_preempted || (first && seq_before(first, old)),
+         "[8] the first in order was preempted", w->top.slot, 0);
+    MUST(w, !first || !first->must_yield || w->top.gen == 0 || first != old,
+         "[8] the first in order must yield", w->top.slot, 0);
+    w->top = first && !first->must_yield ? (sl_req){(uint32_t)(first - c->seq), first->gen}
+                                         : (sl_req){0};
 }
 
 /* Who must yield is gone when the steps that named it then are back [8]. */
@@ -358,9 +388,13 @@ static void check_yields(struct world *w)
     for (int32_t i = 0; i < w->core.n_running; i++) {
         int32_t slot = w->core.running[i];
         struct client *cl = &w->client[slot];
-        if (!w->core.seq[slot].must_yield) cl->yields_since = -1;
-        else if (cl->yields_since < 0) cl->yields_since = w->step;
-        else MUST(w, w->step - cl->yields_since <= w->p->delay_max + 1, "[8] told to yield, but still runs", slot, 0);
+        if (!w->core.seq[slot].must_yield)
+            cl->yields_since = -1;
+        else if (cl->yields_since < 0)
+            cl->yields_since = w->step;
+        else
+            MUST(w, w->step - cl->yields_since <= w->p->delay_max + 1,
+                 "[8] told to yield, but still runs", slot, 0);
     }
 }
 
@@ -370,11 +404,14 @@ static void check_step(struct world *w, int n_moved)
     struct sl_stats st;
     core_stats(&w->core, &st);
     if (bad) broken(w, bad, 0, 0);
+    MUST(w, !w->core.failed || w->was_failed || n_moved > 0, "[14] failed, but told nobody", 0, 0);
+    w->was_failed = w->core.failed != 0;
     MUST(w, !has_allocated, "[17] memory allocated in a step", 0, 0);
     w->n_idle = n_moved || !core_has_work(&w->core) || w->core.is_starved ? 0 : w->n_idle + 1;
     w->tally->n_starved += w->core.is_starved;
     MUST(w, w->n_idle <= IDLE_STEPS_MAX, "[8] work, but nothing moves", st.n_waiting, st.n_running);
-    MUST(w, !w->core.failed || w->core.n_live == 0, "[14] failed, but requests are left", w->core.n_live, 0);
+    MUST(w, !w->core.failed || w->core.n_live == 0, "[14] failed, but requests are left",
+         w->core.n_live, 0);
     if (w->is_broken || w->core.failed) return;
     check_order(w);
     check_yields(w);
@@ -386,9 +423,12 @@ static void check_empty(struct world *w)
 {
     struct sl_stats st;
     core_stats(&w->core, &st);
-    MUST(w, w->n_live == 0 && w->core.n_live == 0, "[16] requests are left after the drain", w->n_live, w->core.n_live);
-    MUST(w, st.pages_used == 0 && st.n_running == 0, "[2] pages or slots are left", st.pages_used, st.n_running);
-    MUST(w, core_n_flight(&w->core) == 0 || w->core.failed, "[16] steps are left in flight", core_n_flight(&w->core), 0);
+    MUST(w, w->n_live == 0 && w->core.n_live == 0, "[16] requests are left after the drain",
+         w->n_live, w->core.n_live);
+    MUST(w, st.pages_used == 0 && st.n_running == 0, "[2] pages or slots are left", st.pages_used,
+         st.n_running);
+    MUST(w, core_n_flight(&w->core) == 0 || w->core.failed, "[16] steps are left in flight",
+         core_n_flight(&w->core), 0);
 }
 
 /* ---- an episode ---- */
@@ -398,8 +438,12 @@ static void happen(struct world *w, int32_t event)
     const struct sim_event *ev = &w->p->event[event];
     if (ev->is_removed) return;
     switch (ev->kind) {
-    case SIM_SUBMIT: do_submit(w, event); break;
-    case SIM_CANCEL: do_cancel(w, w->handle[ev->target]); break;
+    case SIM_SUBMIT:
+        do_submit(w, event);
+        break;
+    case SIM_CANCEL:
+        do_cancel(w, w->handle[ev->target]);
+        break;
     case SIM_STALL:
         w->stalled_until = w->step + ev->target;
         w->tally->n_stalls++;
@@ -441,9 +485,13 @@ static void world_open(struct world *w)
     const struct sim_plan *p = w->p;
     struct sl_error e;
     const struct core_env env = {w, env_room, env_launch, env_poll, env_emit};
-    const struct dev_config dc = {.n_ranks = 1, .max_tokens = p->core.max_tokens, .max_seqs = p->core.max_seqs,
-                                  .max_wants = p->core.max_wants, .max_model_len = p->core.max_model_len,
-                                  .n_vocab = p->n_vocab, .page_size = p->core.page_size};
+    const struct dev_config dc = {.n_ranks = 1,
+                                  .max_tokens = p->core.max_tokens,
+                                  .max_seqs = p->core.max_seqs,
+                                  .max_wants = p->core.max_wants,
+                                  .max_model_len = p->core.max_model_len,
+                                  .n_vocab = p->n_vocab,
+                                  .page_size = p->core.page_size};
     core_open(&w->core, &p->core, &env);
     if (device_sim.open(&w->dev, &dc, &e) < 0) abort();
     w->ring_max = core_events_max(&p->core);

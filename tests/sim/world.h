@@ -1,7 +1,7 @@
 /* world.h - one simulated episode: a seeded world around the engine's core. No threads, no clock.
  *
- * A plan (parameters and a list of events) is drawn from one 64-bit seed; running it is deterministic.
- * Removing events from a plan leaves a valid plan: that is what the shrinker does.
+ * A plan (parameters and a list of events) is drawn from one 64-bit seed; running it is
+ * deterministic. Removing events from a plan leaves a valid plan: that is what the shrinker does.
  */
 #ifndef SIM_WORLD_H
 #define SIM_WORLD_H
@@ -29,12 +29,12 @@ struct sim_event {
 struct sim_plan {
     uint64_t seed;
     struct core_config core;
-    int32_t n_vocab, n_steps;  /* after n_steps nothing arrives, and the world must fall empty */
+    int32_t n_vocab, n_steps; /* after n_steps nothing arrives, and the world must fall empty */
     int32_t max_prompt, max_output;
-    int32_t delay_max;         /* steps until a result is there, 0 .. delay_max */
+    int32_t delay_max; /* steps until a result is there, 0 .. delay_max */
     int32_t n_tenants, n_families;
-    bool is_long;              /* outputs go to their full length: pages run out */
-    bool is_hasty;             /* the client polls a few events at a time */
+    bool is_long;  /* outputs go to their full length: pages run out */
+    bool is_hasty; /* the client polls a few events at a time */
     int32_t n_events;
     struct sim_event event[PLAN_EVENTS_MAX];
 };
@@ -42,7 +42,8 @@ struct sim_plan {
 /* What happened, to see that the simulation is not vacuous. Sums over episodes. */
 struct sim_tally {
     uint64_t n_steps, n_tokens;
-    uint64_t n_submitted, n_refused, n_no_memory, n_busy, n_stopped, n_length, n_cancelled, n_errors, n_lost;
+    uint64_t n_submitted, n_refused, n_no_memory, n_busy, n_stopped, n_length, n_cancelled,
+        n_errors, n_lost;
     uint64_t n_preemptions, n_hits, n_evictions, n_stalls, n_starved, n_late_results;
     uint64_t trace; /* hash of everything emitted and launched */
 };

@@ -19,9 +19,10 @@ BELOW = {
 }
 HOMES = {  # third-party header -> where it may be included
     "uv.h": "src/server/", "microhttpd.h": "src/server/", "sqlite3.h": "src/server/", "cjson/cJSON.h": "src/base/json.c",
-    "yaml.h": "src/base/opts.c", "pcre2.h": "src/text/", "utf8proc.h": "src/text/", "xxhash.h": "src/engine/",
+    "gnutls/crypto.h": "src/server/sha256.c", "yaml.h": "src/base/opts.c", "pcre2.h": "src/text/", "utf8proc.h": "src/text/", "xxhash.h": "src/engine/",
     "cuda_runtime.h": ("kernels/", "src/backend/"), "cublasLt.h": ("kernels/", "src/backend/"), "nccl.h": "src/backend/",
 }
+# The Jinja interpreter alone leaves a failed render by longjmp: nothing on the way owns memory.
 BANNED = re.compile(r"\b(strcpy|strcat|sprintf|vsprintf|gets|strtok|atoi|atol|atof|system|popen|alloca|setjmp|longjmp)\s*\(")
 FN_MAX, FILE_MAX, LINE_MAX = 70, 1000, 110
 LONG_FN = re.compile(r"/\* tidy: long function: .+\*/")  # on the line above, with its reason
@@ -58,7 +59,7 @@ def check(path, names):
         if layer and inc in HOMES and not rel.startswith(HOMES[inc]): say(i, f"{inc} has its home in {HOMES[inc]}")
     for i, line in enumerate(code.split("\n"), 1):
         m = BANNED.search(line)
-        if m: say(i, f"banned call {m.group(1)}")
+        if m and not (m.group(1) in ("setjmp", "longjmp") and rel.startswith("src/text/jinja_")): say(i, f"banned call {m.group(1)}")
         if "getenv(" in line and rel not in ("src/base/opts.c",) and layer: say(i, "getenv outside opts.c")
         if re.search(r"\bassert\s*\(", line) and layer and "static_assert" not in line and "_Static_assert" not in line: say(i, "assert: use ASSERT")
     for name, a, b in functions(code.split("\n")):

@@ -7,14 +7,20 @@
 #include "base/err.h"
 #include "model/model.h"
 
+static int64_t fake_fault_at = -1; /* this launch fails; -1: none does */
+
 struct model {
     struct dev *dev;
     int32_t max_wants;
 };
 
-static inline int32_t or_default(int32_t x, int32_t otherwise) { return x > 0 ? x : otherwise; }
+static inline int32_t or_default(int32_t x, int32_t otherwise)
+{
+    return x > 0 ? x : otherwise;
+}
 
-int model_open(struct model **out, const struct sl_options *o, struct sl_info *info, struct sl_error *e)
+int model_open(struct model **out, const struct sl_options *o, struct sl_info *info,
+               struct sl_error *e)
 {
     struct model *m = xcalloc(1, sizeof *m);
     *info = (struct sl_info){.model_type = "sim",
@@ -47,13 +53,26 @@ void model_close(struct model *m)
     free(m);
 }
 
-const struct device *model_device(const struct model *m) { return m ? &device_sim : NULL; }
-int32_t model_max_wants(const struct model *m) { return m->max_wants; }
+const struct device *model_device(const struct model *m)
+{
+    return m ? &device_sim : NULL;
+}
+int32_t model_max_wants(const struct model *m)
+{
+    return m->max_wants;
+}
 int model_assign(struct model *m, int32_t slot, const struct slot_init *init)
 {
     return device_sim.assign(m->dev, slot, init);
 }
-int model_launch(struct model *m, const struct batch *b) { return device_sim.launch(m->dev, NULL, 0, b); }
-int model_collect(struct model *m, const struct result **out) { return device_sim.collect(m->dev, out); }
+int model_launch(struct model *m, const struct batch *b)
+{
+    if (fake_fault_at == (int64_t)b->step_id) return SL_EDEVICE;
+    return device_sim.launch(m->dev, NULL, 0, b);
+}
+int model_collect(struct model *m, const struct result **out)
+{
+    return device_sim.collect(m->dev, out);
+}
 
 #endif

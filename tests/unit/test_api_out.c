@@ -259,6 +259,26 @@ TEST(legacy_extensions)
     stop(&x);
 }
 
+/* Each token's text stands at its offset, broken characters between them or not. */
+TEST(text_offsets)
+{
+    struct run x = start(API_COMPLETION, "{\"prompt\":[195,97],\"logprobs\":0,\"echo\":true}");
+    token_lp(&x, SL_EV_PROMPT, 'a', -1.0f, 0);
+    token_lp(&x, SL_EV_TOKEN, 0xF0, -1.0f, 0);
+    token_lp(&x, SL_EV_TOKEN, T_AB, -1.0f, 0);
+    token_lp(&x, SL_EV_TOKEN, 0xC3, -1.0f, 0);
+    token_lp(&x, SL_EV_TOKEN, 0xA9, -1.0f, 0);
+    token_lp(&x, SL_EV_TOKEN, 'c', -1.0f, 0);
+    end(&x, 0, SL_FINISH_LENGTH, -1);
+    finish(&x);
+    CHECK_MSG(strstr(buf_cstr(&x.out), "\"text\":\"\xEF\xBF\xBD"
+                                       "a\xEF\xBF\xBD"
+                                       "abéc\"") &&
+                  strstr(buf_cstr(&x.out), "\"text_offset\":[0,1,2,3,5,5,6]"),
+              "%s", buf_cstr(&x.out));
+    stop(&x);
+}
+
 TEST(legacy_stream_echo)
 {
     struct run x =

@@ -1,17 +1,24 @@
-/* test_cpu_linear.c - every weight format: against its meaning, and the same bits however work is cut.
+/* test_cpu_linear.c - every weight format: against its meaning, and the same bits however work is
+ * cut.
  *
- * Reference: dtype_expand and a double dot product. Where activations are quantized to int8, the tolerance
- * is what that rounding may cost: half a step of each block's scale times the weight, summed as if random.
+ * Reference: dtype_expand and a double dot product. Where activations are quantized to int8, the
+ * tolerance is what that rounding may cost: half a step of each block's scale times the weight,
+ * summed as if random.
  */
 #include "cpu_fixture.h"
 
 enum { TOKENS = 37 };
 
-static void run(struct dev *d, struct weight *w, const struct weight *bias, const float *x, float *y, int n)
+static void run(struct dev *d, struct weight *w, const struct weight *bias, const float *x,
+                float *y, int n)
 {
-    struct step s = {.op = OP_LINEAR, .fn = device_cpu.ops[OP_LINEAR], .layer = -1,
-                     .dst = {y, (int32_t)w->rows}, .src = {(void *)(uintptr_t)x, (int32_t)w->cols},
-                     .w = w, .bias = bias};
+    struct step s = {.op = OP_LINEAR,
+                     .fn = device_cpu.ops[OP_LINEAR],
+                     .layer = -1,
+                     .dst = {y, (int32_t)w->rows},
+                     .src = {(void *)(uintptr_t)x, (int32_t)w->cols},
+                     .w = w,
+                     .bias = bias};
     struct batch b = {.n_tokens = n};
     if (s.fn(d, &b, &s) < 0) abort();
 }
@@ -48,10 +55,12 @@ static void check_values(struct dev *d, enum dtype type, int64_t rows, int64_t c
             double want = (double)add[r];
             for (int64_t c = 0; c < cols; c++) want += (double)row[c] * (double)x[t * cols + c];
             double off = fabs(want - (double)y[t * rows + r]);
-            double may = tolerance(x + t * cols, row, cols, d->k->quantized && cpu_is_quantized(type));
+            double may =
+                tolerance(x + t * cols, row, cols, d->k->quantized && cpu_is_quantized(type));
             if (off <= may) continue;
-            CHECK_MSG(off <= may, "%s %s %dx%d row %d token %d: %g for %g", d->k->name, dtype_info[type].name,
-                      (int)rows, (int)cols, (int)r, (int)t, (double)y[t * rows + r], want);
+            CHECK_MSG(off <= may, "%s %s %dx%d row %d token %d: %g for %g", d->k->name,
+                      dtype_info[type].name, (int)rows, (int)cols, (int)r, (int)t,
+                      (double)y[t * rows + r], want);
             r = rows;
             break;
         }
@@ -70,15 +79,25 @@ static void check_isa(enum cpu_isa isa)
     for (int type = 0; type < DT_COUNT; type++) {
         int block = dtype_info[type].block;
         for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-            for (int n = 1; n <= 3; n++) check_values(d, (enum dtype)type, rows[i], block == 1 ? 37 * n : block * n);
+            for (int n = 1; n <= 3; n++)
+                check_values(d, (enum dtype)type, rows[i], block == 1 ? 37 * n : block * n);
         if (block == 1) check_values(d, (enum dtype)type, 1, 65);
     }
     device_cpu.close(d);
 }
 
-TEST(values_plain) { check_isa(CPU_ISA_PLAIN); }
-TEST(values_avx2) { check_isa(CPU_ISA_AVX2); }
-TEST(values_avx512) { check_isa(CPU_ISA_AVX512); }
+TEST(values_plain)
+{
+    check_isa(CPU_ISA_PLAIN);
+}
+TEST(values_avx2)
+{
+    check_isa(CPU_ISA_AVX2);
+}
+TEST(values_avx512)
+{
+    check_isa(CPU_ISA_AVX512);
+}
 
 /* Batches of all sizes on 1 to 4 threads against each token alone on one thread. */
 static void check_invariance(enum cpu_isa isa, enum dtype type, int64_t rows, int64_t cols)
@@ -88,7 +107,8 @@ static void check_invariance(enum cpu_isa isa, enum dtype type, int64_t rows, in
     for (int i = 0; i < 4; i++) d[i] = fx_open(isa, i + 1);
     w.part[0] = fx_part(d[0], type, rows / 3, cols, NULL);
     w.part[1] = fx_part(d[0], type, rows - rows / 3, cols, NULL);
-    float *x = fx_floats(TOKENS * cols), *want = fx_floats(TOKENS * rows), *y = fx_floats(TOKENS * rows);
+    float *x = fx_floats(TOKENS * cols), *want = fx_floats(TOKENS * rows),
+          *y = fx_floats(TOKENS * rows);
     for (int t = 0; t < TOKENS; t++) run(d[0], &w, NULL, x + t * cols, want + t * rows, 1);
     for (int round = 0; round < 12; round++) {
         memset(y, 0xFF, (size_t)(TOKENS * rows) * sizeof *y);
@@ -122,7 +142,8 @@ TEST(same_bits_on_fast_machines)
         int64_t rows = 50, cols = 512;
         struct weight w = {.name = "w", .rows = rows, .cols = cols, .n_parts = 1};
         w.part[0] = fx_part(a, (enum dtype)type, rows, cols, NULL);
-        float *x = fx_floats(TOKENS * cols), *y = fx_floats(TOKENS * rows), *z = fx_floats(TOKENS * rows);
+        float *x = fx_floats(TOKENS * cols), *y = fx_floats(TOKENS * rows),
+              *z = fx_floats(TOKENS * rows);
         run(a, &w, NULL, x, y, TOKENS);
         run(b, &w, NULL, x, z, TOKENS);
         CHECK_MSG(fx_same(y, z, TOKENS * rows), "%s", dtype_info[type].name);
@@ -146,7 +167,8 @@ TEST(broken_rows_stay_broken)
             float *x = fx_floats(512), y[32];
             x[77] = isa % 2 ? INFINITY : NAN;
             run(d, &w, NULL, x, y, 2);
-            CHECK_MSG(!isfinite(y[0]) && !isfinite(y[15]) && isfinite(y[16]), "%s", dtype_info[type].name);
+            CHECK_MSG(!isfinite(y[0]) && !isfinite(y[15]) && isfinite(y[16]), "%s",
+                      dtype_info[type].name);
             free(x);
         }
         device_cpu.close(d);

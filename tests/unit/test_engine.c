@@ -1,5 +1,6 @@
-/* test_engine.c - the sl_* calls with all threads, on the sim device: submit, cancel and poll from one
- * thread, thousands of requests; every stream has its shape and every page comes back. Run under TSan. */
+/* test_engine.c - the sl_* calls with all threads, on the sim device: submit, cancel and poll from
+ * one thread, thousands of requests; every stream has its shape and every page comes back. Run
+ * under TSan. */
 #include <time.h>
 
 #include "base/test.h"
@@ -15,7 +16,10 @@ static uint32_t rnd(uint32_t n)
     return (uint32_t)(rng_state >> 33) % n;
 }
 
-static void nap(void) { nanosleep(&(struct timespec){0, 100000}, NULL); }
+static void nap(void)
+{
+    nanosleep(&(struct timespec){0, 100000}, NULL);
+}
 
 static struct sl_request plain_request(const int32_t *prompt, uint32_t n, uint32_t max_tokens)
 {
@@ -74,11 +78,10 @@ static int take(sl_engine *g, struct tally *t)
     return n;
 }
 
-static void live(sl_engine *g, sl_req r, const struct sl_request *q)
+static void live(sl_req r, const struct sl_request *q)
 {
     CHECK(r.slot < SLOTS_MAX && !life[r.slot].is_live);
     life[r.slot] = (struct life){r.gen, q->sampling.max_tokens, 0, 0, true};
-    (void)g;
 }
 
 static sl_engine *open_sim(struct sl_options o)
@@ -99,6 +102,7 @@ static void storm(struct sl_options o, uint32_t seed)
     int n_sent = 0, n_busy = 0;
     sl_req last = {0};
     rng_state = seed;
+    memset(life, 0, sizeof life);
     sl_engine *g = open_sim(o);
     while (n_sent < N_REQUESTS || t.n_done < n_sent) {
         if (n_sent < N_REQUESTS) {
@@ -111,8 +115,10 @@ static void storm(struct sl_options o, uint32_t seed)
             sl_req q;
             int rc = sl_submit(g, &r, &q, &e);
             CHECK(rc == 0 || rc == SL_EBUSY);
-            if (rc == 0) live(g, q, &r), last = q, n_sent++;
-            else n_busy++;
+            if (rc == 0)
+                live(q, &r), last = q, n_sent++;
+            else
+                n_busy++;
         }
         if (rnd(6) == 0) sl_cancel(g, last);
         if (rnd(4) == 0 || n_sent == N_REQUESTS)
@@ -135,22 +141,31 @@ static void storm(struct sl_options o, uint32_t seed)
 
 TEST(storm_async)
 {
-    storm((struct sl_options){.max_num_seqs = 16, .max_queue_size = 64, .num_gpu_blocks_override = 48,
-                              .block_size = 4, .max_num_batched_tokens = 64, .max_model_len = 128,
-                              .enable_prefix_caching = 1, .async_scheduling = 1}, 1);
+    storm((struct sl_options){.max_num_seqs = 16,
+                              .max_queue_size = 64,
+                              .num_gpu_blocks_override = 48,
+                              .block_size = 4,
+                              .max_num_batched_tokens = 64,
+                              .max_model_len = 128,
+                              .enable_prefix_caching = 1,
+                              .async_scheduling = 1},
+          1);
 }
 
 TEST(storm_sync_without_cache)
 {
-    storm((struct sl_options){.max_num_seqs = 32, .max_queue_size = 16, .max_model_len = 128,
-                              .async_scheduling = 0}, 2);
+    storm(
+        (struct sl_options){
+            .max_num_seqs = 32, .max_queue_size = 16, .max_model_len = 128, .async_scheduling = 0},
+        2);
 }
 
 TEST(same_tokens_in_any_company)
 {
     int32_t prompt[20] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
     int32_t first[24] = {0};
-    sl_engine *g = open_sim((struct sl_options){.async_scheduling = -1, .enable_prefix_caching = 1});
+    sl_engine *g =
+        open_sim((struct sl_options){.async_scheduling = -1, .enable_prefix_caching = 1});
     for (int round = 0; round < 3; round++) {
         struct sl_request r = plain_request(prompt, 20, 24);
         struct sl_event ev;
@@ -177,8 +192,8 @@ TEST(refusals)
     int32_t prompt[8] = {1, 2, 3}, wrong[1] = {VOCAB};
     struct sl_error e;
     sl_req q;
-    sl_engine *g = open_sim((struct sl_options){.max_model_len = 64, .num_gpu_blocks_override = 2,
-                                                .max_num_seqs = 2, .max_queue_size = 2});
+    sl_engine *g = open_sim((struct sl_options){
+        .max_model_len = 64, .num_gpu_blocks_override = 2, .max_num_seqs = 2, .max_queue_size = 2});
     struct sl_request r = plain_request(prompt, 8, 60);
     CHECK(sl_submit(g, &r, &q, &e) == SL_ECONTEXT && q.gen == 0); /* beyond the model's length */
     r = plain_request(prompt, 8, 26);
@@ -196,6 +211,65 @@ TEST(refusals)
     sl_cancel(g, (sl_req){99, 1});
     sl_cancel(g, (sl_req){0, 0});
     sl_close(g);
+}
+
+TEST(slow_client_stops_the_steps)
+{
+    int32_t prompt[4] = {1, 2, 3, 4};
+    struct sl_stats before, after;
+    struct sl_error e;
+    struct tally t = {0};
+    sl_req q;
+    sl_engine *g = open_sim((struct sl_options){.max_num_seqs = 4, .max_queue_size = 60});
+    memset(life, 0, sizeof life);
+    for (int i = 0; i < 64; i++) {
+        struct sl_request r = plain_request(prompt, 4, 100);
+        r.sampling.n_logprobs = SL_TOP_MAX;
+        CHECK(sl_submit(g, &r, &q, &e) == 0);
+        live(q, &r);
+    }
+    for (int i = 0, n_same = 0; i < 20000 && n_same < 50;
+         i++) { /* nobody polls: it comes to rest */
+        sl_get_stats(g, &before);
+        nap();
+        sl_get_stats(g, &after);
+        n_same = before.n_steps == after.n_steps && after.n_steps > 0 ? n_same + 1 : 0;
+    }
+    CHECK(after.generation_tokens < 64 * 50 && after.n_steps > 0);
+    for (int i = 0; i < 100000 && t.n_done < 64; i++)
+        if (take(g, &t) == 0) nap();
+    CHECK(t.n_done == 64 && t.n_error == 0);
+    sl_close(g);
+}
+
+TEST(fault_ends_everyone)
+{
+    int32_t prompt[4] = {1, 2, 3, 4};
+    for (int is_async = 0; is_async < 2; is_async++) {
+        struct sl_error e;
+        struct tally t = {0};
+        int n_sent = 0;
+        sl_req q;
+        memset(life, 0, sizeof life);
+        fake_fault_at = 20;
+        sl_engine *g = open_sim((struct sl_options){
+            .max_num_seqs = 4, .max_queue_size = 60, .async_scheduling = (int8_t)is_async});
+        struct sl_request r = plain_request(prompt, 4, 200);
+        r.sampling.ignore_eos = 1;
+        for (; n_sent < 32; n_sent++) {
+            int rc = sl_submit(g, &r, &q, &e);
+            if (rc == SL_EDEVICE) break; /* it was quick */
+            CHECK(rc == 0);
+            live(q, &r);
+        }
+        for (int i = 0; i < 100000 && t.n_done < n_sent; i++)
+            if (take(g, &t) == 0) nap();
+        CHECK(n_sent > 0 && t.n_done == n_sent && t.n_error == n_sent);
+        while (!sl_failed(g)) nap();
+        CHECK(sl_submit(g, &r, &q, &e) == SL_EDEVICE);
+        sl_close(g);
+    }
+    fake_fault_at = -1;
 }
 
 TEST(open_refuses_nonsense)

@@ -1,12 +1,14 @@
-/* test_golden.c - tiny checkpoints on the cpu device against logits that transformers computed in float32.
+/* test_golden.c - tiny checkpoints on the cpu device against logits that transformers computed in
+ * float32.
  *
- * Each prompt runs whole, in chunks and token by token, through scattered pages; then 24 tokens are decoded
- * greedily, the device feeding its own samples back. All ways must give the same bits. Fusion off is the
- * reference for fusion on.
+ * Each prompt runs whole, in chunks and token by token, through scattered pages; then 24 tokens are
+ * decoded greedily, the device feeding its own samples back. All ways must give the same bits.
+ * Fusion off is the reference for fusion on.
  *
- * The reference rounded its rotary frequencies to bfloat16, as a model converted to bfloat16 and back does;
- * models are trained with float32 ones, which we keep. The difference grows with position. So the answers
- * are held to LOOSE as they are, and to TIGHT with our frequencies rounded likewise.
+ * The reference rounded its rotary frequencies to bfloat16, as a model converted to bfloat16 and
+ * back does; models are trained with float32 ones, which we keep. The difference grows with
+ * position. So the answers are held to LOOSE as they are, and to TIGHT with our frequencies rounded
+ * likewise.
  */
 #include <math.h>
 #include <unistd.h>
@@ -76,7 +78,8 @@ static double log_sum(const float *row, int n)
 static int read_ids(const json_node *list, int32_t *out, int max)
 {
     int n = 0;
-    for (const json_node *v = json_child(list); v && n < max; v = json_next(v)) out[n++] = (int32_t)json_int(v);
+    for (const json_node *v = json_child(list); v && n < max; v = json_next(v))
+        out[n++] = (int32_t)json_int(v);
     return n;
 }
 
@@ -101,14 +104,19 @@ static struct model *open_model(const char *dir, bool fuse, struct sl_info *info
 
 static void assign(struct model *m, int32_t slot, const int32_t *tokens, int32_t n)
 {
-    const struct sl_sampling s = {.temperature = 0.0f, .top_p = 1.0f, .typical_p = 1.0f,
-                                  .repetition_penalty = 1.0f, .max_tokens = 64};
-    CHECK(model_assign(m, slot, &(struct slot_init){.sampling = &s, .tokens = tokens, .n_prompt = n}) == 0);
+    const struct sl_sampling s = {.temperature = 0.0f,
+                                  .top_p = 1.0f,
+                                  .typical_p = 1.0f,
+                                  .repetition_penalty = 1.0f,
+                                  .max_tokens = 64};
+    CHECK(model_assign(m, slot,
+                       &(struct slot_init){.sampling = &s, .tokens = tokens, .n_prompt = n}) == 0);
 }
 
-/* Run tokens [from, to) of one sequence in one step; each row reports what follows: the prompt's next token
- * where it is known (position + 1 < n), else a sample. */
-static void step(struct model *m, const int32_t *tokens, int32_t n, int32_t from, int32_t to, struct said *said)
+/* Run tokens [from, to) of one sequence in one step; each row reports what follows: the prompt's
+ * next token where it is known (position + 1 < n), else a sample. */
+static void step(struct model *m, const int32_t *tokens, int32_t n, int32_t from, int32_t to,
+                 struct said *said)
 {
     int32_t pos[TOKENS], kv[TOKENS], pages[N_PAGES];
     struct want want[TOKENS];
@@ -116,12 +124,22 @@ static void step(struct model *m, const int32_t *tokens, int32_t n, int32_t from
     for (int32_t p = from; p < to; p++) {
         pos[p - from] = p;
         kv[p - from] = pages[p / PAGE] * PAGE + p % PAGE;
-        want[p - from] = (struct want){.row = p - from, .target = p + 1 < n ? tokens[p + 1] : -1, .n_top = N_TOP};
+        want[p - from] = (struct want){
+            .row = p - from, .target = p + 1 < n ? tokens[p + 1] : -1, .n_top = N_TOP};
     }
-    struct batch b = {.n_tokens = to - from, .n_seqs = 1, .n_wants = to - from, .page_size = PAGE,
-                      .pages_stride = N_PAGES, .token = tokens + from, .pos = pos, .kv_slot = kv,
-                      .q_start = (int32_t[]){0, to - from}, .kv_len = &to, .slot = (int32_t[]){1},
-                      .pages = pages, .want = want};
+    struct batch b = {.n_tokens = to - from,
+                      .n_seqs = 1,
+                      .n_wants = to - from,
+                      .page_size = PAGE,
+                      .pages_stride = N_PAGES,
+                      .token = tokens + from,
+                      .pos = pos,
+                      .kv_slot = kv,
+                      .q_start = (int32_t[]){0, to - from},
+                      .kv_len = &to,
+                      .slot = (int32_t[]){1},
+                      .pages = pages,
+                      .want = want};
     const struct result *r;
     CHECK(model_launch(m, &b) == 0 && model_collect(m, &r) == 0);
     for (int32_t i = 0; i < to - from; i++) {
@@ -141,7 +159,8 @@ static void run(struct model *m, const int32_t *prompt, int32_t n, int32_t chunk
     int32_t tokens[TOKENS];
     memcpy(tokens, prompt, (size_t)n * sizeof *tokens);
     assign(m, 1, prompt, n);
-    for (int32_t at = 0; at < n; at += chunk) step(m, tokens, n, at, at + chunk < n ? at + chunk : n, said);
+    for (int32_t at = 0; at < n; at += chunk)
+        step(m, tokens, n, at, at + chunk < n ? at + chunk : n, said);
     for (int32_t k = 1; k < n_decode; k++) {
         tokens[n + k - 1] = -1;
         step(m, tokens, n, n + k - 1, n + k, said);
@@ -192,13 +211,14 @@ static void check_greedy(const char *dir, const struct reference *r, const struc
     for (int k = 0; k < r->n_greedy; k++) {
         int32_t got = said[r->n - 1 + k].token;
         if (got == r->greedy[k]) continue;
-        CHECK_MSG(r->margin[k] <= LOOSE, "%s, prompt of %d: token %d is %d, not %d (margin %g)", dir, r->n, k, got,
-                  r->greedy[k], r->margin[k]);
+        CHECK_MSG(r->margin[k] <= LOOSE, "%s, prompt of %d: token %d is %d, not %d (margin %g)",
+                  dir, r->n, k, got, r->greedy[k], r->margin[k]);
         return;
     }
 }
 
-static void check_case(struct model *m, struct model *unfused, const char *dir, const struct reference *r, int n_vocab)
+static void check_case(struct model *m, struct model *unfused, const char *dir,
+                       const struct reference *r, int n_vocab)
 {
     static struct said whole[TOKENS], other[TOKENS];
     const int32_t chunks[] = {7, 1};
@@ -212,8 +232,8 @@ static void check_case(struct model *m, struct model *unfused, const char *dir, 
     for (int c = 0; c < 2; c++) {
         memset(other, 0, sizeof other);
         run(m, r->prompt, r->n, chunks[c], r->n_greedy, other);
-        CHECK_MSG(memcmp(whole, other, sizeof whole) == 0, "%s, prompt of %d: chunks of %d differ", dir, r->n,
-                  chunks[c]);
+        CHECK_MSG(memcmp(whole, other, sizeof whole) == 0, "%s, prompt of %d: chunks of %d differ",
+                  dir, r->n, chunks[c]);
     }
     memset(other, 0, sizeof other);
     run(unfused, r->prompt, r->n, most, r->n_greedy, other);
@@ -244,8 +264,10 @@ static void check_model(const char *root, const char *name)
     struct model *m = open_model(dir, true, &info), *unfused = open_model(dir, false, &info);
     CHECK(json_parse(&doc, text, n, &json_limits_file, NULL) == 0);
     if (m && unfused) {
-        CHECK(info.num_blocks == N_PAGES && info.n_vocab == 320 && strcmp(info.weight_types, "BF16") == 0);
-        for (const json_node *c = json_child(json_get(json_root(doc), "cases")); c; c = json_next(c)) {
+        CHECK(info.num_blocks == N_PAGES && info.n_vocab == 320 &&
+              strcmp(info.weight_types, "BF16") == 0);
+        for (const json_node *c = json_child(json_get(json_root(doc), "cases")); c;
+             c = json_next(c)) {
             struct reference r;
             read_case(&r, dir, c, info.n_vocab);
             check_case(m, unfused, dir, &r, info.n_vocab);
@@ -282,7 +304,8 @@ TEST(batch_of_two)
     struct model *m = open_model(TEST_DATA "/models/llama", true, &info);
     if (!m) return;
     static struct said alone[TOKENS];
-    int32_t tokens[24], pos[24], kv[24], pages[2 * N_PAGES], q_start[] = {0, 10, 24}, len[] = {10, 14};
+    int32_t tokens[24], pos[24], kv[24], pages[2 * N_PAGES], q_start[] = {0, 10, 24},
+                                                             len[] = {10, 14};
     for (int i = 0; i < 24; i++) tokens[i] = (i * 37 + 5) % 320;
     for (int i = 0; i < 2 * N_PAGES; i++) pages[i] = i < N_PAGES ? N_PAGES - 1 - i : i - N_PAGES;
     for (int i = 0; i < 24; i++) {
@@ -292,9 +315,19 @@ TEST(batch_of_two)
     }
     struct want want[] = {{.row = 9, .seq = 0, .target = -1, .n_top = N_TOP},
                           {.row = 23, .seq = 1, .target = -1, .n_top = N_TOP}};
-    struct batch b = {.n_tokens = 24, .n_seqs = 2, .n_wants = 2, .page_size = PAGE, .pages_stride = N_PAGES,
-                      .token = tokens, .pos = pos, .kv_slot = kv, .q_start = q_start, .kv_len = len,
-                      .slot = (int32_t[]){0, 1}, .pages = pages, .want = want};
+    struct batch b = {.n_tokens = 24,
+                      .n_seqs = 2,
+                      .n_wants = 2,
+                      .page_size = PAGE,
+                      .pages_stride = N_PAGES,
+                      .token = tokens,
+                      .pos = pos,
+                      .kv_slot = kv,
+                      .q_start = q_start,
+                      .kv_len = len,
+                      .slot = (int32_t[]){0, 1},
+                      .pages = pages,
+                      .want = want};
     const struct result *r;
     struct said both[2];
     assign(m, 0, tokens, 10);

@@ -10,7 +10,7 @@
 
 #include <unistd.h>
 
-enum { N_REQUESTS = 200, OUT_MAX = 24, PROMPT_MAX = 96 };
+enum { N_REQUESTS = 200, OUT_MAX = 48, PROMPT_MAX = 96 };
 
 struct answer {
     int n, n_tops, reason, done;
@@ -77,11 +77,12 @@ static const char *model_path(void)
     return own ? own : TEST_DATA "/models/llama";
 }
 
-/* Answer all requests with at most `at_once` submitted at a time. */
-static void run(struct answer *answers, int at_once, struct sl_options o)
+/* Answer all requests with at most `at_once` submitted at a time. Returns the number of preemptions. */
+static uint64_t run(struct answer *answers, int at_once, struct sl_options o)
 {
     sl_engine *g;
     struct sl_error e = {0};
+    struct sl_stats stats = {0};
     static int owner[65536];
     memset(answers, 0, N_REQUESTS * sizeof *answers);
     o.model = model_path();
@@ -89,10 +90,10 @@ static void run(struct answer *answers, int at_once, struct sl_options o)
     o.dtype = o.load_format = "auto";
     o.gpu_memory_utilization = 0.5;
     o.tensor_parallel_size = 1;
-    o.max_model_len = 256;
+    o.max_model_len = 160;
     int code = sl_open(&g, &o, &e);
     CHECK_MSG(code == 0, "%s", e.text);
-    if (code < 0) return;
+    if (code < 0) return 0;
     int submitted = 0, finished = 0;
     while (finished < N_REQUESTS) {
         while (submitted < N_REQUESTS && submitted - finished < at_once) {
@@ -114,13 +115,13 @@ static void run(struct answer *answers, int at_once, struct sl_options o)
         }
         if (n == 0) usleep(50);
     }
-    struct sl_stats stats;
     sl_get_stats(g, &stats);
     printf("  at once %d: %llu steps, %llu preemptions, %llu cached tokens\n", at_once,
            (unsigned long long)stats.n_steps, (unsigned long long)stats.n_preemptions,
            (unsigned long long)stats.prefix_hits);
 out:
     sl_close(g);
+    return stats.n_preemptions;
 }
 
 static void compare(const struct answer *want, const struct answer *got, const char *how)
@@ -144,8 +145,11 @@ static const struct {
     {"batches of 64, prefix cache", 64, {.max_num_seqs = 64, .max_num_batched_tokens = 512, .enable_prefix_caching = 1}},
     {"batches of 7, no prefix cache", 7, {.max_num_seqs = 7, .max_num_batched_tokens = 512}},
     {"chunks of 16", 64, {.max_num_seqs = 16, .max_num_batched_tokens = 16, .enable_prefix_caching = 1}},
-    {"20 pages: preemption", 64, {.max_num_seqs = 64, .max_num_batched_tokens = 512, .num_gpu_blocks_override = 20, .enable_prefix_caching = 1}},
-    {"20 pages, chunks of 64, no prefix cache", 64, {.max_num_seqs = 64, .max_num_batched_tokens = 64, .num_gpu_blocks_override = 20}},
+    {"200 pages of 1 token: preemption", 64,
+     {.max_num_seqs = 64, .max_num_batched_tokens = 512, .num_gpu_blocks_override = 200, .block_size = 1, .enable_prefix_caching = 1}},
+    {"90 pages of 2, chunks of 64, no prefix cache", 64,
+     {.max_num_seqs = 64, .max_num_batched_tokens = 64, .num_gpu_blocks_override = 90, .block_size = 2}},
+    {"12 pages of 16", 64, {.max_num_seqs = 64, .max_num_batched_tokens = 512, .num_gpu_blocks_override = 12, .enable_prefix_caching = 1}},
     {"pages of 4 tokens", 64, {.max_num_seqs = 64, .max_num_batched_tokens = 512, .block_size = 4, .enable_prefix_caching = 1}},
     {"one thread", 64, {.max_num_seqs = 64, .max_num_batched_tokens = 512, .n_threads = 1}},
     {"one step ahead", 64, {.max_num_seqs = 64, .max_num_batched_tokens = 512, .async_scheduling = 1, .enable_prefix_caching = 1}},
@@ -155,9 +159,11 @@ TEST(same_bits_in_any_company)
 {
     run(alone, 1, (struct sl_options){.max_num_seqs = 1, .max_num_batched_tokens = 512});
     for (int i = 0; i < N_REQUESTS; i++) CHECK(alone[i].done && alone[i].reason == SL_FINISH_LENGTH);
+    uint64_t n_preemptions = 0;
     for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
         printf("%s\n", ways[w].how);
-        run(other, ways[w].at_once, ways[w].o);
+        n_preemptions += run(other, ways[w].at_once, ways[w].o);
         compare(alone, other, ways[w].how);
     }
+    CHECK(n_preemptions >= 50); /* or the pools were not tiny enough to show anything */
 }

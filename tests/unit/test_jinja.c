@@ -24,8 +24,14 @@ static char *read_file(const char *path, size_t *n)
     return b.p;
 }
 
-static const struct tm now = {.tm_year = 125, .tm_mon = 6, .tm_mday = 26, .tm_hour = 13, .tm_min = 5,
-                              .tm_sec = 9, .tm_wday = 6, .tm_yday = 206};
+static const struct tm now = {.tm_year = 125,
+                              .tm_mon = 6,
+                              .tm_mday = 26,
+                              .tm_hour = 13,
+                              .tm_min = 5,
+                              .tm_sec = 9,
+                              .tm_wday = 6,
+                              .tm_yday = 206};
 
 static size_t add_globals(struct jinja_global *g, size_t n, const json_node *object)
 {
@@ -66,7 +72,8 @@ TEST(jinja2_table)
     CHECK(text && json_parse(&doc, text, n, &json_limits_file, NULL) == 0);
     if (!doc) return;
     size_t n_globals = add_globals(g, 0, json_get(json_root(doc), "context"));
-    for (const json_node *c = json_child(json_get(json_root(doc), "cases")); c; c = json_next(c), n_cases++)
+    for (const json_node *c = json_child(json_get(json_root(doc), "cases")); c;
+         c = json_next(c), n_cases++)
         run_case(c, json_str(json_get(c, "template")), g, n_globals);
     CHECK(n_cases >= 150);
     json_free(doc);
@@ -110,7 +117,8 @@ TEST(real_templates)
     globfree(&found);
 }
 
-/* Whatever is nested, repeated or grown without end is stopped, with a reason that names the budget. */
+/* Whatever is nested, repeated or grown without end is stopped, with a reason that names the
+ * budget. */
 TEST(budgets)
 {
     static const struct {
@@ -121,7 +129,8 @@ TEST(budgets)
         {"{% for a in [1] recursive %}{{ loop([1]) }}{% endfor %}", "call depth"},
         {"{% for a in range(9000) %}{{ 'x' * 9000 }}{% endfor %}", "output"},
         {"{{ 'x' * 999999999 }}", "memory"},
-        {"{% set ns = namespace(s='abc') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
+        {"{% set ns = namespace(s='abc') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% "
+         "endfor %}",
          "memory"},
         {"{{ [0] * 99999999 }}", "memory"},
         {"{{ range(99999) }}", "range too big"},
@@ -151,14 +160,16 @@ TEST(time_budget)
     struct sl_error e = {0};
     budget.steps = UINT64_MAX / 2;
     budget.time_ms = 20;
-    const char *source = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
+    const char *source =
+        "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
     CHECK(render_text(str_of(source), NULL, 0, &budget, &out, &e) == SL_EDEADLINE);
     buf_free(&out);
 }
 
 TEST(source_limits)
 {
-    static const char *const pieces[] = {"(", "[", "{% if 1 %}", "not ", "-", "1 if 2 else ", "f(", "a[", "{1:"};
+    static const char *const pieces[] = {"(",  "[",  "{% if 1 %}", "not ", "-", "1 if 2 else ",
+                                         "f(", "a[", "{1:"};
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
         struct buf b = buf_make(4 << 20);
         struct sl_error e = {0};
@@ -188,7 +199,8 @@ TEST(mentions)
 {
     struct jinja *t;
     struct sl_error e;
-    CHECK(jinja_compile(&t, STR("developer {% if m.role == 'tool' %}{{ tools }}{% endif %}"), &e) == 0);
+    CHECK(jinja_compile(&t, STR("developer {% if m.role == 'tool' %}{{ tools }}{% endif %}"), &e) ==
+          0);
     CHECK(jinja_mentions(t, "tool") && jinja_mentions(t, "tools"));
     CHECK(!jinja_mentions(t, "developer") && !jinja_mentions(t, "documents"));
     jinja_free(t);
@@ -196,10 +208,12 @@ TEST(mentions)
 
 TEST(jsonl)
 {
-    char in[] = "{\"a\": \"x\", \"now\": \"2025-07-26T13:05:09\"}\n{\"b\": 1}\nnot json\n", out[512] = {0};
+    char in[] = "{\"a\": \"x\", \"now\": \"2025-07-26T13:05:09\"}\n{\"b\": 1}\nnot json\n",
+         out[512] = {0};
     FILE *from = fmemopen(in, sizeof in - 1, "r"), *to = fmemopen(out, sizeof out, "w");
     CHECK(render_jsonl(STR("{{ a.upper() }}{{ strftime_now(' %d %b') }}"), from, to) == 0);
     fclose(from);
     fclose(to);
-    CHECK_MSG(strncmp(out, "{\"output\": \"X 26 Jul\"}\n{\"error\": \"'a' is undefined", 49) == 0, "%s", out);
+    CHECK_MSG(strncmp(out, "{\"output\": \"X 26 Jul\"}\n{\"error\": \"'a' is undefined", 49) == 0,
+              "%s", out);
 }

@@ -1,4 +1,6 @@
 /* test_json.c - the strict gate, exact integers, and the writers. */
+#include <math.h>
+
 #include "base/json.h"
 #include "base/test.h"
 
@@ -95,4 +97,38 @@ TEST(nul_keeps_its_length)
     CHECK_MSG(strstr(buf_cstr(&b), "\"k\\u0000\xC3\xA9\":\"\\u0000"), "%s", buf_cstr(&b));
     buf_free(&b);
     json_free(d);
+}
+
+/* Floats read back equal, whichever way they were written, and no longer than needed. */
+TEST(floats_read_back)
+{
+    struct buf b = buf_make(100);
+    uint32_t bits = 1;
+    for (int i = 0; i < 300000; i++) {
+        bits = bits * 1664525u + 1013904223u;
+        uint32_t near_one = 0x38000000u + (bits >> 8) % 0x10000000u;
+        if (i % 5 == 0) near_one &= 0xFF800000u; /* powers of two */
+        float v;
+        char want[40];
+        memcpy(&v, i % 4 ? &near_one : &bits, sizeof v);
+        if (!(v - v == 0)) continue;
+        b.n = 0;
+        json_put_float(&b, v);
+        CHECK_MSG(strtof(buf_cstr(&b), NULL) == v, "%a as %s", (double)v, buf_cstr(&b));
+        snprintf(want, sizeof want, "%.9g", (double)v);
+        CHECK_MSG(fabsf(v) >= 1e5f || fabsf(v) < 1e-4f || b.n <= strlen(want), "%s longer than %s", buf_cstr(&b), want);
+    }
+    static const struct {
+        float v;
+        const char *text;
+    } rows[] = {
+        {0, "0"},     {-0.5f, "-0.5"},  {0.1f, "0.1"},       {1e-4f, "0.0001"}, {99999.0f, "99999"},
+        {-10, "-10"}, {1e5f, "100000"}, {-12.25f, "-12.25"}, {0.007f, "0.007"}, {3.0f, "3"}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        b.n = 0;
+        json_put_float(&b, rows[i].v);
+        CHECK_MSG(strcmp(buf_cstr(&b), rows[i].text) == 0, "%s, not %s", buf_cstr(&b),
+                  rows[i].text);
+    }
+    buf_free(&b);
 }

@@ -1,4 +1,5 @@
-/* test_plan.c - config.json to plan: what is read, refused, counted and lowered; options; dummy weights. */
+/* test_plan.c - config.json to plan: what is read, refused, counted and lowered; options; dummy
+ * weights. */
 #include <math.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -8,7 +9,8 @@
 #include "model/model.h"
 #include "model/plan.h"
 
-/* ------------------------------------------------------------------ a device that has everything */
+/* ------------------------------------------------------------------ a device that has everything
+ */
 
 static int no_op(struct dev *d, const struct batch *b, const struct step *s)
 {
@@ -21,7 +23,8 @@ static size_t row_bytes(enum dtype type, int64_t rows, int64_t cols)
 }
 static struct device device_of(uint32_t without)
 {
-    struct device d = {.name = "test", .act_type = DT_BF16, .kv_type = DT_BF16, .weight_bytes = row_bytes};
+    struct device d = {
+        .name = "test", .act_type = DT_BF16, .kv_type = DT_BF16, .weight_bytes = row_bytes};
     for (int i = 0; i < OP_COUNT; i++) d.ops[i] = without & 1u << i ? NULL : no_op;
     return d;
 }
@@ -39,16 +42,18 @@ static int read_text(struct model_config *c, const char *text, struct sl_error *
 /* ------------------------------------------------------------------ config */
 
 #define SHAPE(hidden, ffn, layers, heads, kv, vocab, more)                                         \
-    "\"hidden_size\":" #hidden ",\"intermediate_size\":" #ffn ",\"num_hidden_layers\":" #layers     \
-    ",\"num_attention_heads\":" #heads ",\"num_key_value_heads\":" #kv ",\"vocab_size\":" #vocab    \
+    "\"hidden_size\":" #hidden ",\"intermediate_size\":" #ffn ",\"num_hidden_layers\":" #layers    \
+    ",\"num_attention_heads\":" #heads ",\"num_key_value_heads\":" #kv ",\"vocab_size\":" #vocab   \
     ",\"max_position_embeddings\":4096,\"rms_norm_eps\":1e-5" more "}"
 
 static const char *const llama31_8b =
-    "{\"model_type\":\"llama\",\"hidden_act\":\"silu\",\"torch_dtype\":\"bfloat16\",\"rope_theta\":500000.0,"
+    "{\"model_type\":\"llama\",\"hidden_act\":\"silu\",\"torch_dtype\":\"bfloat16\",\"rope_theta\":"
+    "500000.0,"
     "\"rope_scaling\":{\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,"
-    "\"original_max_position_embeddings\":8192,\"rope_type\":\"llama3\"},"
-    SHAPE(4096, 14336, 32, 32, 8, 128256, ",\"tie_word_embeddings\":false");
+    "\"original_max_position_embeddings\":8192,\"rope_type\":\"llama3\"}," SHAPE(
+        4096, 14336, 32, 32, 8, 128256, ",\"tie_word_embeddings\":false");
 
+/* clang-format off */
 TEST(parameter_counts)
 {
     const struct device d = device_of(0);
@@ -142,12 +147,20 @@ TEST(windows)
     }
 }
 
+/* clang-format on */
 /* Expected values: transformers' formulas by hand. */
 TEST(rope)
 {
     float f[64], m;
-    struct rope_config r = {.type = ROPE_DEFAULT, .rotary_dim = 128, .theta = 1e4, .factor = 4.0, .original_max = 8192,
-                            .low_freq_factor = 1, .high_freq_factor = 4, .beta_fast = 32, .beta_slow = 1,
+    struct rope_config r = {.type = ROPE_DEFAULT,
+                            .rotary_dim = 128,
+                            .theta = 1e4,
+                            .factor = 4.0,
+                            .original_max = 8192,
+                            .low_freq_factor = 1,
+                            .high_freq_factor = 4,
+                            .beta_fast = 32,
+                            .beta_slow = 1,
                             .truncate = true};
     rope_frequencies(&r, NULL, f, &m);
     CHECK(f[0] == 1.0f && fabs((double)f[32] - 0.01) < 1e-9 && m == 1.0f);
@@ -159,7 +172,8 @@ TEST(rope)
     r.factor = 8.0;
     rope_frequencies(&r, NULL, f, &m);
     CHECK(f[0] == 1.0f && fabs((double)f[63] * 8.0 / pow(5e5, -126.0 / 128) - 1.0) < 1e-6);
-    double wave = 6.283185307179586 * pow(5e5, 64.0 / 128), keep = (8192 / wave - 1) / 3; /* pair 32 is between */
+    double wave = 6.283185307179586 * pow(5e5, 64.0 / 128),
+           keep = (8192 / wave - 1) / 3; /* pair 32 is between */
     double base = 1.0 / pow(5e5, 64.0 / 128);
     CHECK(fabs((double)f[32] - ((1 - keep) * base / 8 + keep * base)) < 1e-9);
     r.type = ROPE_YARN;
@@ -184,12 +198,22 @@ TEST(rope)
 
     struct model_config c;
     struct sl_error e = {0};
-    CHECK(read_text(&c, llama31_8b, &e) == 0 && c.rope.type == ROPE_LLAMA3 && c.rope.theta == 500000.0 &&
-          c.max_positions == 4096);
-    CHECK(read_text(&c, "{\"model_type\":\"qwen2\"," SHAPE(64, 64, 1, 4, 4, 64, ",\"rope_scaling\":{\"type\":\"yarn\","
-          "\"factor\":4.0,\"original_max_position_embeddings\":4096}"), &e) == 0 && c.max_positions == 16384);
-    CHECK(read_text(&c, "{\"model_type\":\"llama\"," SHAPE(64, 64, 1, 4, 4, 64, ",\"rope_parameters\":{\"rope_type\":"
-          "\"linear\",\"factor\":2.0,\"rope_theta\":5000}"), &e) == 0 && c.max_positions == 8192 && c.rope.theta == 5000.0);
+    CHECK(read_text(&c, llama31_8b, &e) == 0 && c.rope.type == ROPE_LLAMA3 &&
+          c.rope.theta == 500000.0 && c.max_positions == 4096);
+    CHECK(read_text(&c,
+                    "{\"model_type\":\"qwen2\"," SHAPE(
+                        64, 64, 1, 4, 4, 64,
+                        ",\"rope_scaling\":{\"type\":\"yarn\","
+                        "\"factor\":4.0,\"original_max_position_embeddings\":4096}"),
+                    &e) == 0 &&
+          c.max_positions == 16384);
+    CHECK(read_text(
+              &c,
+              "{\"model_type\":\"llama\"," SHAPE(64, 64, 1, 4, 4, 64,
+                                                 ",\"rope_parameters\":{\"rope_type\":"
+                                                 "\"linear\",\"factor\":2.0,\"rope_theta\":5000}"),
+              &e) == 0 &&
+          c.max_positions == 8192 && c.rope.theta == 5000.0);
 }
 
 /* ------------------------------------------------------------------ lowering */
@@ -198,15 +222,16 @@ TEST(rope)
 static const char *const names[] = {OPS(OP_NAME)};
 #undef OP_NAME
 
+enum { STEPS_TEXT = 1024 };
+
 static void steps_text(const struct plan *p, char *out)
 {
-    out[0] = '\0';
-    for (int32_t i = 0; i < p->n_steps; i++) {
-        strcat(out, names[p->steps[i].op]);
-        strcat(out, " ");
-    }
+    int n = 0;
+    for (int32_t i = 0; i < p->n_steps; i++)
+        n += snprintf(out + n, STEPS_TEXT - (size_t)n, "%s ", names[p->steps[i].op]);
 }
 
+/* clang-format off */
 TEST(lowering)
 {
     static const struct {
@@ -229,7 +254,7 @@ TEST(lowering)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         const struct device d = device_of(rows[i].without);
         struct plan p;
-        char text[1024];
+        char text[STEPS_TEXT];
         struct plan_target t = {.device = &d, .n_ranks = rows[i].n_ranks, .fuse = rows[i].fuse};
         int code = plan_open(&p, &c, &t, &e);
         if (code == 0) code = plan_lower(&p, &t, NULL, &e);
@@ -247,6 +272,7 @@ TEST(lowering)
     }
 }
 
+/* clang-format on */
 TEST(slot_sizes)
 {
     const struct device d = device_of(0);
@@ -257,7 +283,8 @@ TEST(slot_sizes)
     CHECK(read_text(&c, "{\"model_type\":\"llama\"," SHAPE(64, 96, 1, 4, 2, 320, ""), &e) == 0);
     CHECK(plan_open(&p, &c, &(struct plan_target){.device = &d, .n_ranks = 1}, &e) == 0);
     CHECK(plan_slot_bytes(&p, 10, 3, bytes, &e) == 0);
-    CHECK(bytes[0] == 1280 && bytes[1] == 1280 && bytes[2] == 192 * 2 * 10 && bytes[3] == 96 * 2 * 10);
+    CHECK(bytes[0] == 1280 && bytes[1] == 1280 && bytes[2] == 192 * 2 * 10 &&
+          bytes[3] == 96 * 2 * 10);
     CHECK(bytes[4] == 384 && bytes[5] == 320 * 4 * 3);
     CHECK(plan_page_bytes(&p, 16) == 16 * 32 * 2 * 2);
     plan_close(&p);
@@ -318,18 +345,22 @@ TEST(options)
         {{.model = TINY "/nowhere", .device = "cpu"}, ""},
         {{.model = TINY, .device = "cpu", .dtype = "int3"}, "unknown dtype"},
         {{.model = TINY, .device = "cpu", .load_format = "magic"}, "unknown load format"},
-        {{.model = TINY, .device = "cpu", .max_model_len = 4096}, "max_model_len 4096 is more than the model's 2048"},
+        {{.model = TINY, .device = "cpu", .max_model_len = 4096},
+         "max_model_len 4096 is more than the model's 2048"},
         {{.model = TINY, .device = "cpu", .max_model_len = -1}, "max_model_len is -1"},
         {{.model = TINY, .device = "cpu", .block_size = 257}, "block_size is 257"},
-        {{.model = TINY, .device = "cpu", .max_num_seqs = 9, .max_num_batched_tokens = 8}, "less than max_num_seqs"},
+        {{.model = TINY, .device = "cpu", .max_num_seqs = 9, .max_num_batched_tokens = 8},
+         "less than max_num_seqs"},
         {{.model = TINY, .device = "cpu", .tensor_parallel_size = 2}, "one rank, not 2"},
-        {{.model = TINY, .device = "cpu", .max_model_len = 2048, .num_gpu_blocks_override = 4}, "holds 64 tokens"},
+        {{.model = TINY, .device = "cpu", .max_model_len = 2048, .num_gpu_blocks_override = 4},
+         "holds 64 tokens"},
         {{.model = TINY, .device = "cpu", .kv_cache_memory_bytes = 10}, "no memory for a KV page"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct sl_error e = {0};
         struct sl_info info;
-        CHECK_MSG(try_open(&rows[i].o, &info, &e) < 0 && strstr(e.text, rows[i].says), "row %zu: %s", i, e.text);
+        CHECK_MSG(try_open(&rows[i].o, &info, &e) < 0 && strstr(e.text, rows[i].says),
+                  "row %zu: %s", i, e.text);
     }
 }
 
@@ -363,14 +394,16 @@ static void on_progress(void *arg, const char *what, uint64_t done, uint64_t tot
     progress_total = total;
 }
 
-/* Random weights from config.json alone: the model runs, is finite, and is the same for the same seed. */
+/* Random weights from config.json alone: the model runs, is finite, and is the same for the same
+ * seed. */
 TEST(dummy_weights)
 {
-    struct folder f = make_folder("{\"model_type\":\"qwen2\","
-                                  SHAPE(64, 160, 2, 4, 2, 500, ",\"tie_word_embeddings\":true"));
+    struct folder f = make_folder(
+        "{\"model_type\":\"qwen2\"," SHAPE(64, 160, 2, 4, 2, 500, ",\"tie_word_embeddings\":true"));
     struct sl_error e = {0};
     struct sl_info info;
-    struct sl_options o = {.model = f.path, .device = "cpu", .n_threads = 1, .max_num_seqs = 1, .seed = 7};
+    struct sl_options o = {
+        .model = f.path, .device = "cpu", .n_threads = 1, .max_num_seqs = 1, .seed = 7};
     CHECK(try_open(&o, &info, &e) == SL_EFORMAT && strstr(e.text, "has no weights"));
     float top[3] = {0};
     for (int i = 0; i < 3; i++) {
@@ -387,10 +420,19 @@ TEST(dummy_weights)
         CHECK(progress_done == progress_total && progress_total > 0);
         CHECK(strcmp(info.weight_types, i == 2 ? "F32" : "BF16") == 0);
         CHECK(model_assign(m, 0, &(struct slot_init){.sampling = &s}) == 0);
-        struct batch b = {.n_tokens = 3, .n_seqs = 1, .n_wants = 1, .page_size = 16, .pages_stride = 1,
-                          .token = (int32_t[]){1, 2, 499}, .pos = (int32_t[]){0, 1, 2},
-                          .kv_slot = (int32_t[]){0, 1, 2}, .q_start = (int32_t[]){0, 3}, .kv_len = (int32_t[]){3},
-                          .slot = (int32_t[]){0}, .pages = (int32_t[]){0}, .want = &w};
+        struct batch b = {.n_tokens = 3,
+                          .n_seqs = 1,
+                          .n_wants = 1,
+                          .page_size = 16,
+                          .pages_stride = 1,
+                          .token = (int32_t[]){1, 2, 499},
+                          .pos = (int32_t[]){0, 1, 2},
+                          .kv_slot = (int32_t[]){0, 1, 2},
+                          .q_start = (int32_t[]){0, 3},
+                          .kv_len = (int32_t[]){3},
+                          .slot = (int32_t[]){0},
+                          .pages = (int32_t[]){0},
+                          .want = &w};
         CHECK(model_launch(m, &b) == 0 && model_collect(m, &r) == 0 && r->token[0] >= 0);
         top[i] = r->logprob[0];
         CHECK(top[i] < 0.0f && top[i] > -6.3f); /* neither one-hot nor flat */
@@ -398,6 +440,62 @@ TEST(dummy_weights)
     }
     CHECK(top[0] == top[1] && fabsf(top[0] - top[2]) < 0.5f);
     drop_folder(&f);
+}
+
+/* A device that keeps rows as they come. */
+static void *plain_alloc(struct dev *d, size_t bytes, const char *what, struct sl_error *e)
+{
+    (void)d, (void)what, (void)e;
+    return calloc(1, bytes);
+}
+static int plain_upload(struct dev *d, const struct weight_part *part, int64_t cols, int64_t row0,
+                        int64_t n, const void *src)
+{
+    (void)d;
+    size_t row = dtype_row_bytes(part->type, cols);
+    memcpy((char *)part->data + (size_t)row0 * row, src, (size_t)n * row);
+    return 0;
+}
+
+/* Each rank holds its share: rows of q, k, v, gate and up, columns of o and down, all of the rest.
+ */
+TEST(shares_of_ranks)
+{
+    struct device d = device_of(0);
+    struct checkpoint *c = NULL;
+    struct model_config config;
+    struct sl_error e = {0};
+    d.alloc = plain_alloc;
+    d.upload = plain_upload;
+    CHECK(checkpoint_open(&c, TINY, &e) == 0 &&
+          config_read(&config, checkpoint_config(c), &e) == 0);
+    uint16_t *k = xmalloc(128 * 64 * 2), *down = xmalloc(64 * 128 * 2);
+    const struct tensor *tk = checkpoint_find(c, "model.layers.1.self_attn.k_proj.weight");
+    const struct tensor *td = checkpoint_find(c, "model.layers.1.mlp.down_proj.weight");
+    CHECK(checkpoint_read(c, tk, 0, tk->bytes, k, &e) == 0 &&
+          checkpoint_read(c, td, 0, td->bytes, down, &e) == 0);
+    for (int32_t rank = 0; rank < 2; rank++) {
+        struct plan p;
+        struct plan_target t = {.device = &d, .rank = rank, .n_ranks = 2};
+        struct weights_load l = {.checkpoint = c};
+        CHECK(plan_open(&p, &config, &t, &e) == 0);
+        CHECK_MSG(weights_find(&p, c, false, -1, &e) == 0 && weights_load(&p, &l, &e) == 0, "%s",
+                  e.text);
+        const struct weight *qkv = plan_weight(&p, W_QKV, 1), *w = plan_weight(&p, W_DOWN, 1);
+        CHECK(qkv->part[1].rows == 64 &&
+              memcmp(qkv->part[1].data, k + rank * 64 * 64, 64 * 64 * 2) == 0);
+        CHECK(w->rows == 64 && w->cols == 64);
+        for (int r = 0; r < 64; r++)
+            CHECK(memcmp((uint16_t *)w->part[0].data + r * 64, down + r * 128 + rank * 64, 128) ==
+                  0);
+        for (int32_t i = 0; i < p.n_weights; i++)
+            for (int j = 0; j < p.weights[i].weight.n_parts; j++)
+                free(p.weights[i].weight.part[j].data);
+        plan_close(&p);
+    }
+    free(k);
+    free(down);
+    checkpoint_close(c);
 }
 
 /* A checkpoint that does not fit its config. */
@@ -410,8 +508,10 @@ TEST(bad_checkpoints)
          "tensor model.embed_tokens.weight is [320, 64]; the config wants [321, 64]"},
         {"{\"model_type\":\"llama\",\"head_dim\":64," SHAPE(64, 128, 4, 4, 2, 320, ""),
          "tensor model.layers.3.input_layernorm.weight is missing"},
-        {"{\"model_type\":\"qwen3\",\"head_dim\":64," SHAPE(64, 128, 3, 4, 2, 320, ""), "self_attn.q_norm.weight is missing"},
-        {"{\"model_type\":\"llama\",\"head_dim\":32," SHAPE(64, 128, 3, 4, 2, 320, ""), "q_proj.weight is [256, 64]"},
+        {"{\"model_type\":\"qwen3\",\"head_dim\":64," SHAPE(64, 128, 3, 4, 2, 320, ""),
+         "self_attn.q_norm.weight is missing"},
+        {"{\"model_type\":\"llama\",\"head_dim\":32," SHAPE(64, 128, 3, 4, 2, 320, ""),
+         "q_proj.weight is [256, 64]"},
     };
     char *data = xmalloc(1 << 20);
     FILE *in = fopen(TINY "/model.safetensors", "rb");
@@ -423,7 +523,8 @@ TEST(bad_checkpoints)
         struct sl_info info;
         struct sl_options o = {.model = f.path, .device = "cpu", .n_threads = 1};
         write_file(&f, "model.safetensors", data, n);
-        CHECK_MSG(try_open(&o, &info, &e) == SL_EFORMAT && strstr(e.text, rows[i].says), "row %zu: %s", i, e.text);
+        CHECK_MSG(try_open(&o, &info, &e) == SL_EFORMAT && strstr(e.text, rows[i].says),
+                  "row %zu: %s", i, e.text);
         drop_folder(&f);
     }
     free(data);

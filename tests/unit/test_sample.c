@@ -1,4 +1,5 @@
-/* test_sample.c - each sampling parameter against a plain reference, the drawn distribution, and reports.
+/* test_sample.c - each sampling parameter against a plain reference, the drawn distribution, and
+ * reports.
  *
  * The reference below sorts the whole vocabulary and follows sl_sampling.h line by line in double.
  */
@@ -11,9 +12,14 @@
 
 enum { V = 997, LEN = 64 };
 
-static const struct sl_sampling plain = {.temperature = 1.0f, .top_p = 1.0f, .typical_p = 1.0f,
-                                         .repetition_penalty = 1.0f, .seed = 1, .max_tokens = 16,
-                                         .n_logprobs = -1, .n_prompt_logprobs = -1};
+static const struct sl_sampling plain = {.temperature = 1.0f,
+                                         .top_p = 1.0f,
+                                         .typical_p = 1.0f,
+                                         .repetition_penalty = 1.0f,
+                                         .seed = 1,
+                                         .max_tokens = 16,
+                                         .n_logprobs = -1,
+                                         .n_prompt_logprobs = -1};
 
 static uint32_t next_random(uint64_t *state)
 {
@@ -36,11 +42,16 @@ struct answer {
     float logprob, top_logprob[SL_TOP_MAX];
 };
 
-static struct answer ask(struct cpu_slots *s, struct sample_scratch *t, const float *x, int n, struct want w)
+static struct answer ask(struct cpu_slots *s, struct sample_scratch *t, const float *x, int n,
+                         struct want w)
 {
     struct answer a = {0};
-    struct result r = {.token = &a.token, .logprob = &a.logprob, .rank = &a.rank, .n_top = &a.n_top,
-                       .top_id = a.top_id, .top_logprob = a.top_logprob};
+    struct result r = {.token = &a.token,
+                       .logprob = &a.logprob,
+                       .rank = &a.rank,
+                       .n_top = &a.n_top,
+                       .top_id = a.top_id,
+                       .top_logprob = a.top_logprob};
     float *row = xmalloc((size_t)n * sizeof *row);
     memcpy(row, x, (size_t)n * sizeof *row);
     cpu_sample_row(s, 0, t, row, &w, &r, 0);
@@ -84,8 +95,8 @@ static int prefix(const struct entry *v, int n, double share)
     return k;
 }
 
-static void reference_adjust(double *x, const struct sl_sampling *s, const int32_t *hist, int n_prompt,
-                             int n_hist, uint32_t position)
+static void reference_adjust(double *x, const struct sl_sampling *s, const int32_t *hist,
+                             int n_prompt, int n_hist, uint32_t position)
 {
     for (int i = 0; i < V && s->n_allowed; i++) {
         int ok = 0;
@@ -99,7 +110,8 @@ static void reference_adjust(double *x, const struct sl_sampling *s, const int32
         if (same) x[word[len - 1]] = -INFINITY;
     }
     if (position < s->min_tokens)
-        for (uint32_t k = s->ignore_eos ? s->n_eos : 0; k < s->n_stop_ids; k++) x[s->stop_ids[k]] = -INFINITY;
+        for (uint32_t k = s->ignore_eos ? s->n_eos : 0; k < s->n_stop_ids; k++)
+            x[s->stop_ids[k]] = -INFINITY;
     for (uint32_t k = 0; k < s->n_bias; k++)
         x[s->bias[k].token] += s->bias[k].value <= -100 ? -INFINITY : (double)s->bias[k].value;
     for (int i = 0; i < V; i++) {
@@ -108,8 +120,11 @@ static void reference_adjust(double *x, const struct sl_sampling *s, const int32
             in_any |= hist[j] == i;
             in_output += j >= n_prompt && hist[j] == i;
         }
-        if (in_any) x[i] = x[i] > 0 ? x[i] / (double)s->repetition_penalty : x[i] * (double)s->repetition_penalty;
-        x[i] -= (double)s->frequency_penalty * in_output + (in_output ? (double)s->presence_penalty : 0.0);
+        if (in_any)
+            x[i] = x[i] > 0 ? x[i] / (double)s->repetition_penalty
+                            : x[i] * (double)s->repetition_penalty;
+        x[i] -= (double)s->frequency_penalty * in_output +
+                (in_output ? (double)s->presence_penalty : 0.0);
     }
 }
 
@@ -192,14 +207,15 @@ static const struct { const char *name; struct sl_sampling s; float spread; } ca
 static struct cpu_slots *slots_of(const struct sl_sampling *s)
 {
     struct cpu_slots *slots = NULL;
-    struct slot_init init = {.sampling = s, .tokens = hist, .n_prompt = N_PROMPT, .n_output = N_HIST - N_PROMPT};
+    struct slot_init init = {
+        .sampling = s, .tokens = hist, .n_prompt = N_PROMPT, .n_output = N_HIST - N_PROMPT};
     CHECK(cpu_slots_open(&slots, 1, LEN, V, NULL) == 0);
     CHECK(cpu_slot_assign(slots, 0, &init) == 0);
     return slots;
 }
 
-/* Each case draws many tokens; each must be the one that the reference's inverse transform gives, or a
- * neighbour where the uniform number falls within rounding of the boundary. */
+/* Each case draws many tokens; each must be the one that the reference's inverse transform gives,
+ * or a neighbour where the uniform number falls within rounding of the boundary. */
 TEST(agrees_with_reference)
 {
     struct sample_scratch *t = sample_scratch_open(V);
@@ -214,7 +230,8 @@ TEST(agrees_with_reference)
             for (int i = 0; i < V; i++) y[i] = (double)x[i];
             s.seed = 77 + k;
             struct cpu_slots *slots = slots_of(&s);
-            int32_t got = ask(slots, t, x, V, (struct want){.target = -1, .n_top = -1, .position = 8}).token;
+            int32_t got =
+                ask(slots, t, x, V, (struct want){.target = -1, .n_top = -1, .position = 8}).token;
             CHECK(got == cpu_slot_last(slots, 0));
             cpu_slots_close(slots);
             reference_adjust(y, &s, hist, N_PROMPT, N_HIST, 8);
@@ -233,8 +250,8 @@ TEST(agrees_with_reference)
     sample_scratch_close(t);
 }
 
-/* 20,000 draws over a head of 12 tokens and a tail; chi-square with 12 degrees of freedom exceeds 32.9 once
- * in a thousand; the seed is fixed, so that this never flickers. */
+/* 20,000 draws over a head of 12 tokens and a tail; chi-square with 12 degrees of freedom
+ * exceeds 32.9 once in a thousand; the seed is fixed, so that this never flickers. */
 TEST(distribution)
 {
     struct sample_scratch *t = sample_scratch_open(V);
@@ -350,14 +367,17 @@ TEST(philox_known_answers)
     uint32_t zero[4] = {0}, ones[4] = {~0u, ~0u, ~0u, ~0u};
     uint32_t pi[4] = {0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344};
     philox4x32_10(zero, 0, 0);
-    CHECK(zero[0] == 0x6627e8d5 && zero[1] == 0xe169c58d && zero[2] == 0xbc57ac4c && zero[3] == 0x9b00dbd8);
+    CHECK(zero[0] == 0x6627e8d5 && zero[1] == 0xe169c58d && zero[2] == 0xbc57ac4c &&
+          zero[3] == 0x9b00dbd8);
     philox4x32_10(ones, ~0u, ~0u);
-    CHECK(ones[0] == 0x408f276d && ones[1] == 0x41c83b0e && ones[2] == 0xa20bc7c6 && ones[3] == 0x6d5451fd);
+    CHECK(ones[0] == 0x408f276d && ones[1] == 0x41c83b0e && ones[2] == 0xa20bc7c6 &&
+          ones[3] == 0x6d5451fd);
     philox4x32_10(pi, 0xa4093822, 0x299f31d0);
     CHECK(pi[0] == 0xd16cfe09 && pi[1] == 0x94fdcceb && pi[2] == 0x5001e420 && pi[3] == 0x24126ea1);
 }
 
-/* A vocabulary of real size, sparse and flat: order and speed hold there too (rows a second are printed). */
+/* A vocabulary of real size, sparse and flat: order and speed hold there too (rows a second are
+ * printed). */
 TEST(large_vocabulary)
 {
     enum { N = 151936 };
@@ -373,7 +393,8 @@ TEST(large_vocabulary)
         struct slot_init init = {.sampling = &s};
         CHECK(cpu_slot_assign(slots, 0, &init) == 0);
         for (int k = 0; k < 5; k++) {
-            struct answer a = ask(slots, t, x, N, (struct want){.target = -1, .n_top = 5, .position = (uint32_t)k});
+            struct answer a = ask(slots, t, x, N,
+                                  (struct want){.target = -1, .n_top = 5, .position = (uint32_t)k});
             CHECK(a.token >= 0 && a.rank >= 1 && (spread ? a.rank <= 50 : a.rank <= 136743));
         }
     }
