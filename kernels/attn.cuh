@@ -1,28 +1,33 @@
 /* attn.cuh - what decode and prefill attention share, so that both make the same bits.
  *
- * The law: a row's answer is made of blocks of 64 positions at absolute multiples of 64. Each block is computed
- * apart (scores, its own maximum, weights, values), blocks merge in order within a chunk of 256, chunks merge in
- * order. A block that a row does not see is the identity on it. So it does not matter who computes what:
- * one warp walking all of it, or many blocks of threads sharing a context.
+ * The law: a row's answer is made of blocks of 64 positions at absolute multiples of 64. Each block
+ * is computed apart (scores, its own maximum, weights, values), blocks merge in order within a
+ * chunk of 256, chunks merge in order. A block that a row does not see is the identity on it. So it
+ * does not matter who computes what: one warp walking all of it, or many blocks of threads sharing
+ * a context.
  *
- * Fragments. Rows are 16 (token, head) pairs, m of m16n8k16. Lane (g, t) = (lane / 4, lane % 4). Within 32 dims a
- * lane holds dims 8t..8t+7 of its row, for q and k alike: the order of a sum over dims is ours to choose.
- * Column n of score tile j (of 8, 4 per 32 positions) is position 32 (j / 4) + 8 (n / 2) + 2 (j % 4) + n % 2, so
- * that the scores which lane (g, t) ends up with are those of 8 neighbouring positions 8t..8t+7 of each 32:
- * exactly the 16 bytes of v [dim][token] that it loads for the second product.
+ * Fragments. Rows are 16 (token, head) pairs, m of m16n8k16. Lane (g, t) = (lane / 4, lane % 4).
+ * Within 32 dims a lane holds dims 8t..8t+7 of its row, for q and k alike: the order of a sum over
+ * dims is ours to choose. Column n of score tile j (of 8, 4 per 32 positions) is position 32 (j /
+ * 4) + 8 (n / 2) + 2 (j % 4) + n % 2, so that the scores which lane (g, t) ends up with are those
+ * of 8 neighbouring positions 8t..8t+7 of each 32: exactly the 16 bytes of v [dim][token] that it
+ * loads for the second product.
  */
 #ifndef KERNELS_ATTN_CUH
 #define KERNELS_ATTN_CUH
 
 #include "common.cuh"
 
-/* q of 16 rows: [dims / 32] pieces for rows g and g + 8; a last half piece where dims % 32 is 16. */
+/* q of 16 rows: [dims / 32] pieces for rows g and g + 8; a last half piece where dims % 32 is 16.
+ */
 template <int HD> struct qfrag {
     uint4 a[(HD + 31) / 32], b[(HD + 31) / 32];
 };
 
 /* One row's lane part: 8 dims of each 32, from the row's start. */
-template <int HD> static __device__ __forceinline__ void load_lane(uint4 *to, const uint16_t *row, int t, bool is_there)
+template <int HD>
+static __device__ __forceinline__ void load_lane(uint4 *to, const uint16_t *row, int t,
+                                                 bool is_there)
 {
 #pragma unroll
     for (int c = 0; c < HD / 32; c++)
@@ -33,10 +38,12 @@ template <int HD> static __device__ __forceinline__ void load_lane(uint4 *to, co
     }
 }
 
-/* Scores of 4 tiles, 32 positions: `row` is the lane's first key, tile j's is 2 j rows of `pitch` elements after it.
- * Products of different tiles take turns, since one on the same sums must wait for the one before. */
+/* Scores of 4 tiles, 32 positions: `row` is the lane's first key, tile j's is 2 j rows of `pitch`
+ * elements after it. Products of different tiles take turns, since one on the same sums must wait
+ * for the one before. */
 template <int HD>
-static __device__ __forceinline__ void score_tiles(float s[4][4], const struct qfrag<HD> &q, const uint16_t *row, int pitch, int t)
+static __device__ __forceinline__ void score_tiles(float s[4][4], const struct qfrag<HD> &q,
+                                                   const uint16_t *row, int pitch, int t)
 {
 #pragma unroll
     for (int j = 0; j < 4; j++) s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0.0f;
@@ -46,9 +53,11 @@ static __device__ __forceinline__ void score_tiles(float s[4][4], const struct q
 #pragma unroll
         for (int j = 0; j < 4; j++) k[j] = *(const uint4 *)(row + 2 * j * pitch + 32 * c + 8 * t);
 #pragma unroll
-        for (int j = 0; j < 4; j++) mma16816(s[j], q.a[c].x, q.b[c].x, q.a[c].y, q.b[c].y, k[j].x, k[j].y);
+        for (int j = 0; j < 4; j++)
+            mma16816(s[j], q.a[c].x, q.b[c].x, q.a[c].y, q.b[c].y, k[j].x, k[j].y);
 #pragma unroll
-        for (int j = 0; j < 4; j++) mma16816(s[j], q.a[c].z, q.b[c].z, q.a[c].w, q.b[c].w, k[j].z, k[j].w);
+        for (int j = 0; j < 4; j++)
+            mma16816(s[j], q.a[c].z, q.b[c].z, q.a[c].w, q.b[c].w, k[j].z, k[j].w);
     }
     if (HD % 32) {
         const int c = HD / 32;
@@ -67,10 +76,12 @@ static __device__ __forceinline__ float fast_exp2(float x)
     return y;
 }
 
-/* Scores of 64 positions from `base` to weights, packed for the second product: p[h][2 i + r] for 32-position
- * half h, product i, and m, l of rows g (0) and g + 8 (1). Row r sees positions lo[r]..hi[r]. `scale`: with log2(e). */
-static __device__ __forceinline__ void softmax_block(float s[8][4], int base, int t, const int lo[2], const int hi[2],
-                                                     float scale, float m[2], float l[2], uint32_t p[2][2][4])
+/* Scores of 64 positions from `base` to weights, packed for the second product: p[h][2 i + r] for
+ * 32-position half h, product i, and m, l of rows g (0) and g + 8 (1). Row r sees positions
+ * lo[r]..hi[r]. `scale`: with log2(e). */
+static __device__ __forceinline__ void softmax_block(float s[8][4], int base, int t,
+                                                     const int lo[2], const int hi[2], float scale,
+                                                     float m[2], float l[2], uint32_t p[2][2][4])
 {
     m[0] = m[1] = -INFINITY;
 #pragma unroll
@@ -117,20 +128,24 @@ template <int HD> static constexpr int value_group = HD / 8 % 4 ? 2 : 4;
 
 /* acc of N tiles = weights . v of both halves; v[tile][half] are the lane's 8 tokens of its dim. */
 template <int N>
-static __device__ __forceinline__ void value_tiles(float acc[N][4], const uint32_t p[2][2][4], const uint4 v[N][2])
+static __device__ __forceinline__ void value_tiles(float acc[N][4], const uint32_t p[2][2][4],
+                                                   const uint4 v[N][2])
 {
 #pragma unroll
     for (int n = 0; n < N; n++) acc[n][0] = acc[n][1] = acc[n][2] = acc[n][3] = 0.0f;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
 #pragma unroll
-        for (int n = 0; n < N; n++) mma16816(acc[n], p[h][0][0], p[h][0][1], p[h][0][2], p[h][0][3], v[n][h].x, v[n][h].y);
+        for (int n = 0; n < N; n++)
+            mma16816(acc[n], p[h][0][0], p[h][0][1], p[h][0][2], p[h][0][3], v[n][h].x, v[n][h].y);
 #pragma unroll
-        for (int n = 0; n < N; n++) mma16816(acc[n], p[h][1][0], p[h][1][1], p[h][1][2], p[h][1][3], v[n][h].z, v[n][h].w);
+        for (int n = 0; n < N; n++)
+            mma16816(acc[n], p[h][1][0], p[h][1][1], p[h][1][2], p[h][1][3], v[n][h].z, v[n][h].w);
     }
 }
 
-/* How two answers join: the first one's and the second one's factor; m becomes the joint maximum. */
+/* How two answers join: the first one's and the second one's factor; m becomes the joint maximum.
+ */
 static __device__ __forceinline__ void merge_factors(float &m, float m2, float &a, float &b)
 {
     if (m2 == -INFINITY) { /* the identity */
@@ -148,14 +163,17 @@ static __device__ __forceinline__ float merge_value(float x, float a, float y, f
     return __fmaf_rn(y, b, __fmul_rn(x, a));
 }
 
-/* Tokens past `end` of an 8-token group of v: whatever lies there must not meet a weight of zero as a NaN. */
+/* Tokens past `end` of an 8-token group of v: whatever lies there must not meet a weight of zero as
+ * a NaN. */
 static __device__ __forceinline__ uint4 clear_tokens(uint4 v, int n_valid)
 {
     uint32_t w[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        if (2 * i >= n_valid) w[i] = 0;
-        else if (2 * i + 1 >= n_valid) w[i] &= 0xffffu;
+        if (2 * i >= n_valid)
+            w[i] = 0;
+        else if (2 * i + 1 >= n_valid)
+            w[i] &= 0xffffu;
     }
     return make_uint4(w[0], w[1], w[2], w[3]);
 }

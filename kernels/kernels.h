@@ -1,11 +1,12 @@
-/* kernels.h - the CUDA kernels behind one C header: a launcher an op, called by src/backend/cuda_*.c.
+/* kernels.h - the CUDA kernels behind one C header: a launcher an op, called by
+ * src/backend/cuda_*.c.
  *
- * All pointers are device memory unless said otherwise, all launches go to `stream` with programmatic
- * dependent launch: a kernel may start while the one before it drains, and waits (griddepcontrol.wait)
- * before it touches anything that an earlier kernel wrote. A launcher returns a cudaError_t as int, 0 if
- * the launch was accepted. Types: activations bf16 (`bf16` below is uint16_t storage), the residual
- * stream and logits f32, weights bf16 row-major [rows, cols], vectors (norms, biases) f32.
- * C17 and C++17.
+ * All pointers are device memory unless said otherwise, all launches go to `stream` with
+ * programmatic dependent launch: a kernel may start while the one before it drains, and waits
+ * (griddepcontrol.wait) before it touches anything that an earlier kernel wrote. A launcher returns
+ * a cudaError_t as int, 0 if the launch was accepted. Types: activations bf16 (`bf16` below is
+ * uint16_t storage), the residual stream and logits f32, weights bf16 row-major [rows, cols],
+ * vectors (norms, biases) f32. C17 and C++17.
  */
 #ifndef KERNELS_KERNELS_H
 #define KERNELS_KERNELS_H
@@ -20,8 +21,9 @@ extern "C" {
 #endif
 
 enum {
-    ATTN_BLOCK = 64,   /* positions that one warp's softmax takes at once */
-    ATTN_CHUNK = 256,  /* positions of a split: blocks merge within a chunk, then chunks merge, in order */
+    ATTN_BLOCK = 64, /* positions that one warp's softmax takes at once */
+    ATTN_CHUNK =
+        256, /* positions of a split: blocks merge within a chunk, then chunks merge, in order */
     LINEAR_SLICES = 8, /* parts of K, summed in order: the same for every number of rows */
     LINEAR_FEW = 8,    /* rows up to which the streaming kernel runs; above, the tiled one */
     PREFILL_ROWS = 128 /* (token, head) pairs of a prefill tile */
@@ -69,18 +71,19 @@ struct kslot {
     int32_t n_prompt, n_tokens, last;
     const int32_t *stop;
     const struct sl_bias *bias;
-    const int32_t *bad;          /* words concatenated */
+    const int32_t *bad; /* words concatenated */
     const int32_t *bad_len;
-    const uint32_t *allowed;     /* bitmap of the vocabulary */
-    int32_t *history;            /* [max_model_len] */
-    uint32_t *count;             /* [n_vocab] output occurrences; top bit: seen at all */
+    const uint32_t *allowed; /* bitmap of the vocabulary */
+    int32_t *history;        /* [max_model_len] */
+    uint32_t *count;         /* [n_vocab] output occurrences; top bit: seen at all */
 };
 
 struct kattn {
     const struct kbatch *b;
     const uint16_t *q; /* rows of [q heads | k heads | v heads] */
     uint16_t *out;
-    const uint16_t *k, *v; /* pages: k [page][kv head][token][dim], v [page][kv head][token / 16][dim][token % 16] */
+    const uint16_t *k, *v; /* pages: k [page][kv head][token][dim], v [page][kv head][token /
+                              16][dim][token % 16] */
     float *partial;        /* [slots, n_heads, head_dim + 2]: a chunk's answers */
     int32_t *counters;     /* [slots * n_heads], zero between launches */
     int32_t q_stride, out_stride, n_heads, n_kv_heads, head_dim, window;
@@ -105,19 +108,20 @@ struct klinear {
     int32_t m, is_f32;
 };
 
-int k_embed(cudaStream_t stream, const struct kbatch *b, const struct kslot *slots, const uint16_t *w,
-            float *x, int32_t cols, int32_t n_vocab, int32_t n_rows);
+int k_embed(cudaStream_t stream, const struct kbatch *b, const struct kslot *slots,
+            const uint16_t *w, float *x, int32_t cols, int32_t n_vocab, int32_t n_rows);
 /* src: f32 or bf16. */
-int k_norm(cudaStream_t stream, uint16_t *dst, const void *src, int src_is_f32, const float *w, int32_t cols,
-           float eps, int32_t n_rows);
+int k_norm(cudaStream_t stream, uint16_t *dst, const void *src, int src_is_f32, const float *w,
+           int32_t cols, float eps, int32_t n_rows);
 /* sum += add, then dst = norm(sum); w NULL: only the sum. */
 int k_add_norm(cudaStream_t stream, uint16_t *dst, float *sum, const uint16_t *add, const float *w,
                int32_t cols, float eps, int32_t n_rows);
 int k_glu(cudaStream_t stream, uint16_t *dst, const uint16_t *src, int32_t cols, enum glu_kind kind,
           int32_t n_rows);
-int k_gather(cudaStream_t stream, const struct kbatch *b, uint16_t *dst, const uint16_t *src, int32_t cols,
-             int32_t n_rows);
-int k_bias(cudaStream_t stream, uint16_t *y, const float *bias, int32_t cols, int64_t stride, int32_t n_rows);
+int k_gather(cudaStream_t stream, const struct kbatch *b, uint16_t *dst, const uint16_t *src,
+             int32_t cols, int32_t n_rows);
+int k_bias(cudaStream_t stream, uint16_t *y, const float *bias, int32_t cols, int64_t stride,
+           int32_t n_rows);
 int k_rope_kv(cudaStream_t stream, const struct krope *r, int32_t n_rows);
 /* Any m; the same bits for a row whatever m is. */
 int k_linear(cudaStream_t stream, const struct klinear *l);

@@ -1,20 +1,21 @@
-/* rows.cu - operations on rows: embedding, RMS norm with the residual sum, gated activation, gather, bias.
+/* rows.cu - operations on rows: embedding, RMS norm with the residual sum, gated activation,
+ * gather, bias.
  *
- * what:     embed x[t] = w[token[t]]; norm y = x / sqrt(mean(x^2) + eps) * w; add_norm sum += a, y = norm(sum);
- *           glu y = act(x[:n]) * x[n:]; gather y[i] = x[want[i].row]; bias y += b
- * shapes:   rows of `cols` elements, dense; the residual stream f32, all else bf16
- * launch:   a block of 256 threads a row (glu, bias: 256 threads over 8 elements each)
- * assumes:  cols a multiple of 8, 16-byte aligned rows
- * numerics: f32; sums in a fixed order over threads, independent of the number of rows
- * source:   Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019
- * measured: see kernels/README.md
+ * what:     embed x[t] = w[token[t]]; norm y = x / sqrt(mean(x^2) + eps) * w; add_norm sum += a, y
+ * = norm(sum); glu y = act(x[:n]) * x[n:]; gather y[i] = x[want[i].row]; bias y += b shapes:   rows
+ * of `cols` elements, dense; the residual stream f32, all else bf16 launch:   a block of 256
+ * threads a row (glu, bias: 256 threads over 8 elements each) assumes:  cols a multiple of 8,
+ * 16-byte aligned rows numerics: f32; sums in a fixed order over threads, independent of the number
+ * of rows source:   Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019 measured: see
+ * kernels/README.md
  */
 #include "common.cuh"
 
 enum { THREADS = 256 };
 
-static __global__ void __launch_bounds__(THREADS) embed_kernel(const struct kbatch *b, const struct kslot *slots,
-                                                               const uint16_t *w, float *x, int cols, int n_vocab)
+static __global__ void __launch_bounds__(THREADS)
+    embed_kernel(const struct kbatch *b, const struct kslot *slots, const uint16_t *w, float *x,
+                 int cols, int n_vocab)
 {
     pdl_next();
     pdl_wait();
@@ -27,8 +28,10 @@ static __global__ void __launch_bounds__(THREADS) embed_kernel(const struct kbat
     float *to = x + (int64_t)t * cols;
     for (int i = threadIdx.x * 8; i < cols; i += THREADS * 8) {
         uint4 v = *(const uint4 *)(from + i);
-        ((float4 *)(to + i))[0] = make_float4(bf16_lo(v.x), bf16_hi(v.x), bf16_lo(v.y), bf16_hi(v.y));
-        ((float4 *)(to + i))[1] = make_float4(bf16_lo(v.z), bf16_hi(v.z), bf16_lo(v.w), bf16_hi(v.w));
+        ((float4 *)(to + i))[0] =
+            make_float4(bf16_lo(v.x), bf16_hi(v.x), bf16_lo(v.y), bf16_hi(v.y));
+        ((float4 *)(to + i))[1] =
+            make_float4(bf16_lo(v.z), bf16_hi(v.z), bf16_lo(v.w), bf16_hi(v.w));
     }
 }
 
@@ -58,15 +61,16 @@ static __device__ __forceinline__ void store8(uint16_t *p, const float v[8])
 enum { HELD = 4 }; /* groups of 8 that a thread keeps in registers: rows up to 8192 are read once */
 
 template <typename S, bool ADD>
-static __global__ void __launch_bounds__(THREADS) norm_kernel(uint16_t *dst, S *src, const uint16_t *add,
-                                                              const float *w, int cols, float eps)
+static __global__ void __launch_bounds__(THREADS)
+    norm_kernel(uint16_t *dst, S *src, const uint16_t *add, const float *w, int cols, float eps)
 {
     __shared__ float at[32];
     float held[HELD][8], weights[HELD][8], sum = 0.0f;
     bool is_held = cols <= THREADS * 8 * HELD;
     pdl_next();
 #pragma unroll
-    for (int j = 0; j < HELD; j++) { /* nobody writes these: they come while the kernel before drains */
+    for (int j = 0; j < HELD;
+         j++) { /* nobody writes these: they come while the kernel before drains */
         int i = (j * THREADS + threadIdx.x) * 8;
         if (w && is_held && i < cols) load8(w + i, weights[j]);
     }
@@ -113,7 +117,8 @@ static __device__ __forceinline__ float gate(float x, int kind)
     return x / (1.0f + __expf(-z));
 }
 
-static __global__ void __launch_bounds__(THREADS) glu_kernel(uint16_t *dst, const uint16_t *src, int cols, int kind)
+static __global__ void __launch_bounds__(THREADS)
+    glu_kernel(uint16_t *dst, const uint16_t *src, int cols, int kind)
 {
     pdl_next();
     pdl_wait();
@@ -127,8 +132,8 @@ static __global__ void __launch_bounds__(THREADS) glu_kernel(uint16_t *dst, cons
     store8(dst + (int64_t)blockIdx.y * cols + i, a);
 }
 
-static __global__ void __launch_bounds__(THREADS) gather_kernel(const struct kbatch *b, uint16_t *dst,
-                                                                const uint16_t *src, int cols)
+static __global__ void __launch_bounds__(THREADS)
+    gather_kernel(const struct kbatch *b, uint16_t *dst, const uint16_t *src, int cols)
 {
     pdl_next();
     pdl_wait();
@@ -139,7 +144,8 @@ static __global__ void __launch_bounds__(THREADS) gather_kernel(const struct kba
         *(uint4 *)(dst + (int64_t)i * cols + c) = *(const uint4 *)(from + c);
 }
 
-static __global__ void __launch_bounds__(THREADS) bias_kernel(uint16_t *y, const float *bias, int cols, int64_t stride)
+static __global__ void __launch_bounds__(THREADS)
+    bias_kernel(uint16_t *y, const float *bias, int cols, int64_t stride)
 {
     pdl_next();
     pdl_wait();
@@ -152,44 +158,46 @@ static __global__ void __launch_bounds__(THREADS) bias_kernel(uint16_t *y, const
     store8(y + blockIdx.y * stride + i, a);
 }
 
-extern "C" int k_embed(cudaStream_t stream, const struct kbatch *b, const struct kslot *slots, const uint16_t *w,
-                       float *x, int32_t cols, int32_t n_vocab, int32_t n_rows)
+extern "C" int k_embed(cudaStream_t stream, const struct kbatch *b, const struct kslot *slots,
+                       const uint16_t *w, float *x, int32_t cols, int32_t n_vocab, int32_t n_rows)
 {
     return launch(embed_kernel, dim3(n_rows), THREADS, 0, stream, b, slots, w, x, cols, n_vocab);
 }
 
-extern "C" int k_norm(cudaStream_t stream, uint16_t *dst, const void *src, int src_is_f32, const float *w,
-                      int32_t cols, float eps, int32_t n_rows)
+extern "C" int k_norm(cudaStream_t stream, uint16_t *dst, const void *src, int src_is_f32,
+                      const float *w, int32_t cols, float eps, int32_t n_rows)
 {
     const uint16_t *none = nullptr;
     if (src_is_f32)
-        return launch(norm_kernel<float, false>, dim3(n_rows), THREADS, 0, stream, dst, (float *)src, none, w, cols, eps);
-    return launch(norm_kernel<uint16_t, false>, dim3(n_rows), THREADS, 0, stream, dst, (uint16_t *)src, none, w, cols,
-                  eps);
+        return launch(norm_kernel<float, false>, dim3(n_rows), THREADS, 0, stream, dst,
+                      (float *)src, none, w, cols, eps);
+    return launch(norm_kernel<uint16_t, false>, dim3(n_rows), THREADS, 0, stream, dst,
+                  (uint16_t *)src, none, w, cols, eps);
 }
 
-extern "C" int k_add_norm(cudaStream_t stream, uint16_t *dst, float *sum, const uint16_t *add, const float *w,
-                          int32_t cols, float eps, int32_t n_rows)
+extern "C" int k_add_norm(cudaStream_t stream, uint16_t *dst, float *sum, const uint16_t *add,
+                          const float *w, int32_t cols, float eps, int32_t n_rows)
 {
-    return launch(norm_kernel<float, true>, dim3(n_rows), THREADS, 0, stream, dst, sum, add, w, cols, eps);
+    return launch(norm_kernel<float, true>, dim3(n_rows), THREADS, 0, stream, dst, sum, add, w,
+                  cols, eps);
 }
 
-extern "C" int k_glu(cudaStream_t stream, uint16_t *dst, const uint16_t *src, int32_t cols, enum glu_kind kind,
-                     int32_t n_rows)
+extern "C" int k_glu(cudaStream_t stream, uint16_t *dst, const uint16_t *src, int32_t cols,
+                     enum glu_kind kind, int32_t n_rows)
 {
-    return launch(glu_kernel, dim3((cols + THREADS * 8 - 1) / (THREADS * 8), n_rows), THREADS, 0, stream, dst, src,
-                  cols, (int)kind);
+    return launch(glu_kernel, dim3((cols + THREADS * 8 - 1) / (THREADS * 8), n_rows), THREADS, 0,
+                  stream, dst, src, cols, (int)kind);
 }
 
-extern "C" int k_gather(cudaStream_t stream, const struct kbatch *b, uint16_t *dst, const uint16_t *src,
-                        int32_t cols, int32_t n_rows)
+extern "C" int k_gather(cudaStream_t stream, const struct kbatch *b, uint16_t *dst,
+                        const uint16_t *src, int32_t cols, int32_t n_rows)
 {
     return launch(gather_kernel, dim3(n_rows), THREADS, 0, stream, b, dst, src, cols);
 }
 
-extern "C" int k_bias(cudaStream_t stream, uint16_t *y, const float *bias, int32_t cols, int64_t stride,
-                      int32_t n_rows)
+extern "C" int k_bias(cudaStream_t stream, uint16_t *y, const float *bias, int32_t cols,
+                      int64_t stride, int32_t n_rows)
 {
-    return launch(bias_kernel, dim3((cols + THREADS * 8 - 1) / (THREADS * 8), n_rows), THREADS, 0, stream, y, bias,
-                  cols, stride);
+    return launch(bias_kernel, dim3((cols + THREADS * 8 - 1) / (THREADS * 8), n_rows), THREADS, 0,
+                  stream, y, bias, cols, stride);
 }

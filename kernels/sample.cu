@@ -1,14 +1,15 @@
-/* sample.cu - a token from a row of logits, in the order of sl_sampling.h, without sorting the vocabulary.
+/* sample.cu - a token from a row of logits, in the order of sl_sampling.h, without sorting the
+ * vocabulary.
  *
- * what:     log probabilities of the raw row; masks, bias, penalties; temperature; min_p, top_k, top_p, typical_p; the
- *           draw. top_k, top_p, typical_p and the draw are one question: in descending order, where does the running
- *           count or mass cross a limit? Tokens fall into 1024 buckets by value; the crossing bucket is gathered and
- *           sorted where it is small, else cut again by the bits of its keys
- * shapes:   logits f32 [rows, n_vocab]; slots hold parameters and histories (kernels.h)
+ * what:     log probabilities of the raw row; masks, bias, penalties; temperature; min_p, top_k,
+ * top_p, typical_p; the draw. top_k, top_p, typical_p and the draw are one question: in descending
+ * order, where does the running count or mass cross a limit? Tokens fall into 1024 buckets by
+ * value; the crossing bucket is gathered and sorted where it is small, else cut again by the bits
+ * of its keys shapes:   logits f32 [rows, n_vocab]; slots hold parameters and histories (kernels.h)
  * launch:   a block of 1024 threads a wanted row
  * assumes:  n_vocab <= 2^24
- * numerics: masses are 64-bit integers in units of 2^-40 of the largest weight, so that sums do not depend on the order
- *           of atomics; log-sum-exp in f64, in a fixed order. Ties fall to the lowest id
+ * numerics: masses are 64-bit integers in units of 2^-40 of the largest weight, so that sums do not
+ * depend on the order of atomics; log-sum-exp in f64, in a fixed order. Ties fall to the lowest id
  * source:   the order is the cpu device's (cpu_pick.c); Philox: sampling_philox.h
  * measured: see kernels/README.md
  */
@@ -103,8 +104,8 @@ struct kept {
     const float *x;
     int n;
     float max, inv_t, min_weight;
-    u64 bound;          /* kept: keys up to this */
-    u64 typical_bound;  /* and typical keys up to this; all ones: no such cut */
+    u64 bound;         /* kept: keys up to this */
+    u64 typical_bound; /* and typical keys up to this; all ones: no such cut */
     float log_total, entropy;
 };
 
@@ -113,7 +114,10 @@ static __device__ __forceinline__ float weight(const struct kept &k, float x)
     float y = (x - k.max) * k.inv_t;
     return y >= -87.0f ? expf(y) : 0.0f;
 }
-static __device__ __forceinline__ u64 mass_of(float w) { return (u64)(w * 1099511627776.0f); }
+static __device__ __forceinline__ u64 mass_of(float w)
+{
+    return (u64)(w * 1099511627776.0f);
+}
 /* How far a token's surprise is from the entropy, negated: larger is more typical. */
 static __device__ __forceinline__ float typical_value(const struct kept &k, float x)
 {
@@ -135,7 +139,8 @@ static __device__ u64 kept_mass(const struct kept &k, struct shared &s)
     return block_total(sum, s);
 }
 
-/* Which tokens a histogram is over: all kept, then those of one bucket, then those whose key starts with some bits. */
+/* Which tokens a histogram is over: all kept, then those of one bucket, then those whose key starts
+ * with some bits. */
 struct view {
     bool is_typical;
     float top, scale; /* bucket = (top - value) * scale */
@@ -151,7 +156,8 @@ static __device__ __forceinline__ int linear_bucket(const struct view &v, float 
 }
 
 /* The token's weight and key if it is in view, else 0. */
-static __device__ __forceinline__ float in_view(const struct kept &k, const struct view &v, int id, float *value, u64 *key)
+static __device__ __forceinline__ float in_view(const struct kept &k, const struct view &v, int id,
+                                                float *value, u64 *key)
 {
     float x = k.x[id], w = kept_weight(k, id, x);
     if (w <= 0.0f) return 0.0f;
@@ -163,8 +169,9 @@ static __device__ __forceinline__ float in_view(const struct kept &k, const stru
 }
 
 /* Fill the histogram and find the first bucket at which mass or count reaches its limit. */
-static __device__ void find_bucket(const struct kept &k, const struct view &v, u64 mass, uint32_t count, u64 mass_limit,
-                                   uint32_t count_limit, struct shared &s)
+static __device__ void find_bucket(const struct kept &k, const struct view &v, u64 mass,
+                                   uint32_t count, u64 mass_limit, uint32_t count_limit,
+                                   struct shared &s)
 {
     s.mass[threadIdx.x] = 0;
     s.count[threadIdx.x] = 0;
@@ -175,7 +182,8 @@ static __device__ void find_bucket(const struct kept &k, const struct view &v, u
         u64 key;
         float w = in_view(k, v, i, &value, &key);
         if (w <= 0.0f) continue;
-        int b = v.bucket < 0 ? linear_bucket(v, value) : (int)(key >> (64 - v.bits - DIGIT) & ((1 << DIGIT) - 1));
+        int b = v.bucket < 0 ? linear_bucket(v, value)
+                             : (int)(key >> (64 - v.bits - DIGIT) & ((1 << DIGIT) - 1));
         atomicAdd(&s.mass[b], mass_of(w));
         atomicAdd(&s.count[b], 1u);
     }
@@ -213,8 +221,10 @@ static __device__ void sort_keys(struct shared &s, int n)
         }
 }
 
-/* Key of the first token at which the running mass or count reaches its limit; all ones where none does. */
-static __device__ u64 cut(const struct kept &k, struct view v, u64 mass_limit, uint32_t count_limit, struct shared &s)
+/* Key of the first token at which the running mass or count reaches its limit; all ones where none
+ * does. */
+static __device__ u64 cut(const struct kept &k, struct view v, u64 mass_limit, uint32_t count_limit,
+                          struct shared &s)
 {
     u64 mass = 0;
     uint32_t count = 0;
@@ -255,7 +265,8 @@ static __device__ u64 cut(const struct kept &k, struct view v, u64 mass_limit, u
     u64 ends[2] = {end - own[1], end}, best = ~0ull;
     for (int j = 1; j >= 0; j--) {
         int at = 2 * threadIdx.x + j;
-        if (at < n && (ends[j] >= mass_limit || count + (uint32_t)at + 1 >= count_limit)) best = s.keys[at];
+        if (at < n && (ends[j] >= mass_limit || count + (uint32_t)at + 1 >= count_limit))
+            best = s.keys[at];
     }
     return block_min(best, s);
 }
@@ -291,13 +302,16 @@ static __device__ struct range scan_row(const float *x, int n, struct shared &s)
 }
 
 /* The n best of the raw row into the results of row i. */
-static __device__ void report_top(const float *x, int n_vocab, int n, const struct range &r, double log_sum,
-                                  const struct kresult &out, int i, struct shared &s)
+static __device__ void report_top(const float *x, int n_vocab, int n, const struct range &r,
+                                  double log_sum, const struct kresult &out, int i,
+                                  struct shared &s)
 {
     if (n > n_vocab) n = n_vocab;
     if (n > 0) {
-        struct kept all = {x, n_vocab, r.max, 0.0f, 0.0f, ~0ull, ~0ull, 0.0f, 0.0f}; /* inv_t 0: every weight is one */
-        struct view v = {false, r.max, r.max > r.min ? (float)BUCKETS / (r.max - r.min) : 0.0f, -1, 0, 0};
+        struct kept all = {x,     n_vocab, r.max, 0.0f, 0.0f,
+                           ~0ull, ~0ull,   0.0f,  0.0f}; /* inv_t 0: every weight is one */
+        struct view v = {false, r.max, r.max > r.min ? (float)BUCKETS / (r.max - r.min) : 0.0f,
+                         -1,    0,     0};
         u64 bound = cut(all, v, ~0ull, (uint32_t)n, s);
         if (threadIdx.x == 0) s.n_keys = 0;
         __syncthreads();
@@ -308,7 +322,8 @@ static __device__ void report_top(const float *x, int n_vocab, int n, const stru
         if ((int)threadIdx.x < n) {
             int id = (int)(uint32_t)s.keys[threadIdx.x];
             out.top_id[i * SL_TOP_MAX + threadIdx.x] = id;
-            out.top_logprob[i * SL_TOP_MAX + threadIdx.x] = (float)((double)x[id] - (double)r.max - log_sum);
+            out.top_logprob[i * SL_TOP_MAX + threadIdx.x] =
+                (float)((double)x[id] - (double)r.max - log_sum);
         }
         __syncthreads();
     }
@@ -353,7 +368,8 @@ static __device__ void add_bias(const struct kslot &p, float *x, int n)
         if (!is_first) continue;
         float v = x[token];
         for (int j = i; j < p.n_bias; j++)
-            if (p.bias[j].token == token) v = p.bias[j].value <= -100.0f ? -INFINITY : v + p.bias[j].value;
+            if (p.bias[j].token == token)
+                v = p.bias[j].value <= -100.0f ? -INFINITY : v + p.bias[j].value;
         x[token] = v;
     }
 }
@@ -370,7 +386,8 @@ static __device__ void penalise(const struct kslot &p, float *x, int n)
     }
 }
 
-static __device__ void adjust(const struct kslot &p, const float *raw, float *x, int n, uint32_t position)
+static __device__ void adjust(const struct kslot &p, const float *raw, float *x, int n,
+                              uint32_t position)
 {
     for (int i = threadIdx.x; i < n; i += THREADS)
         x[i] = p.n_allowed && !(p.allowed[i / 32] >> (i % 32) & 1) ? -INFINITY : raw[i];
@@ -395,11 +412,13 @@ static __device__ void keep_typical(struct kept &k, float share, struct shared &
     u64 far = ~0ull;
     for (int i = threadIdx.x; i < k.n; i += THREADS) {
         float w = kept_weight(k, i, k.x[i]);
-        if (w > 0.0f) entropy += (double)w / total * (double)(log_total - (k.x[i] - k.max) * k.inv_t);
+        if (w > 0.0f)
+            entropy += (double)w / total * (double)(log_total - (k.x[i] - k.max) * k.inv_t);
     }
     k.entropy = (float)block_total(entropy, s);
     k.log_total = log_total;
-    for (int i = threadIdx.x; i < k.n; i += THREADS) /* the farthest: the smallest key of the distance */
+    for (int i = threadIdx.x; i < k.n;
+         i += THREADS) /* the farthest: the smallest key of the distance */
         if (kept_weight(k, i, k.x[i]) > 0.0f) far = min(far, key_of(-typical_value(k, k.x[i]), i));
     far = block_min(far, s);
     float width = -typical_value(k, k.x[(uint32_t)far]);
@@ -408,15 +427,16 @@ static __device__ void keep_typical(struct kept &k, float share, struct shared &
     k.typical_bound = cut(k, v, limit ? limit : 1, ~0u, s);
 }
 
-static __device__ int pick(const struct kslot &p, const float *x, int n, const struct range &r, uint32_t position,
-                           struct shared &s)
+static __device__ int pick(const struct kslot &p, const float *x, int n, const struct range &r,
+                           uint32_t position, struct shared &s)
 {
     struct kept k = {x, n, r.max, 1.0f / p.temperature, p.min_p, ~0ull, ~0ull, 0.0f, 0.0f};
     float width = fminf(r.max - r.min, 87.0f * p.temperature);
     struct view v = {false, r.max, width > 0.0f ? (float)BUCKETS / width : 0.0f, -1, 0, 0};
     if (p.top_k > 0 && p.top_k < n) k.bound = cut(k, v, ~0ull, (uint32_t)p.top_k, s);
     if (p.top_p < 1.0f) {
-        u64 limit = (u64)((double)p.top_p * (double)kept_mass(k, s)), bound = cut(k, v, limit ? limit : 1, ~0u, s);
+        u64 limit = (u64)((double)p.top_p * (double)kept_mass(k, s)),
+            bound = cut(k, v, limit ? limit : 1, ~0u, s);
         k.bound = min(k.bound, bound);
     }
     if (p.typical_p < 1.0f && p.typical_p > 0.0f) keep_typical(k, p.typical_p, s);
@@ -439,7 +459,8 @@ static __global__ void __launch_bounds__(THREADS) sample_kernel(struct ksample a
     struct range r = scan_row(raw, n, s);
     int token = w.target;
     double log_sum = 0.0;
-    if (threadIdx.x == 0) out.logprob[i] = 0.0f, out.rank[i] = 0, out.n_top[i] = 0, out.token[i] = -1;
+    if (threadIdx.x == 0)
+        out.logprob[i] = 0.0f, out.rank[i] = 0, out.n_top[i] = 0, out.token[i] = -1;
     __syncthreads();
     if (!r.is_finite || token >= n) return;
     if (token < 0) {
@@ -482,7 +503,8 @@ extern "C" int k_sample(cudaStream_t stream, const struct ksample *a, int32_t n_
     return launch(sample_kernel, dim3(n_rows), THREADS, 0, stream, *a);
 }
 
-static __global__ void __launch_bounds__(THREADS) slot_kernel(struct kslot *slots, int slot, int n_vocab)
+static __global__ void __launch_bounds__(THREADS)
+    slot_kernel(struct kslot *slots, int slot, int n_vocab)
 {
     pdl_wait();
     struct kslot &p = slots[slot];
@@ -492,8 +514,10 @@ static __global__ void __launch_bounds__(THREADS) slot_kernel(struct kslot *slot
     for (int i = threadIdx.x; i < p.n_tokens; i += THREADS) {
         int id = p.history[i];
         if (id < 0 || id >= n_vocab) continue;
-        if (i < p.n_prompt) atomicOr(&p.count[id], 0x80000000u);
-        else atomicAdd(&p.count[id], 1u);
+        if (i < p.n_prompt)
+            atomicOr(&p.count[id], 0x80000000u);
+        else
+            atomicAdd(&p.count[id], 1u);
     }
 }
 

@@ -1,8 +1,9 @@
 /* cuda_dev.c - the cuda device: memory, launches, graphs, results.
  *
- * All calls come from one thread, the rank's worker. launch queues a copy of the batch and the kernels of all steps and
- * returns; collect waits for the oldest launch's event. A decode batch of a size seen before runs as a graph: captured
- * the second time its bucket comes up (the first run loads the kernels), replayed from then on.
+ * All calls come from one thread, the rank's worker. launch queues a copy of the batch and the
+ * kernels of all steps and returns; collect waits for the oldest launch's event. A decode batch of
+ * a size seen before runs as a graph: captured the second time its bucket comes up (the first run
+ * loads the kernels), replayed from then on.
  */
 #include "backend/cuda_dev.h"
 
@@ -27,16 +28,20 @@ static int dev_probe(struct sl_error *e)
 {
     int n = 0, major = 0;
     cudaError_t code = cudaGetDeviceCount(&n);
-    if (code == cudaErrorInsufficientDriver) return sl_fail(e, SL_EUNSUPPORTED, "no CUDA driver, or one older than CUDA 13");
+    if (code == cudaErrorInsufficientDriver)
+        return sl_fail(e, SL_EUNSUPPORTED, "no CUDA driver, or one older than CUDA 13");
     if (code != cudaSuccess || n == 0) return sl_fail(e, SL_EUNSUPPORTED, "no CUDA GPU");
     code = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
     if (code != cudaSuccess) return sl_fail(e, SL_EDEVICE, "the CUDA GPU does not answer");
     if (major != MAJOR)
-        return sl_fail(e, SL_EUNSUPPORTED, "the kernels are built for compute capability 9.0 (H100, H200), not %d.x", major);
+        return sl_fail(e, SL_EUNSUPPORTED,
+                       "the kernels are built for compute capability 9.0 (H100, H200), not %d.x",
+                       major);
     return 0;
 }
 
-/* What is free now; the share that a model may take of it leaves room for this device's own state. */
+/* What is free now; the share that a model may take of it leaves room for this device's own state.
+ */
 static uint64_t dev_memory(void)
 {
     size_t free_bytes = 0, total = 0;
@@ -49,7 +54,8 @@ static struct cuda_chunk *add_chunk(struct dev *d, size_t bytes)
 {
     struct cuda_chunk *c = xcalloc(1, sizeof *c);
     c->bytes = bytes;
-    if (cudaMalloc((void **)&c->p, bytes) != cudaSuccess || cudaMemset(c->p, 0, bytes) != cudaSuccess) {
+    if (cudaMalloc((void **)&c->p, bytes) != cudaSuccess ||
+        cudaMemset(c->p, 0, bytes) != cudaSuccess) {
         cudaFree(c->p);
         free(c);
         return NULL;
@@ -65,7 +71,8 @@ void *cuda_alloc(struct dev *d, size_t bytes, const char *what, struct sl_error 
     size_t need;
     struct cuda_chunk *c = d->chunks;
     if (!ckd_align(&need, bytes ? bytes : 1, ALIGNMENT)) {
-        if (!c || c->bytes - c->used < need) c = add_chunk(d, need > chunk_bytes ? need : chunk_bytes);
+        if (!c || c->bytes - c->used < need)
+            c = add_chunk(d, need > chunk_bytes ? need : chunk_bytes);
         if (c) {
             void *p = c->p + c->used;
             c->used += need;
@@ -90,8 +97,12 @@ static int open_launch(struct cuda_launch *l, size_t n)
     l->view.logprob = (float *)(void *)(l->view.n_top + n);
     l->view.top_id = (int32_t *)(void *)(l->view.logprob + n);
     l->view.top_logprob = (float *)(void *)(l->view.top_id + n * SL_TOP_MAX);
-    l->result = (struct result){.token = l->view.token, .logprob = l->view.logprob, .rank = l->view.rank,
-                                .n_top = l->view.n_top, .top_id = l->view.top_id, .top_logprob = l->view.top_logprob};
+    l->result = (struct result){.token = l->view.token,
+                                .logprob = l->view.logprob,
+                                .rank = l->view.rank,
+                                .n_top = l->view.n_top,
+                                .top_id = l->view.top_id,
+                                .top_logprob = l->view.top_logprob};
     TRY(cuda_check(cudaEventCreate(&l->start), "event"));
     return cuda_check(cudaEventCreate(&l->end), "event");
 }
@@ -103,7 +114,8 @@ static int open_parts(struct dev *d, struct sl_error *e)
     TRY(cuda_upload_open(d));
     TRY(cuda_batch_open(d, e));
     TRY(cuda_slots_open(d, e));
-    for (int i = 0; i < CUDA_RESULTS; i++) TRY(open_launch(&d->launch[i], (size_t)d->config.max_wants));
+    for (int i = 0; i < CUDA_RESULTS; i++)
+        TRY(open_launch(&d->launch[i], (size_t)d->config.max_wants));
     d->lt = lt_open(d);
     return 0;
 }
@@ -139,9 +151,11 @@ static void dev_close(struct dev *d)
 static int dev_open(struct dev **out, const struct dev_config *c, struct sl_error *e)
 {
     *out = NULL;
-    if (c->n_ranks > 1) return sl_fail(e, SL_EUNSUPPORTED, "the cuda device runs one rank, not %d", c->n_ranks);
+    if (c->n_ranks > 1)
+        return sl_fail(e, SL_EUNSUPPORTED, "the cuda device runs one rank, not %d", c->n_ranks);
     if (c->page_size % 16)
-        return sl_fail(e, SL_EUNSUPPORTED, "the cuda device needs a block size that is a multiple of 16, not %d",
+        return sl_fail(e, SL_EUNSUPPORTED,
+                       "the cuda device needs a block size that is a multiple of 16, not %d",
                        c->page_size);
     TRY(dev_probe(e));
     struct dev *d = xcalloc(1, sizeof *d);
@@ -170,12 +184,14 @@ static int32_t bucket_rows(int32_t n, int *index)
 }
 
 /* The bucket's graph, where this batch may run as one. Sets the rows to compute. */
-static struct cuda_graph *choose_graph(struct dev *d, const struct step *steps, int32_t n_steps, const struct batch *b)
+static struct cuda_graph *choose_graph(struct dev *d, const struct step *steps, int32_t n_steps,
+                                       const struct batch *b)
 {
     int index;
     d->rows = b->n_tokens;
     d->want_rows = b->n_wants;
-    if (b->n_tokens != b->n_seqs || b->n_tokens > GRAPH_ROWS_MAX || b->n_wants > b->n_tokens) return NULL;
+    if (b->n_tokens != b->n_seqs || b->n_tokens > GRAPH_ROWS_MAX || b->n_wants > b->n_tokens)
+        return NULL;
     int32_t rows = bucket_rows(b->n_tokens, &index);
     if (rows > d->config.max_tokens || rows > d->config.max_wants) return NULL;
     struct cuda_graph *g = &d->graph[index];
@@ -187,7 +203,8 @@ static struct cuda_graph *choose_graph(struct dev *d, const struct step *steps, 
     return g;
 }
 
-static int run_steps(struct dev *d, const struct step *steps, int32_t n_steps, const struct batch *b)
+static int run_steps(struct dev *d, const struct step *steps, int32_t n_steps,
+                     const struct batch *b)
 {
     for (int32_t i = 0; i < n_steps; i++) TRY(steps[i].fn(d, b, &steps[i]));
     return 0;
@@ -196,7 +213,8 @@ static int run_steps(struct dev *d, const struct step *steps, int32_t n_steps, c
 static int capture(struct dev *d, struct cuda_graph *g, const struct batch *b)
 {
     cudaGraph_t graph = NULL;
-    TRY(cuda_check(cudaStreamBeginCapture(d->stream, cudaStreamCaptureModeThreadLocal), "begin capture"));
+    TRY(cuda_check(cudaStreamBeginCapture(d->stream, cudaStreamCaptureModeThreadLocal),
+                   "begin capture"));
     int code = run_steps(d, g->steps, g->n_steps, b);
     int end = cuda_check(cudaStreamEndCapture(d->stream, &graph), "end capture");
     if (code == 0) code = end;
@@ -205,11 +223,12 @@ static int capture(struct dev *d, struct cuda_graph *g, const struct batch *b)
     return code;
 }
 
-static int dev_launch(struct dev *d, const struct step *steps, int32_t n_steps, const struct batch *b)
+static int dev_launch(struct dev *d, const struct step *steps, int32_t n_steps,
+                      const struct batch *b)
 {
     const struct dev_config *c = &d->config;
-    if (d->n_launched - d->n_collected >= 2 || b->n_wants > c->max_wants || b->n_tokens > c->max_tokens ||
-        b->n_seqs > c->max_seqs || b->n_tokens < 1)
+    if (d->n_launched - d->n_collected >= 2 || b->n_wants > c->max_wants ||
+        b->n_tokens > c->max_tokens || b->n_seqs > c->max_seqs || b->n_tokens < 1)
         return SL_EINTERNAL;
     struct cuda_launch *l = &d->launch[d->n_launched % CUDA_RESULTS];
     l->result.step_id = b->step_id;
@@ -219,8 +238,10 @@ static int dev_launch(struct dev *d, const struct step *steps, int32_t n_steps, 
     TRY(cuda_batch_send(d, b, &l->view));
     struct cuda_graph *g = choose_graph(d, steps, n_steps, b);
     if (g && !g->exec && g->n_seen++ > 0) TRY(capture(d, g, b));
-    if (g && g->exec) TRY(cuda_check(cudaGraphLaunch(g->exec, d->stream), "graph"));
-    else TRY(run_steps(d, steps, n_steps, b));
+    if (g && g->exec)
+        TRY(cuda_check(cudaGraphLaunch(g->exec, d->stream), "graph"));
+    else
+        TRY(run_steps(d, steps, n_steps, b));
     TRY(cuda_check(cudaEventRecord(l->end, d->stream), "event"));
     d->n_launched++;
     return 0;
@@ -257,17 +278,18 @@ const struct device device_cuda = {
     .assign = cuda_assign,
     .launch = dev_launch,
     .collect = dev_collect,
-    .ops = {
-        [OP_EMBED] = cuda_op_embed,
-        [OP_NORM] = cuda_op_norm,
-        [OP_LINEAR] = cuda_op_linear,
-        [OP_ROPE_KV] = cuda_op_rope_kv,
-        [OP_ATTN] = cuda_op_attn,
-        [OP_GLU] = cuda_op_glu,
-        [OP_ADD] = cuda_op_add,
-        [OP_ADD_NORM] = cuda_op_add_norm,
-        [OP_GATHER] = cuda_op_gather,
-        [OP_LOGITS] = cuda_op_logits,
-        [OP_SAMPLE] = cuda_op_sample,
-    },
+    .ops =
+        {
+            [OP_EMBED] = cuda_op_embed,
+            [OP_NORM] = cuda_op_norm,
+            [OP_LINEAR] = cuda_op_linear,
+            [OP_ROPE_KV] = cuda_op_rope_kv,
+            [OP_ATTN] = cuda_op_attn,
+            [OP_GLU] = cuda_op_glu,
+            [OP_ADD] = cuda_op_add,
+            [OP_ADD_NORM] = cuda_op_add_norm,
+            [OP_GATHER] = cuda_op_gather,
+            [OP_LOGITS] = cuda_op_logits,
+            [OP_SAMPLE] = cuda_op_sample,
+        },
 };

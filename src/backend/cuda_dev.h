@@ -1,7 +1,8 @@
 /* cuda_dev.h - inside the cuda device: its state and what its files share.
  *
- * One stream carries all work of a rank: copies of batches, kernels, in the order of calls. Device memory comes from
- * chunks that live until close. A decode step's launches are captured into a graph, one a bucket of rows.
+ * One stream carries all work of a rank: copies of batches, kernels, in the order of calls. Device
+ * memory comes from chunks that live until close. A decode step's launches are captured into a
+ * graph, one a bucket of rows.
  */
 #ifndef BACKEND_CUDA_DEV_H
 #define BACKEND_CUDA_DEV_H
@@ -13,14 +14,15 @@
 #include "kernels.h"
 
 enum {
-    CUDA_RESULTS = 4,      /* two outstanding launches, and answers that outlive the next one */
-    CUDA_BATCHES = 2,      /* pinned copies of batches: as many as may be outstanding */
-    ASSIGN_BUFFERS = 4,    /* pinned copies of slots on their way */
-    GRAPH_ROWS_MAX = 256,  /* decode steps of more rows are launched kernel by kernel */
+    CUDA_RESULTS = 4,     /* two outstanding launches, and answers that outlive the next one */
+    CUDA_BATCHES = 2,     /* pinned copies of batches: as many as may be outstanding */
+    ASSIGN_BUFFERS = 4,   /* pinned copies of slots on their way */
+    GRAPH_ROWS_MAX = 256, /* decode steps of more rows are launched kernel by kernel */
     GRAPH_BUCKETS = 4 + GRAPH_ROWS_MAX / 8,
     ATTN_ITEMS_MAX = 4096, /* pieces of contexts in a step; beyond, whole contexts are one piece */
     ROPE_TABLES = 32,      /* of frequencies, by address: one a plan, or one a kind of layer */
-    LINEAR_OWN_ROWS = 64,  /* up to so many rows our own kernel runs, and bits do not depend on the batch */
+    LINEAR_OWN_ROWS =
+        64, /* up to so many rows our own kernel runs, and bits do not depend on the batch */
     BAD_TOKENS_MAX = 4096, /* all bad words of a request together */
 };
 
@@ -30,7 +32,7 @@ struct cuda_chunk {
     size_t bytes, used;
 };
 
-struct cuda_launch { /* one of CUDA_RESULTS */
+struct cuda_launch {      /* one of CUDA_RESULTS */
     struct result result; /* arrays: pinned, owned */
     struct kresult view;  /* the same memory */
     cudaEvent_t start, end;
@@ -68,7 +70,7 @@ struct dev {
 
     /* Of the plan at hand: cuda_prepare. */
     const struct step *prepared;
-    int32_t tile_rows; /* token rows of a prefill tile */
+    int32_t tile_rows;     /* token rows of a prefill tile */
     int32_t tile_kv_heads; /* the most of a layer */
     size_t partial_floats, counters;
     float *partial_d; /* [ATTN_ITEMS_MAX, partial_floats] */
@@ -79,11 +81,11 @@ struct dev {
     } rope[ROPE_TABLES];
 
     struct kslot *slots_d;
-    char *regions_d;      /* [max_seqs] of region_bytes: a slot's arrays */
+    char *regions_d; /* [max_seqs] of region_bytes: a slot's arrays */
     size_t region_bytes;
     int32_t *histories_d;
     uint32_t *counts_d;
-    float *work_d;        /* sampling: rows with masks or penalties */
+    float *work_d; /* sampling: rows with masks or penalties */
     struct cuda_assign assign[ASSIGN_BUFFERS];
     uint64_t n_assigned;
     char *upload_pinned[2]; /* owned */
@@ -97,7 +99,8 @@ void *cuda_alloc(struct dev *d, size_t bytes, const char *what, struct sl_error 
 
 /* cuda_load.c */
 size_t cuda_weight_bytes(enum dtype type, int64_t rows, int64_t cols);
-int cuda_upload(struct dev *d, const struct weight_part *part, int64_t cols, int64_t row0, int64_t n, const void *src);
+int cuda_upload(struct dev *d, const struct weight_part *part, int64_t cols, int64_t row0,
+                int64_t n, const void *src);
 int cuda_upload_open(struct dev *d);
 
 /* cuda_slots.c */

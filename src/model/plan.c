@@ -16,7 +16,11 @@ static const struct {
     enum dim cols;
     int buf;
     bool is_per_want; /* a row per wanted logit row, not per token */
-    enum { TYPE_ACT, TYPE_SUM, TYPE_F32 } type; /* f32: logits, which sampling reads so on every device */
+    enum {
+        TYPE_ACT,
+        TYPE_SUM,
+        TYPE_F32
+    } type; /* f32: logits, which sampling reads so on every device */
 } slots[S_COUNT] = {
     [S_X] = {DIM_HIDDEN, 0, false, TYPE_SUM},   [S_H] = {DIM_HIDDEN, 1, false, TYPE_ACT},
     [S_QKV] = {DIM_QKV, 2, false, TYPE_ACT},    [S_GU] = {DIM_FFN2, 2, false, TYPE_ACT},
@@ -189,9 +193,12 @@ size_t plan_page_bytes(const struct plan *p, int32_t page_size)
 static enum dtype slot_type(const struct plan *p, enum slot s)
 {
     switch (slots[s].type) {
-    case TYPE_ACT: return p->device->act_type;
-    case TYPE_SUM: return p->device->sum_type;
-    case TYPE_F32: return DT_F32;
+    case TYPE_ACT:
+        return p->device->act_type;
+    case TYPE_SUM:
+        return p->device->sum_type;
+    case TYPE_F32:
+        return DT_F32;
     }
     return DT_F32;
 }
@@ -238,7 +245,8 @@ struct lowering {
 static struct act act_of(const struct lowering *w, enum slot s)
 {
     if (s == S_NONE) return (struct act){0};
-    return (struct act){w->bufs ? w->bufs[slots[s].buf] : NULL, w->p->dims[slots[s].cols], slot_type(w->p, s)};
+    return (struct act){w->bufs ? w->bufs[slots[s].buf] : NULL, w->p->dims[slots[s].cols],
+                        slot_type(w->p, s)};
 }
 
 static int emit(struct lowering *w, struct step s)

@@ -93,8 +93,13 @@ struct said {
 
 static struct model *open_model(const char *dir, bool fuse, struct sl_info *info)
 {
-    struct sl_options o = {.model = dir, .device = GOLDEN_DEVICE, .n_threads = 1, .max_num_seqs = 2,
-                           .max_num_batched_tokens = 128, .max_model_len = 256, .num_gpu_blocks_override = N_PAGES};
+    struct sl_options o = {.model = dir,
+                           .device = GOLDEN_DEVICE,
+                           .n_threads = 1,
+                           .max_num_seqs = 2,
+                           .max_num_batched_tokens = 128,
+                           .max_model_len = 256,
+                           .num_gpu_blocks_override = N_PAGES};
     struct sl_error e = {0};
     struct model *m = NULL;
     int code = model_open_as(&m, &o, fuse, info, &e);
@@ -223,7 +228,8 @@ static void check_case(struct model *m, struct model *unfused, const char *dir,
     static struct said whole[TOKENS], other[TOKENS];
     const int32_t chunks[] = {7, 1};
     memset(whole, 0, sizeof whole);
-    /* On the GPU bits depend on whether a step has more rows than 64 (cuda_dev.h): the longest prompt goes in two. */
+    /* On the GPU bits depend on whether a step has more rows than 64 (cuda_dev.h): the longest
+     * prompt goes in two. */
     int32_t most = is_gpu && r->n > 64 ? 60 : r->n;
     run(m, r->prompt, r->n, most, r->n_greedy, whole);
     double worst = worst_error(r, whole, n_vocab);
@@ -237,7 +243,8 @@ static void check_case(struct model *m, struct model *unfused, const char *dir,
     }
     memset(other, 0, sizeof other);
     run(unfused, r->prompt, r->n, most, r->n_greedy, other);
-    CHECK_MSG(memcmp(whole, other, sizeof whole) == 0, "%s, prompt of %d: fusion changes the answer", dir, r->n);
+    CHECK_MSG(memcmp(whole, other, sizeof whole) == 0,
+              "%s, prompt of %d: fusion changes the answer", dir, r->n);
 
     if (is_gpu) return; /* its frequencies are on the device already */
     struct plan *p = model_plan(m);
@@ -290,8 +297,9 @@ TEST(own_models)
 TEST(all_variants)
 {
     if (is_absent()) return;
-    static const char *const names[] = {"llama", "llama3_rope", "llama_tied_mha", "llama_attn_bias",
-                                        "llama_linear_rope", "mistral_swa", "qwen2", "qwen2_yarn", "qwen3"};
+    static const char *const names[] = {"llama",           "llama3_rope",       "llama_tied_mha",
+                                        "llama_attn_bias", "llama_linear_rope", "mistral_swa",
+                                        "qwen2",           "qwen2_yarn",        "qwen3"};
     if (access(SHARED_DATA, R_OK) != 0) return;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) check_model(SHARED_DATA, names[i]);
 }
