@@ -35,10 +35,12 @@ struct weight {
     struct weight_part part[WEIGHT_PARTS_MAX];
 };
 
-/* An activation slot: [max tokens, cols], row stride = cols, in the device's activation type. */
+/* An activation slot: [max tokens, cols], row stride = cols, in the device's activation type; the residual
+ * stream in its sum type, logits in f32. */
 struct act {
     void *data;
     int32_t cols;
+    enum dtype type;
 };
 
 enum glu_kind { GLU_SILU, GLU_GELU_TANH, GLU_GELU_ERF };
@@ -131,6 +133,7 @@ struct dev_config {
 struct device {
     const char *name;
     enum dtype act_type, kv_type;
+    enum dtype sum_type; /* of the residual stream */
     int32_t default_max_seqs, default_max_tokens;
     uint8_t default_async;
     /* Is it usable here? 0, or a code with the reason ("no CUDA driver"). */
@@ -159,5 +162,8 @@ struct device {
 };
 
 extern const struct device device_cpu, device_sim;
+#ifdef SLUICE_HAS_CUDA
+extern const struct device device_cuda; /* usable where probe says so */
+#endif
 
 #endif

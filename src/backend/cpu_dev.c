@@ -269,6 +269,7 @@ int cpu_sample(struct dev *d, const struct batch *b, const struct step *s)
 const struct device device_cpu = {
     .name = "cpu",
     .act_type = DT_F32,
+    .sum_type = DT_F32,
     .kv_type = DT_F16,
     .default_max_seqs = DEFAULT_SEQS,
     .default_max_tokens = DEFAULT_TOKENS,

@@ -292,6 +292,7 @@ static int sim_op(struct dev *d, const struct batch *b, const struct step *s)
 const struct device device_sim = {
     .name = "sim",
     .act_type = DT_F32,
+    .sum_type = DT_F32,
     .kv_type = DT_F32,
     .default_max_seqs = 256,
     .default_max_tokens = 2048,

@@ -78,10 +78,24 @@ static bool is_text(const char *a, const char *b)
     return a && strcmp(a, b) == 0;
 }
 
+/* The GPU where there is one. */
+static const char *auto_device(void)
+{
+#ifdef SLUICE_HAS_CUDA
+    struct sl_error why;
+    if (device_cuda.probe(&why) == 0) return "cuda";
+#endif
+    return "cpu";
+}
+
 static int choose_device(struct model *m, const char *name, struct sl_error *e)
 {
-    static const struct device *const devices[] = {&device_cpu, &device_sim};
-    if (!name || is_text(name, "auto")) name = "cpu";
+    static const struct device *const devices[] = {&device_cpu, &device_sim,
+#ifdef SLUICE_HAS_CUDA
+                                                   &device_cuda
+#endif
+    };
+    if (!name || is_text(name, "auto")) name = auto_device();
     for (size_t i = 0; i < sizeof devices / sizeof *devices; i++)
         if (is_text(name, devices[i]->name)) m->device = devices[i];
     if (!m->device)

@@ -16,12 +16,16 @@ static const struct {
     enum dim cols;
     int buf;
     bool is_per_want; /* a row per wanted logit row, not per token */
-    bool is_f32;      /* logits: sampling reads f32 on every device */
+    enum {
+        TYPE_ACT,
+        TYPE_SUM,
+        TYPE_F32
+    } type; /* f32: logits, which sampling reads so on every device */
 } slots[S_COUNT] = {
-    [S_X] = {DIM_HIDDEN, 0, false, false},   [S_H] = {DIM_HIDDEN, 1, false, false},
-    [S_QKV] = {DIM_QKV, 2, false, false},    [S_GU] = {DIM_FFN2, 2, false, false},
-    [S_ATT] = {DIM_Q, 3, false, false},      [S_ACT] = {DIM_FFN, 3, false, false},
-    [S_ROWS] = {DIM_HIDDEN, 4, true, false}, [S_LOGITS] = {DIM_VOCAB, 5, true, true},
+    [S_X] = {DIM_HIDDEN, 0, false, TYPE_SUM},   [S_H] = {DIM_HIDDEN, 1, false, TYPE_ACT},
+    [S_QKV] = {DIM_QKV, 2, false, TYPE_ACT},    [S_GU] = {DIM_FFN2, 2, false, TYPE_ACT},
+    [S_ATT] = {DIM_Q, 3, false, TYPE_ACT},      [S_ACT] = {DIM_FFN, 3, false, TYPE_ACT},
+    [S_ROWS] = {DIM_HIDDEN, 4, true, TYPE_ACT}, [S_LOGITS] = {DIM_VOCAB, 5, true, TYPE_F32},
 };
 
 #define OP_NAME(name, formula) #name,
@@ -186,6 +190,19 @@ size_t plan_page_bytes(const struct plan *p, int32_t page_size)
     return n;
 }
 
+static enum dtype slot_type(const struct plan *p, enum slot s)
+{
+    switch (slots[s].type) {
+    case TYPE_ACT:
+        return p->device->act_type;
+    case TYPE_SUM:
+        return p->device->sum_type;
+    case TYPE_F32:
+        return DT_F32;
+    }
+    return DT_F32;
+}
+
 /* Bits of the slots that the family's ops name. */
 static uint32_t slots_used(const struct family *f)
 {
@@ -204,7 +221,7 @@ int plan_slot_bytes(const struct plan *p, int32_t max_tokens, int32_t max_wants,
     for (int i = 0; i < SLOT_BUFS; i++) bytes[i] = 0;
     for (int s = S_NONE + 1; s < S_COUNT; s++) {
         if (!(used & 1u << s)) continue;
-        size_t n, element = dtype_row_bytes(slots[s].is_f32 ? DT_F32 : p->device->act_type, 1);
+        size_t n, element = dtype_row_bytes(slot_type(p, (enum slot)s), 1);
         size_t rows = (size_t)(slots[s].is_per_want ? max_wants : max_tokens);
         if (ckd_mul(&n, rows, (size_t)p->dims[slots[s].cols]) || ckd_mul(&n, n, element) ||
             ckd_align(&n, n, SCRATCH_ALIGN))
@@ -228,7 +245,8 @@ struct lowering {
 static struct act act_of(const struct lowering *w, enum slot s)
 {
     if (s == S_NONE) return (struct act){0};
-    return (struct act){w->bufs ? w->bufs[slots[s].buf] : NULL, w->p->dims[slots[s].cols]};
+    return (struct act){w->bufs ? w->bufs[slots[s].buf] : NULL, w->p->dims[slots[s].cols],
+                        slot_type(w->p, s)};
 }
 
 static int emit(struct lowering *w, struct step s)

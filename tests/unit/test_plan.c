@@ -24,7 +24,8 @@ static size_t row_bytes(enum dtype type, int64_t rows, int64_t cols)
 static struct device device_of(uint32_t without)
 {
     struct device d = {
-        .name = "test", .act_type = DT_BF16, .kv_type = DT_BF16, .weight_bytes = row_bytes};
+        .name = "test", .act_type = DT_BF16, .sum_type = DT_F32, .kv_type = DT_BF16,
+        .weight_bytes = row_bytes};
     for (int i = 0; i < OP_COUNT; i++) d.ops[i] = without & 1u << i ? NULL : no_op;
     return d;
 }
@@ -283,7 +284,7 @@ TEST(slot_sizes)
     CHECK(read_text(&c, "{\"model_type\":\"llama\"," SHAPE(64, 96, 1, 4, 2, 320, ""), &e) == 0);
     CHECK(plan_open(&p, &c, &(struct plan_target){.device = &d, .n_ranks = 1}, &e) == 0);
     CHECK(plan_slot_bytes(&p, 10, 3, bytes, &e) == 0);
-    CHECK(bytes[0] == 1280 && bytes[1] == 1280 && bytes[2] == 192 * 2 * 10 &&
+    CHECK(bytes[0] == 2560 && bytes[1] == 1280 && bytes[2] == 192 * 2 * 10 &&
           bytes[3] == 96 * 2 * 10);
     CHECK(bytes[4] == 384 && bytes[5] == 320 * 4 * 3);
     CHECK(plan_page_bytes(&p, 16) == 16 * 32 * 2 * 2);

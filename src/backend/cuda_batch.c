@@ -1,0 +1,195 @@
+/* cuda_batch.c - a step's arrays to the device in one copy.
+ *
+ * The header lies at a fixed place and holds the addresses of the arrays behind it, so that a
+ * captured graph finds any batch there. Block tables are sent as long as the step's longest, not as
+ * the engine holds them. Attention's work is laid out here: sequences with one row become pieces of
+ * their context, the others tiles of rows.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/cuda_dev.h"
+
+enum { ALIGN = 16, SMS = 132 /* of an H100 or H200 */ };
+
+static size_t padded(size_t n)
+{
+    return (n + ALIGN - 1) / ALIGN * ALIGN;
+}
+
+/* Items: the budget of pieces, and one for each sequence besides. Tiles: at worst one a token. */
+static size_t items_max(const struct dev *d)
+{
+    return ATTN_ITEMS_MAX + (size_t)d->config.max_seqs;
+}
+
+static size_t table_pages(const struct dev *d)
+{
+    return (size_t)(d->config.max_model_len / d->config.page_size) + 2;
+}
+
+int cuda_batch_open(struct dev *d, struct sl_error *e)
+{
+    const struct dev_config *c = &d->config;
+    size_t tokens = (size_t)c->max_tokens, seqs = (size_t)c->max_seqs, n;
+    n = padded(sizeof(struct kbatch)) + 4 * padded(tokens * 4) + 3 * padded((seqs + 1) * 4);
+    n += padded(seqs * table_pages(d) * 4) + padded((size_t)c->max_wants * sizeof(struct want));
+    n +=
+        padded(items_max(d) * sizeof(struct attn_item)) + padded(tokens * sizeof(struct attn_tile));
+    d->batch_max = n;
+    for (int i = 0; i < CUDA_BATCHES; i++)
+        TRY(cuda_check(cudaHostAlloc((void **)&d->batch_pinned[i], n, cudaHostAllocDefault),
+                       "pinned memory"));
+    d->batch_d = cuda_alloc(d, n, "batches", e);
+    return d->batch_d ? 0 : SL_ENOMEM;
+}
+
+/* Where the next array goes: in pinned memory and, at the same offset, on the device. */
+struct packer {
+    struct dev *d;
+    char *host;
+    size_t at;
+};
+
+static void *take(struct packer *p, size_t bytes, const void **device)
+{
+    void *host = p->host + p->at;
+    *device = (const char *)p->d->batch_d + p->at;
+    p->at += padded(bytes);
+    ASSERT(p->at <= p->d->batch_max);
+    return host;
+}
+
+static const int32_t *put(struct packer *p, const int32_t *src, size_t n)
+{
+    const void *device;
+    void *host = take(p, n * sizeof *src, &device);
+    if (n) memcpy(host, src, n * sizeof *src);
+    return device;
+}
+
+static int put_pages(struct packer *p, const struct batch *b, struct kbatch *k)
+{
+    const void *device;
+    int32_t stride = 1;
+    for (int32_t i = 0; i < b->n_seqs; i++) {
+        int32_t n = (b->kv_len[i] + b->page_size - 1) / b->page_size;
+        if (n > stride) stride = n;
+    }
+    if ((size_t)stride > table_pages(p->d) || stride > b->pages_stride) return SL_EINTERNAL;
+    int32_t *to = take(p, (size_t)b->n_seqs * (size_t)stride * 4, &device);
+    for (int32_t i = 0; i < b->n_seqs; i++)
+        memcpy(to + (size_t)i * (size_t)stride, b->pages + (size_t)i * (size_t)b->pages_stride,
+               (size_t)stride * 4);
+    k->pages = device;
+    k->pages_stride = stride;
+    return 0;
+}
+
+static void put_seq_of(struct packer *p, const struct batch *b, struct kbatch *k)
+{
+    const void *device;
+    int32_t *to = take(p, (size_t)b->n_tokens * 4, &device);
+    for (int32_t i = 0; i < b->n_seqs; i++)
+        for (int32_t t = b->q_start[i]; t < b->q_start[i + 1]; t++) to[t] = i;
+    k->seq_of = device;
+}
+
+static int32_t n_chunks(const struct batch *b, int32_t i)
+{
+    return (b->kv_len[i] + ATTN_CHUNK - 1) / ATTN_CHUNK;
+}
+
+/* Chunks that each block of threads gets when all are shared out evenly. A context of at most so
+ * many is one item, which needs no merging through memory; longer ones are runs of about as many.
+ * It does not show in the bits. */
+static int32_t fair_share(const struct dev *d, const struct batch *b)
+{
+    int64_t total = 0;
+    for (int32_t i = 0; i < b->n_seqs; i++)
+        if (b->q_start[i + 1] - b->q_start[i] == 1) total += n_chunks(b, i);
+    int64_t share = (total * d->tile_kv_heads + SMS - 1) / SMS;
+    return share > 0 ? (int32_t)share : 1;
+}
+
+static int longest_first(const void *a, const void *b)
+{
+    const struct attn_item *x = a, *y = b;
+    return x->n != y->n ? y->n - x->n : x->seq != y->seq ? x->seq - y->seq : x->chunk - y->chunk;
+}
+
+/* Slots for chunks of split contexts last for ATTN_ITEMS_MAX; where they end, a sequence is one
+ * item. */
+static void put_items(struct packer *p, const struct batch *b, struct kbatch *k)
+{
+    const void *device;
+    struct attn_item *item = take(p, 0, &device);
+    int32_t n = 0, n_slots = 0, share = fair_share(p->d, b);
+    for (int32_t i = 0; i < b->n_seqs; i++) {
+        if (b->q_start[i + 1] - b->q_start[i] != 1) continue;
+        int32_t chunks = n_chunks(b, i), parts = (chunks + share - 1) / share;
+        if (n_slots + chunks > ATTN_ITEMS_MAX) parts = 1;
+        for (int32_t c = 0; c < parts; c++) {
+            int32_t from = (int32_t)((int64_t)chunks * c / parts),
+                    to = (int32_t)((int64_t)chunks * (c + 1) / parts);
+            item[n++] = (struct attn_item){.seq = i,
+                                           .row = b->q_start[i],
+                                           .chunk = from,
+                                           .n = to - from,
+                                           .n_chunks = chunks,
+                                           .n_parts = parts,
+                                           .first = n_slots};
+        }
+        if (parts > 1) n_slots += chunks;
+    }
+    qsort(item, (size_t)n, sizeof *item, longest_first);
+    take(p, (size_t)n * sizeof *item, &device);
+    k->items = device;
+    k->n_items = p->d->n_items = n;
+}
+
+/* From the last tile of a sequence to its first: the longest contexts start first. */
+static void put_tiles(struct packer *p, const struct batch *b, struct kbatch *k)
+{
+    const void *device;
+    struct attn_tile *tile = take(p, 0, &device);
+    int32_t n = 0, size = p->d->tile_rows;
+    for (int32_t i = 0; i < b->n_seqs; i++) {
+        int32_t first = b->q_start[i], rows = b->q_start[i + 1] - first;
+        if (rows < 2) continue;
+        for (int32_t at = (rows - 1) / size * size; at >= 0; at -= size)
+            tile[n++] = (struct attn_tile){
+                .seq = i, .row = first + at, .n_rows = rows - at < size ? rows - at : size};
+    }
+    take(p, (size_t)n * sizeof *tile, &device);
+    k->tiles = device;
+    k->n_tiles = p->d->n_tiles = n;
+}
+
+int cuda_batch_send(struct dev *d, const struct batch *b, const struct kresult *result)
+{
+    struct packer p = {.d = d, .host = d->batch_pinned[d->n_launched % CUDA_BATCHES]};
+    const void *device;
+    struct kbatch *k = take(&p, sizeof *k, &device);
+    size_t tokens = (size_t)b->n_tokens, seqs = (size_t)b->n_seqs;
+    *k = (struct kbatch){.n_tokens = b->n_tokens,
+                         .n_seqs = b->n_seqs,
+                         .n_wants = b->n_wants,
+                         .page_size = b->page_size,
+                         .result = *result};
+    k->token = put(&p, b->token, tokens);
+    k->pos = put(&p, b->pos, tokens);
+    k->kv_slot = put(&p, b->kv_slot, tokens);
+    k->q_start = put(&p, b->q_start, seqs + 1);
+    k->kv_len = put(&p, b->kv_len, seqs);
+    k->slot = put(&p, b->slot, seqs);
+    struct want *want = take(&p, (size_t)b->n_wants * sizeof *want, &device);
+    if (b->n_wants) memcpy(want, b->want, (size_t)b->n_wants * sizeof *want);
+    k->want = device;
+    put_seq_of(&p, b, k);
+    TRY(put_pages(&p, b, k));
+    put_items(&p, b, k);
+    put_tiles(&p, b, k);
+    return cuda_check(cudaMemcpyAsync(d->batch_d, p.host, p.at, cudaMemcpyHostToDevice, d->stream),
+                      "batch copy");
+}

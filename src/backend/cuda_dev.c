@@ -1,0 +1,295 @@
+/* cuda_dev.c - the cuda device: memory, launches, graphs, results.
+ *
+ * All calls come from one thread, the rank's worker. launch queues a copy of the batch and the
+ * kernels of all steps and returns; collect waits for the oldest launch's event. A decode batch of
+ * a size seen before runs as a graph: captured the second time its bucket comes up (the first run
+ * loads the kernels), replayed from then on.
+ */
+#include "backend/cuda_dev.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+
+static const size_t chunk_bytes = (size_t)256 << 20;
+enum { ALIGNMENT = 256, DEFAULT_SEQS = 256, DEFAULT_TOKENS = 8192, MAJOR = 9 };
+
+int cuda_check(int code, const char *what)
+{
+    if (code == cudaSuccess) return 0;
+    log_write(LOG_ERROR, "cuda", "%s: %s", what, cudaGetErrorString((cudaError_t)code));
+    return SL_EDEVICE;
+}
+
+/* ------------------------------------------------------------------ before open */
+
+static int dev_probe(struct sl_error *e)
+{
+    int n = 0, major = 0;
+    cudaError_t code = cudaGetDeviceCount(&n);
+    if (code == cudaErrorInsufficientDriver)
+        return sl_fail(e, SL_EUNSUPPORTED, "no CUDA driver, or one older than CUDA 13");
+    if (code != cudaSuccess || n == 0) return sl_fail(e, SL_EUNSUPPORTED, "no CUDA GPU");
+    code = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+    if (code != cudaSuccess) return sl_fail(e, SL_EDEVICE, "the CUDA GPU does not answer");
+    if (major != MAJOR)
+        return sl_fail(e, SL_EUNSUPPORTED,
+                       "the kernels are built for compute capability 9.0 (H100, H200), not %d.x",
+                       major);
+    return 0;
+}
+
+/* What is free now; the share that a model may take of it leaves room for this device's own state.
+ */
+static uint64_t dev_memory(void)
+{
+    size_t free_bytes = 0, total = 0;
+    return cudaMemGetInfo(&free_bytes, &total) == cudaSuccess ? free_bytes : 0;
+}
+
+/* ------------------------------------------------------------------ memory */
+
+static struct cuda_chunk *add_chunk(struct dev *d, size_t bytes)
+{
+    struct cuda_chunk *c = xcalloc(1, sizeof *c);
+    c->bytes = bytes;
+    if (cudaMalloc((void **)&c->p, bytes) != cudaSuccess ||
+        cudaMemset(c->p, 0, bytes) != cudaSuccess) {
+        cudaFree(c->p);
+        free(c);
+        return NULL;
+    }
+    c->next = d->chunks;
+    d->chunks = c;
+    return c;
+}
+
+/* From the newest chunk where it fits, so that what is asked for in turn lies side by side. */
+void *cuda_alloc(struct dev *d, size_t bytes, const char *what, struct sl_error *e)
+{
+    size_t need;
+    struct cuda_chunk *c = d->chunks;
+    if (!ckd_align(&need, bytes ? bytes : 1, ALIGNMENT)) {
+        if (!c || c->bytes - c->used < need)
+            c = add_chunk(d, need > chunk_bytes ? need : chunk_bytes);
+        if (c) {
+            void *p = c->p + c->used;
+            c->used += need;
+            return p;
+        }
+    }
+    sl_fail(e, SL_ENOMEM, "cuda: no memory for %s (%zu bytes)", what, bytes);
+    return NULL;
+}
+
+/* ------------------------------------------------------------------ open, close */
+
+static int open_launch(struct cuda_launch *l, size_t n)
+{
+    char *p;
+    size_t bytes = n * (4 * 4 + 2 * SL_TOP_MAX * 4);
+    TRY(cuda_check(cudaHostAlloc((void **)&p, bytes, cudaHostAllocDefault), "pinned memory"));
+    memset(p, 0, bytes);
+    l->view.token = (int32_t *)(void *)p;
+    l->view.rank = l->view.token + n;
+    l->view.n_top = l->view.rank + n;
+    l->view.logprob = (float *)(void *)(l->view.n_top + n);
+    l->view.top_id = (int32_t *)(void *)(l->view.logprob + n);
+    l->view.top_logprob = (float *)(void *)(l->view.top_id + n * SL_TOP_MAX);
+    l->result = (struct result){.token = l->view.token,
+                                .logprob = l->view.logprob,
+                                .rank = l->view.rank,
+                                .n_top = l->view.n_top,
+                                .top_id = l->view.top_id,
+                                .top_logprob = l->view.top_logprob};
+    TRY(cuda_check(cudaEventCreate(&l->start), "event"));
+    return cuda_check(cudaEventCreate(&l->end), "event");
+}
+
+static int open_parts(struct dev *d, struct sl_error *e)
+{
+    TRY(cuda_check(cudaSetDevice(d->config.rank), "set device"));
+    TRY(cuda_check(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "stream"));
+    TRY(cuda_upload_open(d));
+    TRY(cuda_batch_open(d, e));
+    TRY(cuda_slots_open(d, e));
+    for (int i = 0; i < CUDA_RESULTS; i++)
+        TRY(open_launch(&d->launch[i], (size_t)d->config.max_wants));
+    d->lt = lt_open(d);
+    return 0;
+}
+
+static void dev_close(struct dev *d)
+{
+    if (!d) return;
+    if (d->stream) cudaStreamSynchronize(d->stream);
+    for (int i = 0; i < GRAPH_BUCKETS; i++)
+        if (d->graph[i].exec) cudaGraphExecDestroy(d->graph[i].exec);
+    for (int i = 0; i < CUDA_RESULTS; i++) {
+        cudaFreeHost(d->launch[i].view.token);
+        if (d->launch[i].start) cudaEventDestroy(d->launch[i].start);
+        if (d->launch[i].end) cudaEventDestroy(d->launch[i].end);
+    }
+    for (int i = 0; i < 2; i++) {
+        cudaFreeHost(d->batch_pinned[i]);
+        cudaFreeHost(d->upload_pinned[i]);
+        if (d->upload_done[i]) cudaEventDestroy(d->upload_done[i]);
+    }
+    cuda_slots_close(d);
+    lt_close(d->lt);
+    while (d->chunks) {
+        struct cuda_chunk *c = d->chunks;
+        d->chunks = c->next;
+        cudaFree(c->p);
+        free(c);
+    }
+    if (d->stream) cudaStreamDestroy(d->stream);
+    free(d);
+}
+
+static int dev_open(struct dev **out, const struct dev_config *c, struct sl_error *e)
+{
+    *out = NULL;
+    if (c->n_ranks > 1)
+        return sl_fail(e, SL_EUNSUPPORTED, "the cuda device runs one rank, not %d", c->n_ranks);
+    if (c->page_size % 16)
+        return sl_fail(e, SL_EUNSUPPORTED,
+                       "the cuda device needs a block size that is a multiple of 16, not %d",
+                       c->page_size);
+    TRY(dev_probe(e));
+    struct dev *d = xcalloc(1, sizeof *d);
+    d->config = *c;
+    if (e) e->code = 0;
+    int code = open_parts(d, e);
+    if (code < 0) {
+        dev_close(d);
+        return e && e->code ? code : sl_fail(e, code, "the GPU cannot be set up");
+    }
+    *out = d;
+    return 0;
+}
+
+/* ------------------------------------------------------------------ steps */
+
+/* Rows of a decode batch are rounded up to one of these: 1, 2, 4, then multiples of 8. */
+static int32_t bucket_rows(int32_t n, int *index)
+{
+    for (int i = 0; i < 3; i++) {
+        *index = i;
+        if (n <= 1 << i) return 1 << i;
+    }
+    *index = 2 + (n + 7) / 8;
+    return (n + 7) / 8 * 8;
+}
+
+/* The bucket's graph, where this batch may run as one. Sets the rows to compute. */
+static struct cuda_graph *choose_graph(struct dev *d, const struct step *steps, int32_t n_steps,
+                                       const struct batch *b)
+{
+    int index;
+    d->rows = b->n_tokens;
+    d->want_rows = b->n_wants;
+    if (b->n_tokens != b->n_seqs || b->n_tokens > GRAPH_ROWS_MAX || b->n_wants > b->n_tokens)
+        return NULL;
+    int32_t rows = bucket_rows(b->n_tokens, &index);
+    if (rows > d->config.max_tokens || rows > d->config.max_wants) return NULL;
+    struct cuda_graph *g = &d->graph[index];
+    if (g->steps != steps || g->n_steps != n_steps) {
+        if (g->exec) cudaGraphExecDestroy(g->exec);
+        *g = (struct cuda_graph){.steps = steps, .n_steps = n_steps};
+    }
+    d->rows = d->want_rows = rows;
+    return g;
+}
+
+static int run_steps(struct dev *d, const struct step *steps, int32_t n_steps,
+                     const struct batch *b)
+{
+    for (int32_t i = 0; i < n_steps; i++) TRY(steps[i].fn(d, b, &steps[i]));
+    return 0;
+}
+
+static int capture(struct dev *d, struct cuda_graph *g, const struct batch *b)
+{
+    cudaGraph_t graph = NULL;
+    TRY(cuda_check(cudaStreamBeginCapture(d->stream, cudaStreamCaptureModeThreadLocal),
+                   "begin capture"));
+    int code = run_steps(d, g->steps, g->n_steps, b);
+    int end = cuda_check(cudaStreamEndCapture(d->stream, &graph), "end capture");
+    if (code == 0) code = end;
+    if (code == 0) code = cuda_check(cudaGraphInstantiate(&g->exec, graph, 0), "instantiate graph");
+    if (graph) cudaGraphDestroy(graph);
+    return code;
+}
+
+static int dev_launch(struct dev *d, const struct step *steps, int32_t n_steps,
+                      const struct batch *b)
+{
+    const struct dev_config *c = &d->config;
+    if (d->n_launched - d->n_collected >= 2 || b->n_wants > c->max_wants ||
+        b->n_tokens > c->max_tokens || b->n_seqs > c->max_seqs || b->n_tokens < 1)
+        return SL_EINTERNAL;
+    struct cuda_launch *l = &d->launch[d->n_launched % CUDA_RESULTS];
+    l->result.step_id = b->step_id;
+    l->result.n_wants = b->n_wants;
+    TRY(cuda_prepare(d, steps, n_steps));
+    TRY(cuda_check(cudaEventRecord(l->start, d->stream), "event"));
+    TRY(cuda_batch_send(d, b, &l->view));
+    struct cuda_graph *g = choose_graph(d, steps, n_steps, b);
+    if (g && !g->exec && g->n_seen++ > 0) TRY(capture(d, g, b));
+    if (g && g->exec)
+        TRY(cuda_check(cudaGraphLaunch(g->exec, d->stream), "graph"));
+    else
+        TRY(run_steps(d, steps, n_steps, b));
+    TRY(cuda_check(cudaEventRecord(l->end, d->stream), "event"));
+    d->n_launched++;
+    return 0;
+}
+
+static int dev_collect(struct dev *d, const struct result **out)
+{
+    if (d->n_collected == d->n_launched) return SL_EINTERNAL;
+    struct cuda_launch *l = &d->launch[d->n_collected % CUDA_RESULTS];
+    float ms = 0.0f;
+    TRY(cuda_check(cudaEventSynchronize(l->end), "a step"));
+    TRY(cuda_check(cudaEventElapsedTime(&ms, l->start, l->end), "event"));
+    l->result.device_us = (uint64_t)(ms * 1000.0f);
+    d->n_collected++;
+    *out = &l->result;
+    return 0;
+}
+
+const struct device device_cuda = {
+    .name = "cuda",
+    .act_type = DT_BF16,
+    .sum_type = DT_F32,
+    .kv_type = DT_BF16,
+    .default_max_seqs = DEFAULT_SEQS,
+    .default_max_tokens = DEFAULT_TOKENS,
+    .default_async = 1,
+    .probe = dev_probe,
+    .memory = dev_memory,
+    .open = dev_open,
+    .close = dev_close,
+    .alloc = cuda_alloc,
+    .weight_bytes = cuda_weight_bytes,
+    .upload = cuda_upload,
+    .assign = cuda_assign,
+    .launch = dev_launch,
+    .collect = dev_collect,
+    .ops =
+        {
+            [OP_EMBED] = cuda_op_embed,
+            [OP_NORM] = cuda_op_norm,
+            [OP_LINEAR] = cuda_op_linear,
+            [OP_ROPE_KV] = cuda_op_rope_kv,
+            [OP_ATTN] = cuda_op_attn,
+            [OP_GLU] = cuda_op_glu,
+            [OP_ADD] = cuda_op_add,
+            [OP_ADD_NORM] = cuda_op_add_norm,
+            [OP_GATHER] = cuda_op_gather,
+            [OP_LOGITS] = cuda_op_logits,
+            [OP_SAMPLE] = cuda_op_sample,
+        },
+};

@@ -1,0 +1,134 @@
+/* cuda_dev.h - inside the cuda device: its state and what its files share.
+ *
+ * One stream carries all work of a rank: copies of batches, kernels, in the order of calls. Device
+ * memory comes from chunks that live until close. A decode step's launches are captured into a
+ * graph, one a bucket of rows.
+ */
+#ifndef BACKEND_CUDA_DEV_H
+#define BACKEND_CUDA_DEV_H
+
+#include <cuda_runtime_api.h>
+
+#include "backend/backend.h"
+#include "base/err.h"
+#include "kernels.h"
+
+enum {
+    CUDA_RESULTS = 4,     /* two outstanding launches, and answers that outlive the next one */
+    CUDA_BATCHES = 2,     /* pinned copies of batches: as many as may be outstanding */
+    ASSIGN_BUFFERS = 4,   /* pinned copies of slots on their way */
+    GRAPH_ROWS_MAX = 256, /* decode steps of more rows are launched kernel by kernel */
+    GRAPH_BUCKETS = 4 + GRAPH_ROWS_MAX / 8,
+    ATTN_ITEMS_MAX = 4096, /* pieces of contexts in a step; beyond, whole contexts are one piece */
+    ROPE_TABLES = 32,      /* of frequencies, by address: one a plan, or one a kind of layer */
+    LINEAR_OWN_ROWS =
+        64, /* up to so many rows our own kernel runs, and bits do not depend on the batch */
+    BAD_TOKENS_MAX = 4096, /* all bad words of a request together */
+};
+
+struct cuda_chunk {
+    struct cuda_chunk *next;
+    char *p; /* owned device memory */
+    size_t bytes, used;
+};
+
+struct cuda_launch {      /* one of CUDA_RESULTS */
+    struct result result; /* arrays: pinned, owned */
+    struct kresult view;  /* the same memory */
+    cudaEvent_t start, end;
+};
+
+struct cuda_graph {
+    const struct step *steps;
+    int32_t n_steps, n_seen;
+    cudaGraphExec_t exec; /* owned; NULL: not captured yet */
+};
+
+struct cuda_assign {
+    char *pinned; /* owned: struct kslot, arrays, history */
+    cudaEvent_t done;
+};
+
+struct lt; /* cuda_lt.c */
+
+struct dev {
+    struct dev_config config;
+    cudaStream_t stream;
+    struct cuda_chunk *chunks; /* owned */
+    struct lt *lt;             /* owned; NULL: no cuBLASLt here */
+
+    char *batch_pinned[CUDA_BATCHES]; /* owned */
+    struct kbatch *batch_d;           /* header, then arrays: offsets change with every batch */
+    size_t batch_max;
+    struct cuda_launch launch[CUDA_RESULTS];
+    uint64_t n_launched, n_collected;
+    struct cuda_graph graph[GRAPH_BUCKETS];
+
+    /* Of the launch at hand. */
+    int32_t rows, want_rows; /* rows to compute: tokens and wants, padded to the bucket in graphs */
+    int32_t n_items, n_tiles;
+
+    /* Of the plan at hand: cuda_prepare. */
+    const struct step *prepared;
+    int32_t tile_rows;     /* token rows of a prefill tile */
+    int32_t tile_kv_heads; /* the most of a layer */
+    size_t partial_floats, counters;
+    float *partial_d; /* [ATTN_ITEMS_MAX, partial_floats] */
+    int32_t *counters_d;
+    struct {
+        const float *host;
+        float *freq_d;
+    } rope[ROPE_TABLES];
+
+    struct kslot *slots_d;
+    char *regions_d; /* [max_seqs] of region_bytes: a slot's arrays */
+    size_t region_bytes;
+    int32_t *histories_d;
+    uint32_t *counts_d;
+    float *work_d; /* sampling: rows with masks or penalties */
+    struct cuda_assign assign[ASSIGN_BUFFERS];
+    uint64_t n_assigned;
+    char *upload_pinned[2]; /* owned */
+    cudaEvent_t upload_done[2];
+    uint64_t n_uploads;
+};
+
+/* A CUDA error as one log line and SL_EDEVICE; 0 for success. */
+int cuda_check(int code, const char *what);
+void *cuda_alloc(struct dev *d, size_t bytes, const char *what, struct sl_error *e);
+
+/* cuda_load.c */
+size_t cuda_weight_bytes(enum dtype type, int64_t rows, int64_t cols);
+int cuda_upload(struct dev *d, const struct weight_part *part, int64_t cols, int64_t row0,
+                int64_t n, const void *src);
+int cuda_upload_open(struct dev *d);
+
+/* cuda_slots.c */
+int cuda_slots_open(struct dev *d, struct sl_error *e);
+void cuda_slots_close(struct dev *d);
+int cuda_assign(struct dev *d, int32_t slot, const struct slot_init *init);
+
+/* cuda_batch.c: fill pinned memory from b and queue its copy; sets the launch's counts. */
+int cuda_batch_open(struct dev *d, struct sl_error *e);
+int cuda_batch_send(struct dev *d, const struct batch *b, const struct kresult *result);
+
+/* cuda_ops.c */
+int cuda_prepare(struct dev *d, const struct step *steps, int32_t n_steps);
+int cuda_op_embed(struct dev *d, const struct batch *b, const struct step *s);
+int cuda_op_norm(struct dev *d, const struct batch *b, const struct step *s);
+int cuda_op_linear(struct dev *d, const struct batch *b, const struct step *s);
+int cuda_op_rope_kv(struct dev *d, const struct batch *b, const struct step *s);
+int cuda_op_attn(struct dev *d, const struct batch *b, const struct step *s);
+int cuda_op_glu(struct dev *d, const struct batch *b, const struct step *s);
+int cuda_op_add(struct dev *d, const struct batch *b, const struct step *s);
+int cuda_op_add_norm(struct dev *d, const struct batch *b, const struct step *s);
+int cuda_op_gather(struct dev *d, const struct batch *b, const struct step *s);
+int cuda_op_logits(struct dev *d, const struct batch *b, const struct step *s);
+int cuda_op_sample(struct dev *d, const struct batch *b, const struct step *s);
+
+/* cuda_lt.c: y = x . w^T for many rows. NULL where the library is not there. */
+struct lt *lt_open(struct dev *d);
+void lt_close(struct lt *lt);
+int lt_linear(struct lt *lt, cudaStream_t stream, const struct klinear *l);
+
+#endif
