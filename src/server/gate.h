@@ -16,7 +16,7 @@ enum {
     GATE_HEADERS_MAX = 100,
     /* Names and values together, with what a header costs besides: 2 KiB less than the memory that
      * MHD has for the whole request (POOL_BYTES in loop.c), which the answer's head needs. */
-    GATE_BYTES_MAX = 30720,
+    GATE_BYTES_MAX = 63488,
     GATE_HEADER_BYTES = 80,
 };
 
