@@ -264,6 +264,7 @@ static __device__ __forceinline__ void finish(const struct kattn &a, const struc
     merge_parts<HD>(a, u);
 }
 
+/* tidy: long function: one kernel; its stages share registers and barriers */
 template <int HD>
 static __global__ void __launch_bounds__(WARPS * 32, 1) decode_kernel(struct kattn a)
 {

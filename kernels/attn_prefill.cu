@@ -101,6 +101,7 @@ static __device__ __forceinline__ void block_values(float acc[N][4], const char 
     value_tiles<N>(acc, p, x);
 }
 
+/* tidy: long function: one kernel; its stages share registers and barriers */
 template <int HD>
 static __global__ void __launch_bounds__(shape<HD>::warps * 32, 1) prefill_kernel(struct kattn a)
 {

@@ -184,69 +184,96 @@ static const void *to_device(const void *p, size_t bytes)
     return d;
 }
 
+/* The arrays of one attention call, on the host. */
+struct attn_layout {
+    int rows, stride, total, n_items, n_slots, n_tiles, n_pages;
+    int32_t *pages, *pos; /* owned */
+    struct attn_item *items;
+    struct attn_tile *tiles;
+};
+
+/* As cuda_batch.c does: each sequence's chunks in parts of an even share of the work. */
+static void lay_out_items(struct attn_layout *l, int n, const int *ctx, int n_kv_heads)
+{
+    int share = (l->total / ATTN_CHUNK * n_kv_heads + 131) / 132;
+    for (int i = 0; i < n; i++) {
+        int chunks = (ctx[i] + ATTN_CHUNK - 1) / ATTN_CHUNK, parts = (chunks + share - 1) / share;
+        for (int c = 0; c < parts; c++) {
+            int from = chunks * c / parts, to = chunks * (c + 1) / parts;
+            l->items[l->n_items++] =
+                (struct attn_item){i, i, from, to - from, chunks, parts, l->n_slots};
+        }
+        l->n_slots += chunks;
+        l->pos[i] = ctx[i] - 1;
+    }
+}
+
+/* Pages scattered over the pool; all belong to somebody. */
+static void lay_out_pages(struct attn_layout *l, int n, const int *ctx, int longest)
+{
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < (ctx[i] + PAGE - 1) / PAGE; k++)
+            l->pages[i * l->stride + k] = l->n_pages++;
+    if (n > 1 && ctx[0] != longest) return;
+    for (int i = l->n_pages - 1; i > 0; i--) {
+        uint32_t all = (uint32_t)(n * l->stride), a = random_u32() % all, b = random_u32() % all;
+        int32_t t = l->pages[a];
+        l->pages[a] = l->pages[b];
+        l->pages[b] = t;
+    }
+}
+
+static struct attn_layout lay_out(int n, const int *ctx, bool is_prefill, int per, int n_kv_heads)
+{
+    struct attn_layout l = {.rows = is_prefill ? ctx[0] : n};
+    int longest = 0;
+    for (int i = 0; i < n; i++) {
+        if (ctx[i] > longest) longest = ctx[i];
+        l.total += ctx[i];
+    }
+    l.stride = (longest + PAGE - 1) / PAGE;
+    l.pages = calloc((size_t)(n * l.stride), 4);
+    l.pos = calloc((size_t)l.rows, 4);
+    l.items = calloc((size_t)(l.total / ATTN_CHUNK + n), sizeof *l.items);
+    l.tiles = calloc((size_t)l.rows, sizeof *l.tiles);
+    lay_out_pages(&l, n, ctx, longest);
+    if (!is_prefill) {
+        lay_out_items(&l, n, ctx, n_kv_heads);
+        return l;
+    }
+    l.n_slots = (ctx[0] + ATTN_CHUNK - 1) / ATTN_CHUNK;
+    for (int at = (l.rows - 1) / per * per; at >= 0; at -= per)
+        l.tiles[l.n_tiles++] = (struct attn_tile){0, at, l.rows - at < per ? l.rows - at : per};
+    for (int i = 0; i < l.rows; i++) l.pos[i] = i;
+    return l;
+}
+
 /* n sequences of ctx[i] tokens: the last token of each (decode), or all of the first (prefill). */
 static void bench_attn(cudaStream_t stream, const char *name, int n, const int *ctx,
                        bool is_prefill, uint16_t *pool, size_t pool_bytes)
 {
     enum { HEADS = 32, KV = 8, DIM = 128 };
-    int longest = 0, n_items = 0, n_slots = 0, total = 0, n_pages = 0;
-    for (int i = 0; i < n; i++) {
-        if (ctx[i] > longest) longest = ctx[i];
-        total += ctx[i];
-    }
-    int rows = is_prefill ? ctx[0] : n, stride = (longest + PAGE - 1) / PAGE,
-        per = k_attn_tile_rows(HEADS, KV, DIM);
-    int32_t *pages = calloc((size_t)(n * stride), 4), *pos = calloc((size_t)rows, 4);
-    struct attn_item *items = calloc((size_t)(total / ATTN_CHUNK + n), sizeof *items);
-    struct attn_tile *tiles = calloc((size_t)rows, sizeof *tiles);
-    int n_tiles = 0;
-    for (int i = 0; i < n; i++) {
-        int chunks = (ctx[i] + ATTN_CHUNK - 1) / ATTN_CHUNK,
-            share = (total / ATTN_CHUNK * KV + 131) / 132;
-        int parts = (chunks + share - 1) / share;
-        for (int k = 0; k < (ctx[i] + PAGE - 1) / PAGE; k++) pages[i * stride + k] = n_pages++;
-        for (int c = 0; c < parts && !is_prefill; c++) /* as cuda_batch.c does */
-            items[n_items++] = (struct attn_item){i,
-                                                  i,
-                                                  chunks * c / parts,
-                                                  chunks * (c + 1) / parts - chunks * c / parts,
-                                                  chunks,
-                                                  parts,
-                                                  n_slots};
-        n_slots += chunks;
-        if (!is_prefill) pos[i] = ctx[i] - 1;
-    }
-    for (int i = n_pages - 1; i > 0; i--) { /* scattered; all belong to somebody */
-        int a = (int)(random_u32() % (uint32_t)(n * stride)),
-            b = (int)(random_u32() % (uint32_t)(n * stride));
-        if (n == 1 || ctx[0] == longest) {
-            int32_t t = pages[a];
-            pages[a] = pages[b];
-            pages[b] = t;
-        }
-    }
-    for (int at = (rows - 1) / per * per; at >= 0 && is_prefill; at -= per)
-        tiles[n_tiles++] = (struct attn_tile){0, at, rows - at < per ? rows - at : per};
-    for (int i = 0; i < rows && is_prefill; i++) pos[i] = i;
+    struct attn_layout l = lay_out(n, ctx, is_prefill, k_attn_tile_rows(HEADS, KV, DIM), KV);
+    int rows = l.rows;
     struct kbatch k = {.n_tokens = rows,
                        .n_seqs = n,
                        .page_size = PAGE,
-                       .pages_stride = stride,
-                       .n_items = n_items,
-                       .n_tiles = n_tiles};
-    k.pos = to_device(pos, (size_t)rows * 4);
-    k.pages = to_device(pages, (size_t)(n * stride) * 4);
-    k.items = to_device(items, (size_t)(n_items ? n_items : 1) * sizeof *items);
-    k.tiles = to_device(tiles, (size_t)rows * sizeof *tiles);
-    struct attn_bench b = {.n_tiles = n_tiles, .set = (size_t)n_pages * PAGE * KV * DIM};
+                       .pages_stride = l.stride,
+                       .n_items = l.n_items,
+                       .n_tiles = l.n_tiles};
+    k.pos = to_device(l.pos, (size_t)rows * 4);
+    k.pages = to_device(l.pages, (size_t)(n * l.stride) * 4);
+    k.items = to_device(l.items, (size_t)(l.n_items ? l.n_items : 1) * sizeof *l.items);
+    k.tiles = to_device(l.tiles, (size_t)rows * sizeof *l.tiles);
+    struct attn_bench b = {.n_tiles = l.n_tiles, .set = (size_t)l.n_pages * PAGE * KV * DIM};
     b.n_sets = (int)(pool_bytes / 4 / b.set);
     b.k = pool;
     b.v = pool + b.set * (size_t)b.n_sets;
     void *partial, *counters, *q = device_random((size_t)rows * 6144 * 2),
                               *out = device_random((size_t)rows * 4096 * 2);
-    must(cudaMalloc(&partial, (size_t)(n_slots + 1) * HEADS * (DIM + 2) * 4), "memory");
-    must(cudaMalloc(&counters, (size_t)(n_slots + 1) * HEADS * 4), "memory");
-    must(cudaMemset(counters, 0, (size_t)(n_slots + 1) * HEADS * 4), "memory");
+    must(cudaMalloc(&partial, (size_t)(l.n_slots + 1) * HEADS * (DIM + 2) * 4), "memory");
+    must(cudaMalloc(&counters, (size_t)(l.n_slots + 1) * HEADS * 4), "memory");
+    must(cudaMemset(counters, 0, (size_t)(l.n_slots + 1) * HEADS * 4), "memory");
     b.a = (struct kattn){.b = to_device(&k, sizeof k),
                          .q = q,
                          .out = out,
@@ -261,14 +288,14 @@ static void bench_attn(cudaStream_t stream, const char *name, int n, const int *
                          .head_dim = DIM,
                          .scale = 0.088f};
     double us = time_graph(stream, is_prefill ? run_prefill : run_decode, &b, is_prefill ? 2 : 16);
-    double bytes = 4.0 * KV * DIM * total, flops = 2.0 * HEADS * DIM * (double)rows * rows;
+    double bytes = 4.0 * KV * DIM * l.total, flops = 2.0 * HEADS * DIM * (double)rows * rows;
     if (is_prefill)
         printf("attention %-24s %10.1f us %8.0f TFLOP/s\n", name, us, flops / us * 1e-6);
     else
         printf("attention %-24s %10.2f us %8.0f GB/s %6.1f%% of read\n", name, us,
                bytes / us * 1e-3, bytes / us * 1e-1 / read_ceiling);
     cudaFree(partial), cudaFree(counters), cudaFree(q), cudaFree(out);
-    free(pages), free(pos), free(items), free(tiles);
+    free(l.pages), free(l.pos), free(l.items), free(l.tiles);
 }
 
 static int run_copy(cudaStream_t stream, void *arg, int i)
