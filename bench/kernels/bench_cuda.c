@@ -231,6 +231,7 @@ static struct attn_layout lay_out(int n, const int *ctx, bool is_prefill, int pe
         if (ctx[i] > longest) longest = ctx[i];
         l.total += ctx[i];
     }
+    if (n < 1 || l.rows < 1) exit(EXIT_FAILURE);
     l.stride = (longest + PAGE - 1) / PAGE;
     l.pages = calloc((size_t)(n * l.stride), 4);
     l.pos = calloc((size_t)l.rows, 4);
