@@ -1,17 +1,16 @@
-/* attn.cuh - what decode and prefill attention share, so that both make the same bits.
- *
- * The law: a row's answer is made of blocks of 64 positions at absolute multiples of 64. Each block
+/* attn.cuh - what decode and prefill attention share, so that both make the same bits.  The
+ * law: a row's answer is made of blocks of 64 positions at absolute multiples of 64. Each block
  * is computed apart (scores, its own maximum, weights, values), blocks merge in order within a
- * chunk of 256, chunks merge in order. A block that a row does not see is the identity on it. So it
- * does not matter who computes what: one warp walking all of it, or many blocks of threads sharing
- * a context.
+ * chunk of 256, chunks merge in order. A block that a row does not see is the identity on it.
+ * So it does not matter who computes
  *
- * Fragments. Rows are 16 (token, head) pairs, m of m16n8k16. Lane (g, t) = (lane / 4, lane % 4).
- * Within 32 dims a lane holds dims 8t..8t+7 of its row, for q and k alike: the order of a sum over
- * dims is ours to choose. Column n of score tile j (of 8, 4 per 32 positions) is position 32 (j /
- * 4) + 8 (n / 2) + 2 (j % 4) + n % 2, so that the scores which lane (g, t) ends up with are those
- * of 8 neighbouring positions 8t..8t+7 of each 32: exactly the 16 bytes of v [dim][token] that it
- * loads for the second product.
+ * what:     one warp walking all of it, or many blocks of threads sharing a context.  Fragments.
+ *           Rows are 16 (token, head) pairs, m of m16n8k16. Lane (g, t) = (lane / 4, lane % 4).
+ *           Within 32 dims a lane holds dims 8t..8t+7 of its row, for q and k alike: the order of
+ *           a sum over dims is ours to choose. Column n of score tile j (of 8, 4 per 32
+ *           positions) is position 32 (j / 4) + 8 (n / 2) + 2 (j % 4) + n % 2, so that the scores
+ *           which lane (g, t) ends up with are those of 8 neighbouring positions 8t..8t+7 of each
+ *           32: exactly the 16 bytes of v [dim][token] that it loads for the second product.
  */
 #ifndef KERNELS_ATTN_CUH
 #define KERNELS_ATTN_CUH

@@ -1,16 +1,20 @@
 /* attn_decode.cu - attention of sequences with one new token: contexts split over blocks of
  * threads.
  *
- * what:     out = softmax(q . K^T * scale) . V over positions lo..pos of the sequence's pages, per
- * head shapes:   q rows bf16 (rotated), pages as in rope_kv.cu; the query heads of one kv head are
- * the rows of a tile (16; larger groups take several tiles), so K and V are read once a group
- * launch:   128 threads, as many blocks as fit, persistent: units (item, kv head, head tile) round
- * robin, an item being a run of chunks of 256 positions; each warp 64 of them. Head sizes up to
- *           128: a warp's K and V arrive in shared memory by bulk copies of 16 positions, the next
- * block's copies being issued as soon as a buffer has been read; 256: straight from global memory
+ * what:     out = softmax(q . K^T * scale) . V over positions lo..pos of the sequence's pages,
+ *           per head
+ * shapes:   q rows bf16 (rotated), pages as in rope_kv.cu; the query heads of one kv head are the
+ *           rows of a tile (16; larger groups take several tiles), so K and V are read once a
+ *           group
+ * launch:   128 threads, as many blocks as fit, persistent: units (item, kv head, head tile)
+ *           round robin, an item being a run of chunks of 256 positions; each warp 64 of them.
+ *           Head sizes up to 128: a warp's K and V arrive in shared memory by bulk copies of 16
+ *           positions, the next block's copies being issued as soon as a buffer has been read;
+ *           256: straight from global memory
  * assumes:  page_size a multiple of 16, head_dim 64, 80, 96, 128 or 256, kv_len = pos + 1
  * numerics: scores and sums f32, weights rounded to bf16; the order of merging is attn.cuh's law.
- * The last block to finish a sequence's tile merges its parts, in order: who it is does not show
+ *           The last block to finish a sequence's tile merges its parts, in order: who it is does
+ *           not show
  * source:   Dao 2022-23 (FlashAttention, Flash-Decoding); the fragments' order: own
  * measured: see kernels/README.md
  */

@@ -1,16 +1,20 @@
-/* attn_prefill.cu - attention of sequences with several new tokens: FlashAttention-2 class, paged,
- * causal.
+/* attn_prefill.cu - attention of sequences with several new tokens: FlashAttention-2 class,
+ * paged, causal.
  *
- * what:     out = softmax(q . K^T * scale) . V over positions lo..pos of the sequence's pages, per
- * row shapes:   as attn_decode.cu; a tile is 128 (token, head) pairs of one sequence and kv head,
- * row r being token r / group and head r % group: each K and V byte that reaches shared memory
- * serves the whole group launch:   8 warps of 16 rows; grid (tiles, kv heads), longest contexts
- * first; K and V of 64 positions double-buffered by cp.async; running totals of chunks in shared
- * memory, a thread's own elements assumes:  page_size a multiple of 16, query heads a kv head <=
- * 128; head_dim 256 takes half the rows a warp slot offers in registers, so there both sums live in
- * shared memory and V is not double-buffered numerics: attn.cuh's law: bit for bit what
- * attn_decode.cu makes of the same row source:   Dao 2023 (FlashAttention-2) measured: see
- * kernels/README.md
+ * what:     out = softmax(q . K^T * scale) . V over positions lo..pos of the sequence's pages,
+ *           per row
+ * shapes:   as attn_decode.cu; a tile is 128 (token, head) pairs of one sequence and kv head, row
+ *           r being token r / group and head r % group: each K and V byte that reaches shared
+ *           memory serves the whole group
+ * launch:   8 warps of 16 rows; grid (tiles, kv heads), longest contexts first; K and V of 64
+ *           positions double-buffered by cp.async; running totals of chunks in shared memory, a
+ *           thread's own elements
+ * assumes:  page_size a multiple of 16, query heads a kv head <= 128; head_dim 256 takes half the
+ *           rows a warp slot offers in registers, so there both sums live in shared memory and V
+ *           is not double-buffered
+ * numerics: attn.cuh's law: bit for bit what attn_decode.cu makes of the same row
+ * source:   Dao 2023 (FlashAttention-2)
+ * measured: see kernels/README.md
  */
 #include "attn.cuh"
 

@@ -3,15 +3,17 @@
  *
  * what:     y[m][n] = sum over k of x[m][k] w[n][k], + bias[n]
  * shapes:   w [n, k] bf16 row-major, x [m, k] bf16, y [m, n] bf16 or f32
- * launch:   m <= 8: a block of 8 warps for 16 rows of w, warp s taking slice s of k.
- *           m > 8: a cluster of 8 blocks for 128 rows, block s taking slice s, 4 warps of 32 rows
- * and up to 64 rows of x through shared memory; sums meet in distributed shared memory. More rows
- * of x: grid.z. assumes:  k a multiple of 8; rows 16-byte aligned numerics: bf16 products, f32 sums
- * by mma.m16n8k16 in ascending k (within 32 columns in one fixed permutation, which lets a lane
- * load 16 consecutive bytes), k cut into 8 slices by its length alone, slices added in order: an
- * element's bits do not depend on m, on its place in the batch, or on which kernel ran source: own;
- * the cluster reduction stands where split-k kernels use a workspace measured: see
- * kernels/README.md
+ * launch:   m <= 8: a block of 8 warps for 16 rows of w, warp s taking slice s of k. m > 8: a
+ *           cluster of 8 blocks for 128 rows, block s taking slice s, 4 warps of 32 rows and up
+ *           to 64 rows of x through shared memory; sums meet in distributed shared memory. More
+ *           rows of x: grid.z.
+ * assumes:  k a multiple of 8; rows 16-byte aligned
+ * numerics: bf16 products, f32 sums by mma.m16n8k16 in ascending k (within 32 columns in one
+ *           fixed permutation, which lets a lane load 16 consecutive bytes), k cut into 8 slices
+ *           by its length alone, slices added in order: an element's bits do not depend on m, on
+ *           its place in the batch, or on which kernel ran
+ * source:   own; the cluster reduction stands where split-k kernels use a workspace
+ * measured: see kernels/README.md
  */
 #include <cooperative_groups.h>
 

@@ -1,15 +1,20 @@
-/* rope_kv.cu - the end of the qkv product: per-head norms, rotation, and the write of k and v to
- * their page.
+/* rope_kv.cu - the end of the qkv product: per-head norms, rotation, and the write of k and v
+ * to their page.
  *
  * what:     for q and k heads: optional RMS norm over head_dim, then (a, b) -> (a cos - b sin, b
- * cos + a sin) with b = half a rotary_dim after a, angle = pos * freq[i], cos and sin times mscale;
- * k and v go to pages shapes:   qkv rows [n_heads | n_kv | n_kv] x head_dim bf16, rotated in place;
- * k pages [page][kv head][token][dim], v pages [page][kv head][group of 16 tokens][dim][token]: 16
- * tokens of a head are one run of bytes in both, and both load 16 bytes at a time in the order of
- * tensor-core fragments launch:   a block of 8 warps a token and 8 heads, a warp a head assumes:
- * head_dim <= 256 and even numerics: f32; the angle is rounded to f32, its sine and cosine are to 2
- * ulp; results rounded to bf16 once source:   Su 2021 (RoFormer), rotate-half form; yarn and the
- * others arrive as a table of frequencies measured: see kernels/README.md
+ *           cos + a sin) with b = half a rotary_dim after a, angle = pos * freq[i], cos and sin
+ *           times mscale; k and v go to pages
+ * shapes:   qkv rows [n_heads | n_kv | n_kv] x head_dim bf16, rotated in place; k pages [page][kv
+ *           head][token][dim], v pages [page][kv head][group of 16 tokens][dim][token]: 16 tokens
+ *           of a head are one run of bytes in both, and both load 16 bytes at a time in the order
+ *           of tensor-core fragments
+ * launch:   a block of 8 warps a token and 8 heads, a warp a head
+ * assumes:  head_dim <= 256 and even
+ * numerics: f32; the angle is rounded to f32, its sine and cosine are to 2 ulp; results rounded
+ *           to bf16 once
+ * source:   Su 2021 (RoFormer), rotate-half form; yarn and the others arrive as a table of
+ *           frequencies
+ * measured: see kernels/README.md
  */
 #include "common.cuh"
 

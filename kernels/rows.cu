@@ -1,13 +1,14 @@
 /* rows.cu - operations on rows: embedding, RMS norm with the residual sum, gated activation,
  * gather, bias.
  *
- * what:     embed x[t] = w[token[t]]; norm y = x / sqrt(mean(x^2) + eps) * w; add_norm sum += a, y
- * = norm(sum); glu y = act(x[:n]) * x[n:]; gather y[i] = x[want[i].row]; bias y += b shapes:   rows
- * of `cols` elements, dense; the residual stream f32, all else bf16 launch:   a block of 256
- * threads a row (glu, bias: 256 threads over 8 elements each) assumes:  cols a multiple of 8,
- * 16-byte aligned rows numerics: f32; sums in a fixed order over threads, independent of the number
- * of rows source:   Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019 measured: see
- * kernels/README.md
+ * what:     embed x[t] = w[token[t]]; norm y = x / sqrt(mean(x^2) + eps) * w; add_norm sum += a,
+ *           y = norm(sum); glu y = act(x[:n]) * x[n:]; gather y[i] = x[want[i].row]; bias y += b
+ * shapes:   rows of `cols` elements, dense; the residual stream f32, all else bf16
+ * launch:   a block of 256 threads a row (glu, bias: 256 threads over 8 elements each)
+ * assumes:  cols a multiple of 8, 16-byte aligned rows
+ * numerics: f32; sums in a fixed order over threads, independent of the number of rows
+ * source:   Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019
+ * measured: see kernels/README.md
  */
 #include "common.cuh"
 

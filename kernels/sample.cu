@@ -2,14 +2,16 @@
  * vocabulary.
  *
  * what:     log probabilities of the raw row; masks, bias, penalties; temperature; min_p, top_k,
- * top_p, typical_p; the draw. top_k, top_p, typical_p and the draw are one question: in descending
- * order, where does the running count or mass cross a limit? Tokens fall into 1024 buckets by
- * value; the crossing bucket is gathered and sorted where it is small, else cut again by the bits
- * of its keys shapes:   logits f32 [rows, n_vocab]; slots hold parameters and histories (kernels.h)
+ *           top_p, typical_p; the draw. top_k, top_p, typical_p and the draw are one question: in
+ *           descending order, where does the running count or mass cross a limit? Tokens fall
+ *           into 1024 buckets by value; the crossing bucket is gathered and sorted where it is
+ *           small, else cut again by the bits of its keys
+ * shapes:   logits f32 [rows, n_vocab]; slots hold parameters and histories (kernels.h)
  * launch:   a block of 1024 threads a wanted row
  * assumes:  n_vocab <= 2^24
- * numerics: masses are 64-bit integers in units of 2^-40 of the largest weight, so that sums do not
- * depend on the order of atomics; log-sum-exp in f64, in a fixed order. Ties fall to the lowest id
+ * numerics: masses are 64-bit integers in units of 2^-40 of the largest weight, so that sums do
+ *           not depend on the order of atomics; log-sum-exp in f64, in a fixed order. Ties fall
+ *           to the lowest id
  * source:   the order is the cpu device's (cpu_pick.c); Philox: sampling_philox.h
  * measured: see kernels/README.md
  */

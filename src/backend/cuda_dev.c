@@ -55,7 +55,7 @@ static struct cuda_chunk *add_chunk(struct dev *d, size_t bytes)
     struct cuda_chunk *c = xcalloc(1, sizeof *c);
     c->bytes = bytes;
     if (cudaMalloc((void **)&c->p, bytes) != cudaSuccess ||
-        cudaMemset(c->p, 0, bytes) != cudaSuccess) {
+        cudaMemsetAsync(c->p, 0, bytes, d->stream) != cudaSuccess) { /* ordered before uploads */
         cudaFree(c->p);
         free(c);
         return NULL;
