@@ -1,6 +1,6 @@
 """Starts `sluice serve` and speaks HTTP to it in small words: what every black-box test here uses.
 
-The binary is $SLUICE_BIN or build/sluice, the real model $SLUICE_MODEL or the one that scripts/quickstart keeps.
+The binary is $SLUICE_BIN or build/sluice, the real model $SLUICE_TEST_MODEL or the one that scripts/quickstart keeps.
 Without a model the server runs on the sim device: tokens are hashes, time is --sim-step-us a step.
 """
 import contextlib, http.client, json, os, random, re, signal, socket, subprocess, tempfile, time
@@ -8,7 +8,7 @@ import contextlib, http.client, json, os, random, re, signal, socket, subprocess
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "../.."))
 BIN = os.environ.get("SLUICE_BIN", os.path.join(ROOT, "build/sluice"))
 CACHE = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
-MODEL = os.environ.get("SLUICE_MODEL", os.path.join(CACHE, "sluice/SmolLM2-135M-Instruct.Q4_1.gguf"))
+MODEL = os.environ.get("SLUICE_TEST_MODEL", os.path.join(CACHE, "sluice/SmolLM2-135M-Instruct.Q4_1.gguf"))
 TINY = os.path.join(ROOT, "tests/data/models/llama")
 CHAT = "/v1/chat/completions"
 

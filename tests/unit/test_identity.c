@@ -4,7 +4,7 @@
  * answered alone, then in batches of up to 64, with tiny page pools that force preemption, with
  * prefill chunks of 16 and 512, with the prefix cache on and off; token ids and the bits of the log
  * probabilities must be equal. Model: tests/data/models/llama on the cpu device, or the folder or
- * file that SLUICE_MODEL names.
+ * file that SLUICE_TEST_MODEL names.
  */
 #include "base/test.h"
 #include "sluice/sluice.h"
@@ -80,7 +80,7 @@ static void take(struct answer *a, const struct sl_event *ev)
 
 static const char *model_path(void)
 {
-    const char *own = getenv("SLUICE_MODEL");
+    const char *own = getenv("SLUICE_TEST_MODEL");
     return own ? own : TEST_DATA "/models/llama";
 }
 
