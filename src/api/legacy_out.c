@@ -15,10 +15,7 @@ static void put_choice(struct api_response *p, int i, struct buf *out)
         put_legacy_logprobs(p, &all, out);
     else
         buf_puts(out, "null");
-    buf_puts(out, ",\"finish_reason\":\"");
-    buf_puts(out, choice_finish_reason(c));
-    buf_putc(out, '"');
-    put_stop_reason(c, out);
+    put_finish(c, out);
     if (f->prompt_logprobs != API_ABSENT) {
         buf_puts(out, ",\"prompt_logprobs\":");
         put_prompt_logprobs(p, c, out);

@@ -43,9 +43,11 @@ void put_id_list(const int32_t *ids, size_t n, struct buf *out)
     buf_putc(out, ']');
 }
 
-void put_stop_reason(const struct choice *c, struct buf *out)
+void put_finish(const struct choice *c, struct buf *out)
 {
-    buf_puts(out, ",\"stop_reason\":");
+    buf_puts(out, ",\"finish_reason\":\"");
+    buf_puts(out, choice_finish_reason(c));
+    buf_puts(out, "\",\"stop_reason\":");
     if (c->stop_string >= 0)
         json_put_str(out, c->r->stops[c->stop_string]);
     else if (c->stop_id >= 0)
@@ -67,10 +69,7 @@ static void put_chat_choice(struct api_response *p, int i, struct buf *out)
         put_chat_logprobs(p, &all, out);
     else
         buf_puts(out, "null");
-    buf_puts(out, ",\"finish_reason\":\"");
-    buf_puts(out, choice_finish_reason(c));
-    buf_putc(out, '"');
-    put_stop_reason(c, out);
+    put_finish(c, out);
     if (p->r->f.return_token_ids) {
         buf_puts(out, ",\"token_ids\":");
         put_id_list(c->out_ids.v, c->out_ids.n, out);

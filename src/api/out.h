@@ -41,7 +41,8 @@ void put_prompt_logprobs(struct api_response *p, const struct choice *c, struct 
 /* openai_out.c: pieces */
 void put_usage(const struct api_usage *u, struct buf *out);
 void put_id_list(const int32_t *ids, size_t n, struct buf *out);
-void put_stop_reason(const struct choice *c, struct buf *out); /* ,"stop_reason":... */
+/* ,"finish_reason":...,"stop_reason":... of a choice that has ended */
+void put_finish(const struct choice *c, struct buf *out);
 /* {"id":...,"object":...,"created":...,"model":..., - the opening of a body or an event */
 void put_opening(const struct api_response *p, const char *object, struct buf *out);
 

@@ -105,10 +105,8 @@ static void put_finish_chunk(struct api_response *p, int i, struct buf *out)
     struct response_choice *x = &p->choices[i];
     put_head(p, i, out);
     buf_puts(out, is_chat(p) ? ",\"delta\":{}" : ",\"text\":\"\"");
-    buf_puts(out, ",\"logprobs\":null,\"finish_reason\":\"");
-    buf_puts(out, choice_finish_reason(&x->c));
-    buf_putc(out, '"');
-    put_stop_reason(&x->c, out);
+    buf_puts(out, ",\"logprobs\":null");
+    put_finish(&x->c, out);
     put_new_ids(p, x, out);
     buf_puts(out, "}]");
     put_tail(p, out);
