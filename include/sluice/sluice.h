@@ -73,6 +73,8 @@ struct sl_info {
     int32_t max_model_len;
     int32_t max_num_seqs, max_num_batched_tokens, block_size, num_blocks;
     uint64_t n_parameters, weight_bytes, kv_bytes, scratch_bytes;
+    uint64_t memory_bytes, budget_bytes; /* of the device in all, and of it for this model */
+    uint64_t state_bytes; /* the device's own: libraries, sampling state, staging; 0: not known */
 };
 
 struct sl_request {

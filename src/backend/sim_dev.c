@@ -54,9 +54,9 @@ static int sim_probe(struct sl_error *e)
     return 0;
 }
 
-static uint64_t sim_memory(void)
+static void sim_memory(uint64_t *total, uint64_t *free_now)
 {
-    return (uint64_t)1 << 30;
+    *total = *free_now = (uint64_t)1 << 30;
 }
 
 static void sim_close(struct dev *d)
@@ -115,10 +115,15 @@ static size_t sim_weight_bytes(enum dtype type, int64_t rows, int64_t cols)
     return 64;
 }
 
-static int sim_upload(struct dev *d, const struct weight_part *part, int64_t cols, int64_t row0,
-                      int64_t n, const void *src)
+static int sim_upload(struct dev *d, int32_t lane, const struct piece *p)
 {
-    (void)d, (void)part, (void)cols, (void)row0, (void)n, (void)src;
+    (void)d, (void)lane, (void)p;
+    return 0;
+}
+
+static int sim_fill(struct dev *d, int32_t lane, const struct piece *p, const struct dummy *x)
+{
+    (void)d, (void)lane, (void)p, (void)x;
     return 0;
 }
 
@@ -304,6 +309,7 @@ const struct device device_sim = {
     .alloc = sim_alloc,
     .weight_bytes = sim_weight_bytes,
     .upload = sim_upload,
+    .fill = sim_fill,
     .assign = sim_assign,
     .launch = sim_launch,
     .collect = sim_collect,

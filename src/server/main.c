@@ -109,10 +109,12 @@ static int cmd_doctor(int argc, char **argv)
 {
     (void)argc, (void)argv;
     struct rlimit files = {0};
+    uint64_t total, free_now;
+    device_cpu.memory(&total, &free_now);
     getrlimit(RLIMIT_NOFILE, &files);
     printf("sluice %s\n", SLUICE_VERSION);
     printf("cores    %ld\n", sysconf(_SC_NPROCESSORS_ONLN));
-    printf("memory   %.1f GiB usable\n", (double)device_cpu.memory() / 1073741824.0);
+    printf("memory   %.1f GiB usable\n", (double)free_now / 1073741824.0);
     printf("avx2     %s\n", __builtin_cpu_supports("avx2") ? "yes" : "no");
     printf("avx512   %s\n", __builtin_cpu_supports("avx512vnni") ? "yes, with VNNI" : "no");
     printf("files    %llu open at most\n", (unsigned long long)files.rlim_max);
