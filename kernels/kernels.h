@@ -144,6 +144,9 @@ struct ksample {
 };
 int k_sample(cudaStream_t stream, const struct ksample *s, int32_t n_rows);
 
+/* A kernel that faults, for tests: what follows on the device fails, as after any fault. */
+int k_trap(cudaStream_t stream);
+
 /* Loading. n elements of `type` (any but BF16) as their file holds them to bf16, with the bits of
  * dtype_expand and f32_to_bf16 (NaN: some NaN). n: at most 2^39. */
 int k_expand(cudaStream_t stream, enum dtype type, uint16_t *dst, const void *src, int64_t n);

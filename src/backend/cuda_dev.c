@@ -223,7 +223,8 @@ static struct cuda_graph *choose_graph(struct dev *d, const struct step *steps, 
     int index;
     d->rows = b->n_tokens;
     d->want_rows = b->n_wants;
-    if (b->n_tokens != b->n_seqs || b->n_tokens > GRAPH_ROWS_MAX || b->n_wants > b->n_tokens)
+    if (d->config.enforce_eager || b->n_tokens != b->n_seqs || b->n_tokens > GRAPH_ROWS_MAX ||
+        b->n_wants > b->n_tokens)
         return NULL;
     int32_t rows = bucket_rows(b->n_tokens, &index);
     if (rows > d->config.max_tokens || rows > d->config.max_wants) return NULL;
@@ -270,6 +271,7 @@ static int dev_launch(struct dev *d, const struct step *steps, int32_t n_steps,
     TRY(cuda_check(cudaEventRecord(l->start, d->stream), "event"));
     TRY(cuda_batch_send(d, b, &l->view));
     struct cuda_graph *g = choose_graph(d, steps, n_steps, b);
+    if (d->config.fail_step == d->n_launched + 1) TRY(cuda_check(k_trap(d->stream), "trap"));
     if (g && !g->exec && g->n_seen++ > 0) TRY(capture(d, g, b));
     if (g && g->exec)
         TRY(cuda_check(cudaGraphLaunch(g->exec, d->stream), "graph"));

@@ -3,7 +3,7 @@
  * It ignores the steps of the plan and does everything in launch: each row reads its predecessor's
  * hash through the block table and writes its own; wanted rows turn the hash into a token. Any
  * stale, aliased, missing or misplaced page changes the output. A step's length is emulated by
- * sim_step_us, a lost GPU by a failing collect of step sim_fail_step. Honoured of sampling:
+ * sim_step_us, a lost GPU by a failing collect of step fail_step. Honoured of sampling:
  * temperature (with seed and position), penalties (that output counts matter, not how), bias of
  * +-100, allowed_ids, bad words of one token, min_tokens, ignore_eos, log probabilities.
  */
@@ -283,7 +283,7 @@ static int sim_collect(struct dev *d, const struct result **out)
         while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) != 0) {
         }
     }
-    if (d->cfg.sim_fail_step && d->n_collected == d->cfg.sim_fail_step) return SL_EDEVICE;
+    if (d->cfg.fail_step && d->n_collected == d->cfg.fail_step) return SL_EDEVICE;
     *out = &d->result[at];
     return 0;
 }

@@ -51,7 +51,8 @@ static const struct row rows[] = {
     {"num-gpu-blocks-override", T_INT, AT(num_gpu_blocks_override), "0", 0, 1 << 30, NULL, "device", "num-blocks", "number of KV pages; 0: from memory"},
     {"block-size", T_INT, AT(block_size), "16", 1, 256, NULL, "device", "page-size", "tokens of a KV page"},
     {"sim-step-us", T_INT, AT(sim_step_us), "0", 0, 10000000, NULL, "device", "", "sim device: microseconds a step takes"},
-    {"sim-fail-step", T_INT, AT(sim_fail_step), "0", 0, 1 << 30, NULL, "device", "", "sim device: the step that fails, counted from 1, as when a GPU is lost; 0: none"},
+    {"fail-step", T_INT, AT(fail_step), "0", 0, 1 << 30, NULL, "device", "sim-fail-step", "for tests, sim and cuda: the step that fails, counted from 1, as when a GPU is lost; 0: none"},
+    {"enforce-eager", T_BOOL, AT(enforce_eager), "false", 0, 0, NULL, "device", "", "cuda: launch kernel by kernel, without graphs"},
 
     {"max-num-seqs", T_INT, AT(max_num_seqs), "0", 0, 65536, NULL, "schedule", "max-running-requests max-batch-size np parallel", "sequences in one step; 0: the device's default"},
     {"max-num-batched-tokens", T_INT, AT(max_num_batched_tokens), "0", 0, 1 << 20, NULL, "schedule", "chunked-prefill-size max-num-tokens b batch-size max-batch-prefill-tokens", "tokens in one step: the prefill chunk; 0: the device's default"},
