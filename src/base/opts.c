@@ -46,7 +46,7 @@ static const struct row rows[] = {
     {"device", T_STR, AT(device), "auto", 0, 0, "auto|cpu|cuda|sim", "device", "", "where the model runs; auto: cuda where there is a GPU, else cpu"},
     {"threads", T_INT, AT(threads), "0", 0, 1024, NULL, "device", "t n-threads", "threads of the cpu device; 0: all cores"},
     {"tensor-parallel-size", T_INT, AT(tensor_parallel_size), "1", 1, 64, NULL, "device", "tp tp-size num-shard", "GPUs that share one model"},
-    {"gpu-memory-utilization", T_REAL, AT(gpu_memory_utilization), "0.9", 0.01, 1, NULL, "device", "mem-fraction-static cuda-memory-fraction", "share of device memory to plan for"},
+    {"gpu-memory-utilization", T_REAL, AT(gpu_memory_utilization), "0.9", 0.01, 1, NULL, "device", "mem-fraction-static cuda-memory-fraction", "share of all of the device's memory that this server takes, KV pages filling it; it must be free at start"},
     {"kv-cache-memory-bytes", T_INT, AT(kv_cache_memory_bytes), "0", 0, GB(65536), NULL, "device", "", "bytes for KV pages; 0: from what memory is left"},
     {"num-gpu-blocks-override", T_INT, AT(num_gpu_blocks_override), "0", 0, 1 << 30, NULL, "device", "num-blocks", "number of KV pages; 0: from memory"},
     {"block-size", T_INT, AT(block_size), "16", 1, 256, NULL, "device", "page-size", "tokens of a KV page"},

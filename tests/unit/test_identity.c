@@ -7,7 +7,7 @@
  * file that SLUICE_TEST_MODEL names.
  *
  * tests/kernels builds this file once more for the GPU. There the law holds for steps of at most
- * OWN_ROWS rows (kernels/README.md, "Bits"); wider steps are held to CLOSE and counted.
+ * OWN_ROWS rows (kernels/README.md, "Bits"); wider steps are held to closeness and counted.
  */
 #include <math.h>
 
@@ -258,8 +258,9 @@ static const struct way ways[] = {
 };
 
 /* Wider steps go through other products, whose sums differ in the last bits of a bf16. What is held
- * to: log probabilities agree, up to the first token that such a difference decides otherwise. */
-static const double CLOSE = 0.06;
+ * to: log probabilities agree, up to the first token that such a difference decides otherwise. The
+ * tiny model measured 0.012; SmolLM2, 30 layers on prompts without sense, 0.17. */
+static const double CLOSE_TINY = 0.03, CLOSE_REAL = 0.3;
 
 static double distance(const struct answer *a, const struct answer *b, bool *is_same)
 {
@@ -273,7 +274,7 @@ static double distance(const struct answer *a, const struct answer *b, bool *is_
 /* short_is_exact: requests whose prompt fits OWN_ROWS had no wide step. */
 static void compare_wide(const char *how, bool short_is_exact)
 {
-    double worst = 0.0;
+    double worst = 0.0, close = getenv("SLUICE_TEST_MODEL") ? CLOSE_REAL : CLOSE_TINY;
     int n_same = 0, n_short_differ = 0, n_far = 0;
     for (int i = 0; i < N_REQUESTS; i++) {
         int32_t prompt[PROMPT_MAX];
@@ -283,13 +284,13 @@ static void compare_wide(const char *how, bool short_is_exact)
         make_request(i, 320, prompt, bias, &r);
         double d = distance(&alone[i], &other[i], &is_same);
         worst = fmax(worst, d);
-        n_far += !(d <= CLOSE);
+        n_far += !(d <= close);
         n_same += is_same;
         n_short_differ += !is_same && r.n_prompt <= OWN_ROWS;
     }
     printf("  %s: %d of %d answers have the same bits; log probabilities differ by at most %.4f\n",
            how, n_same, N_REQUESTS, worst);
-    CHECK_MSG(n_far == 0, "%s: %d answers are further off than %g", how, n_far, CLOSE);
+    CHECK_MSG(n_far == 0, "%s: %d answers are further off than %g", how, n_far, close);
     CHECK_MSG(!short_is_exact || n_short_differ == 0,
               "%s: %d requests that had no wide step have other bits", how, n_short_differ);
 }
