@@ -125,7 +125,7 @@ struct slot_init {
 
 /* Rows [row0, row0 + n) of a part, on their way to the device. src: in file layout, rows contiguous.
  */
-struct piece {
+struct weight_rows {
     const struct weight_part *part;
     int64_t cols, row0, n;
     const void *src;
@@ -168,10 +168,10 @@ struct device {
      * needs no copy on the host; NULL: none to be had. Valid until that upload. */
     void *(*stage)(struct dev *d, int32_t lane);
     /* Pack and store. When it returns, src may be overwritten, unless it is staging. */
-    int (*upload)(struct dev *d, int32_t lane, const struct piece *p);
+    int (*upload)(struct dev *d, int32_t lane, const struct weight_rows *p);
     /* The piece (src unused) of a dummy weight, made where the weights are. NULL: the caller makes
      * the values and uploads them. */
-    int (*fill)(struct dev *d, int32_t lane, const struct piece *p, const struct dummy *x);
+    int (*fill)(struct dev *d, int32_t lane, const struct weight_rows *p, const struct dummy *x);
     /* All lanes are done: wait for what is under way, give staging back, and get ready for these
      * steps, so that nothing is allocated later. NULL: nothing to do. */
     int (*ready)(struct dev *d, const struct step *steps, int32_t n_steps);

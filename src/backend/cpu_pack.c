@@ -194,7 +194,7 @@ static void pack_item(void *arg, int item, int thread)
         pack_row(j->type, j->cols, group, r, rows + (size_t)r * row_bytes);
 }
 
-int cpu_upload(struct dev *d, int32_t lane, const struct piece *p)
+int cpu_upload(struct dev *d, int32_t lane, const struct weight_rows *p)
 {
     const struct weight_part *part = p->part;
     int64_t cols = p->cols, row0 = p->row0, n = p->n;

@@ -113,8 +113,8 @@ const struct cuda_chunk *cuda_chunk_of(const struct dev *d, const void *p); /* N
 /* cuda_load.c */
 size_t cuda_weight_bytes(enum dtype type, int64_t rows, int64_t cols);
 void *cuda_stage(struct dev *d, int32_t lane);
-int cuda_upload(struct dev *d, int32_t lane, const struct piece *p);
-int cuda_fill(struct dev *d, int32_t lane, const struct piece *p, const struct dummy *x);
+int cuda_upload(struct dev *d, int32_t lane, const struct weight_rows *p);
+int cuda_fill(struct dev *d, int32_t lane, const struct weight_rows *p, const struct dummy *x);
 int cuda_load_end(struct dev *d); /* waits for all lanes and gives back what they held */
 
 /* cuda_slots.c */

@@ -97,7 +97,7 @@ static int send(struct cuda_lane *l, void *dst, size_t bytes)
     return cuda_check(cudaEventRecord(l->sent[i], l->stream), "upload");
 }
 
-static int send_vector(struct dev *d, struct cuda_lane *l, const struct piece *p)
+static int send_vector(struct dev *d, struct cuda_lane *l, const struct weight_rows *p)
 {
     int64_t total = p->n * p->cols, step = PIECE_BYTES / (int64_t)sizeof(float);
     float *to = (float *)p->part->data + p->row0 * p->cols;
@@ -114,7 +114,7 @@ static int send_vector(struct dev *d, struct cuda_lane *l, const struct piece *p
 }
 
 /* What the lane's current buffer holds: n rows of a matrix. */
-static int send_rows(struct dev *d, struct cuda_lane *l, const struct piece *p, int64_t row0,
+static int send_rows(struct dev *d, struct cuda_lane *l, const struct weight_rows *p, int64_t row0,
                      int64_t n)
 {
     enum dtype type = p->part->type;
@@ -127,7 +127,7 @@ static int send_rows(struct dev *d, struct cuda_lane *l, const struct piece *p, 
     return cuda_check(k_expand(l->stream, type, to, l->raw_d, n * p->cols), "expand");
 }
 
-int cuda_upload(struct dev *d, int32_t lane, const struct piece *p)
+int cuda_upload(struct dev *d, int32_t lane, const struct weight_rows *p)
 {
     struct cuda_lane *l = &d->lane[lane];
     const struct weight_part *part = p->part;
@@ -147,7 +147,7 @@ int cuda_upload(struct dev *d, int32_t lane, const struct piece *p)
     return 0;
 }
 
-int cuda_fill(struct dev *d, int32_t lane, const struct piece *p, const struct dummy *x)
+int cuda_fill(struct dev *d, int32_t lane, const struct weight_rows *p, const struct dummy *x)
 {
     struct cuda_lane *l = &d->lane[lane];
     TRY(open_lane(d, l));

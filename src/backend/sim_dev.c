@@ -115,13 +115,13 @@ static size_t sim_weight_bytes(enum dtype type, int64_t rows, int64_t cols)
     return 64;
 }
 
-static int sim_upload(struct dev *d, int32_t lane, const struct piece *p)
+static int sim_upload(struct dev *d, int32_t lane, const struct weight_rows *p)
 {
     (void)d, (void)lane, (void)p;
     return 0;
 }
 
-static int sim_fill(struct dev *d, int32_t lane, const struct piece *p, const struct dummy *x)
+static int sim_fill(struct dev *d, int32_t lane, const struct weight_rows *p, const struct dummy *x)
 {
     (void)d, (void)lane, (void)p, (void)x;
     return 0;

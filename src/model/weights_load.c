@@ -159,7 +159,7 @@ static int load_rows(struct lane *lane, const struct job *j)
     struct loader *w = lane->w;
     const struct device *d = w->p->device;
     const char *rows = NULL;
-    struct piece piece = {
+    struct weight_rows piece = {
         .part = &j->w->weight.part[j->part], .cols = j->w->weight.cols, .row0 = j->row0, .n = j->n};
     /* Variance 1 / cols, so that activations keep their scale through a product. */
     const struct dummy x = {.seed = w->l->seed,
@@ -211,7 +211,7 @@ static int load_vector(struct lane *lane, const struct job *j)
         at += n;
         free(part);
     }
-    const struct piece piece = {
+    const struct weight_rows piece = {
         .part = &pw->weight.part[0], .cols = pw->weight.cols, .n = 1, .src = values};
     if (code == 0) code = p->device->upload(lane->w->l->dev, lane->index, &piece);
     free(values);

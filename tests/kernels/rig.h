@@ -136,7 +136,7 @@ static inline struct weight rig_weight(const struct rig *r, int64_t rows, int64_
         w.part[i].data = r->device->alloc(r->d, bytes, "a test's weight", NULL);
         for (int64_t k = 0; k < n; k++) half[k] = f32_to_bf16(values[i * n + k]);
         const void *src = type == DT_F32 ? (const void *)(values + i * n) : half;
-        struct piece piece = {&w.part[i], cols, 0, rows / n_parts, src};
+        struct weight_rows piece = {&w.part[i], cols, 0, rows / n_parts, src};
         ASSERT(r->device->upload(r->d, 0, &piece) == 0);
     }
     ASSERT(!r->device->ready || r->device->ready(r->d, NULL, 0) == 0);

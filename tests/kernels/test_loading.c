@@ -74,8 +74,8 @@ TEST(every_type_expands_to_the_hosts_bits)
             uint8_t *file = random_file((enum dtype)t, rows, cols);
             int64_t cut = rows / 3; /* in two pieces, the second one first */
             size_t row = dtype_row_bytes((enum dtype)t, cols);
-            struct piece two[] = {{&part, cols, cut, rows - cut, file + (size_t)cut * row},
-                                  {&part, cols, 0, cut, file}};
+            struct weight_rows two[] = {{&part, cols, cut, rows - cut, file + (size_t)cut * row},
+                                        {&part, cols, 0, cut, file}};
             for (int k = 0; k < 2; k++) CHECK(device_cuda.upload(gpu.d, k, &two[k]) == 0);
             CHECK(device_cuda.ready(gpu.d, NULL, 0) == 0);
             check_bits(&part, cols, file, dtype_info[t].name);
@@ -91,7 +91,7 @@ TEST(vectors_are_f32)
         static float want[N], got[N];
         struct weight_part part = make_part((enum dtype)t, 1, N);
         uint8_t *file = random_file((enum dtype)t, 1, N);
-        struct piece piece = {&part, N, 0, 1, file};
+        struct weight_rows piece = {&part, N, 0, 1, file};
         CHECK(device_cuda.upload(gpu.d, 0, &piece) == 0 && device_cuda.ready(gpu.d, NULL, 0) == 0);
         ASSERT(cudaMemcpy(got, part.data, sizeof got, cudaMemcpyDeviceToHost) == 0);
         dtype_expand((enum dtype)t, file, N, want);
@@ -121,7 +121,7 @@ static void *run_lane(void *arg)
         if (!stage) j->code = SL_EDEVICE;
         if (!stage) break;
         memcpy(stage, j->file + (size_t)r * row, STEP * row);
-        struct piece piece = {&j->part, LANE_COLS, r, STEP, stage};
+        struct weight_rows piece = {&j->part, LANE_COLS, r, STEP, stage};
         j->code = device_cuda.upload(gpu.d, j->lane, &piece);
     }
     return NULL;
@@ -160,7 +160,8 @@ TEST(dummy_weights_are_the_hosts)
     static uint16_t got[ROWS * COLS];
     for (int t = DT_F32; t <= DT_BF16; t++) {
         struct weight_part part = make_part((enum dtype)t, ROWS, COLS);
-        struct piece two[] = {{&part, COLS, 300, ROWS - 300, NULL}, {&part, COLS, 0, 300, NULL}};
+        struct weight_rows two[] = {{&part, COLS, 300, ROWS - 300, NULL},
+                                    {&part, COLS, 0, 300, NULL}};
         for (int k = 0; k < 2; k++) CHECK(device_cuda.fill(gpu.d, k, &two[k], &x) == 0);
         CHECK(device_cuda.ready(gpu.d, NULL, 0) == 0);
         ASSERT(cudaMemcpy(got, part.data, sizeof got, cudaMemcpyDeviceToHost) == 0);

@@ -453,7 +453,7 @@ static void *plain_alloc(struct dev *d, size_t bytes, const char *what, struct s
     (void)d, (void)what, (void)e;
     return calloc(1, bytes);
 }
-static int plain_upload(struct dev *d, int32_t lane, const struct piece *p)
+static int plain_upload(struct dev *d, int32_t lane, const struct weight_rows *p)
 {
     (void)d, (void)lane;
     size_t row = dtype_row_bytes(p->part->type, p->cols);
