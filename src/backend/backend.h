@@ -4,7 +4,8 @@
  * the engine fills a struct batch a step; the device runs the steps over it. Devices: cpu (the
  * reference and the quick start), sim (no maths: pages hold hash chains), cuda (its place is
  * src/backend/cuda_*.c and kernels/). All calls on one `struct dev` come from one thread, the
- * rank's worker, except open and those that load. C17 and C++17, so that kernels' host code may include it.
+ * rank's worker, except open and those that load. C17 and C++17, so that kernels' host code may
+ * include it.
  */
 #ifndef BACKEND_BACKEND_H
 #define BACKEND_BACKEND_H
@@ -164,13 +165,13 @@ struct device {
     /* Loading, in lanes: one thread a lane at a time, each with other rows, calls stage, upload and
      * fill. A device with no stage has one lane, lane 0, and wants a part's rows in order, n a
      * multiple of 64 but for the last.
-     * stage: PIECE_BYTES of host memory to read a lane's next piece into, from where its upload
+     * stage: PIECE_BYTES of host memory to read a lane's next rows into, from where their upload
      * needs no copy on the host; NULL: none to be had. Valid until that upload. */
     void *(*stage)(struct dev *d, int32_t lane);
     /* Pack and store. When it returns, src may be overwritten, unless it is staging. */
     int (*upload)(struct dev *d, int32_t lane, const struct weight_rows *p);
-    /* The piece (src unused) of a dummy weight, made where the weights are. NULL: the caller makes
-     * the values and uploads them. */
+    /* Rows (src unused) of a dummy weight, made where the weights are. NULL: the caller makes the
+     * values and uploads them. */
     int (*fill)(struct dev *d, int32_t lane, const struct weight_rows *p, const struct dummy *x);
     /* All lanes are done: wait for what is under way, give staging back, and get ready for these
      * steps, so that nothing is allocated later. NULL: nothing to do. */
