@@ -14,6 +14,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/opts.h"
+#include "bench/arrivals.h"
 #include "bench/bench.h"
 #include "bench/quantile.h"
 #include "sluice/sluice.h"
@@ -82,19 +83,12 @@ static void on_wake(void *arg)
 
 /* ------------------------------------------------------------------ sequences */
 
-static uint64_t mix(uint64_t x)
-{
-    x = (x ^ x >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-    x = (x ^ x >> 27) * UINT64_C(0x94D049BB133111EB);
-    return x ^ x >> 31;
-}
-
 static int submit(struct rig *r, uint64_t stream, int64_t n, int64_t max_tokens, sl_req *out)
 {
     int32_t *prompt = xmalloc((size_t)n * sizeof *prompt);
     int32_t least = r->info->n_vocab > 4 * PROMPT_ID_MIN ? PROMPT_ID_MIN : 0;
     for (int64_t i = 0; i < n; i++)
-        prompt[i] = least + (int32_t)(mix(r->seed ^ stream << 32 ^ (uint64_t)i) %
+        prompt[i] = least + (int32_t)(mix64(r->seed ^ stream << 32 ^ (uint64_t)i) %
                                       (uint64_t)(r->info->n_vocab - least));
     struct sl_request q = {.prompt = prompt,
                            .n_prompt = (uint32_t)n,
@@ -408,7 +402,7 @@ static int open_rig(struct rig *r, const struct options *o, const struct plan_li
     for (int i = 0; i < l->n_batch; i++)
         if (l->batch[i] > largest) largest = l->batch[i];
     r->seq_max = (int)largest;
-    r->seed = mix((uint64_t)o->seed + 1);
+    r->seed = mix64((uint64_t)o->seed + 1);
     if (!q.max_num_seqs) q.max_num_seqs = (int32_t)largest;
     q.enable_prefix_caching = 1;
     q.wake = on_wake;
