@@ -56,7 +56,9 @@ static int load(struct server *s, struct load_result *l, struct progress *p)
 {
     const struct options *o = s->o;
     bool is_sim = strcmp(o->device, "sim") == 0;
-    TRY(model_text_open(&l->text, o->model, o->chat_template, &l->err));
+    bool is_dummy = strcmp(o->load_format, "dummy") == 0;
+    TRY((is_dummy ? model_text_open_dummy : model_text_open)(&l->text, o->model, o->chat_template,
+                                                             &l->err));
     struct sl_options q = opts_engine(o);
     q.n_vocab = is_sim ? (int32_t)tokenizer_n_vocab(l->text->tok) : 0;
     q.progress = on_progress;
