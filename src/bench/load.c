@@ -65,8 +65,8 @@ struct client { /* one a thread */
     double free_since; /* when the first slot came free since all were taken; 0: none did */
     double now;        /* of the last recv, or of this turn */
     double full_since; /* since when all decode */
-    double full_chunks;
-    char *bytes; /* owned [READ_BYTES] */
+    double full_gaps, n_full_gaps; /* between two chunks of a stream while all decoded */
+    char *bytes;                   /* owned [READ_BYTES] */
 };
 
 /* ------------------------------------------------------------------ connections */
@@ -267,9 +267,11 @@ static void on_event(void *arg, struct str data)
     struct stream *s = r->s;
     if (!reply_event(&s->reply, data)) return;
     double at = c->now - c->start;
-    c->full_chunks += c->n_decoding == c->share;
     if (s->has_chunk) {
+        bool is_full = c->n_decoding == c->share && s->o->last >= c->full_since - c->start;
         samples_add(&c->r.gaps, at - s->o->last);
+        c->n_full_gaps += is_full;
+        c->full_gaps += is_full ? at - s->o->last : 0;
     } else {
         s->has_chunk = true;
         s->o->first = at;
@@ -436,7 +438,7 @@ static void join_result(struct load_result *r, const struct client *c)
     if (c->r.cpu > r->cpu) r->cpu = c->r.cpu;
     r->peak += c->r.peak;
     samples_join(&r->gaps, &c->r.gaps);
-    if (c->r.full_seconds > 0) r->full_rate += c->full_chunks / c->r.full_seconds;
+    if (c->full_gaps > 0) r->full_rate += c->share * c->n_full_gaps / c->full_gaps;
     if (c->index == 0 || c->r.full_seconds < r->full_seconds) r->full_seconds = c->r.full_seconds;
     for (int i = 0; i < LOAD_ERRORS; i++)
         if (!r->example[i][0]) memcpy(r->example[i], c->r.example[i], LOAD_TEXT_MAX);

@@ -57,7 +57,7 @@ struct load_result {
     int peak;            /* requests in flight at once, at most */
     struct samples gaps; /* owned: seconds between two chunks of a request */
     double full_seconds; /* time in which all streams that may run were decoding at once */
-    double full_rate;    /* token chunks a second in it */
+    double full_rate;    /* token chunks a second then: streams over the mean gap in one */
     char example[LOAD_ERRORS][LOAD_TEXT_MAX]; /* what the first error of each kind said */
 };
 
