@@ -3,7 +3,8 @@
  * A random prompt's ids are drawn one by one after the shared prefix. vLLM's random dataset takes
  * consecutive ids from a random offset; then prompts of equal offset are equal, and a prefix cache
  * finds them: one in twenty of 1,000 prompts over 10,000 ids. Token ids are sent as they are where
- * the endpoint takes them: the server then computes exactly so many. Text is made of words that nearly every vocabulary has as one token.
+ * the endpoint takes them: the server then computes exactly so many. Text is made of words that
+ * nearly every vocabulary has as one token.
  */
 #include "bench/workload.h"
 
