@@ -15,6 +15,7 @@
 
 enum {
     ASK_SECONDS = 10,
+    PROBE_TOKENS = 8, /* of the one request that shows whether this can work at all */
     JSON_MAX = 1 << 30,
     VOCAB_DEFAULT = 10000, /* below nearly every model's */
 };
@@ -47,7 +48,9 @@ static void material_free(struct material *m)
     workload_close(&m->work);
 }
 
-static int material_make(struct material *m, struct bench *b, uint64_t seed, size_t n)
+/* max_output: tokens to generate at most. */
+static int material_make(struct material *m, struct bench *b, uint64_t seed, size_t n,
+                         int32_t max_output)
 {
     const struct serve_args *a = &b->a;
     struct workload_plan p = {.args = a,
@@ -65,7 +68,8 @@ static int material_make(struct material *m, struct bench *b, uint64_t seed, siz
     m->jobs = xcalloc(m->work.n, sizeof *m->jobs);
     m->outcomes = xcalloc(m->work.n, sizeof *m->outcomes);
     for (size_t i = 0; i < m->work.n; i++) {
-        const struct request_spec *s = &m->work.specs[i];
+        struct request_spec *s = &m->work.specs[i];
+        if (s->n_output > max_output) s->n_output = max_output;
         m->jobs[i] = (struct job){.at = s->at, .n_prompt = s->n_prompt, .n_output = s->n_output};
         TRY(workload_put_request(&p, s, &m->jobs[i].bytes, &b->e));
         bytes += (double)m->jobs[i].bytes.n;
@@ -90,11 +94,12 @@ static struct load load_of(const struct bench *b, const struct material *m)
 }
 
 /* Requests whose times do not count. All must succeed: what fails here would fail there. */
-static int run_uncounted(struct bench *b, uint64_t seed, size_t n, const char *what)
+static int run_uncounted(struct bench *b, uint64_t seed, size_t n, int32_t max_output,
+                         const char *what)
 {
     struct material m;
     struct load_result r = {0};
-    int code = material_make(&m, b, seed, n);
+    int code = material_make(&m, b, seed, n, max_output);
     if (code == 0) {
         struct load l = load_of(b, &m);
         code = load_run(&l, &r, &b->e);
@@ -169,7 +174,7 @@ static int run_rate(struct bench *b, int index, struct buf *table, struct verdic
     size_t n = (size_t)b->a.num_prompts;
     bool is_sweep = b->a.n_rates > 1;
     if (is_sweep && isfinite(r.rate)) n = (size_t)ceil(r.rate * b->a.sweep_seconds);
-    int code = material_make(&m, b, r.seed, n ? n : 1);
+    int code = material_make(&m, b, r.seed, n ? n : 1, INT32_MAX);
     if (code == 0) {
         struct load l = load_of(b, &m);
         r.load = &l;
@@ -230,10 +235,10 @@ static int run_all(struct bench *b, const char *command, struct verdict *v)
     b->model = b->a.model ? b->a.model : b->facts.model;
     if (!b->model[0]) return sl_fail(&b->e, SL_EINVAL, "/v1/models names no model: give --model");
     put_json_head(b, command);
-    TRY(run_uncounted(b, (uint64_t)b->a.seed ^ PROBE_SEED, 1, "a first request"));
+    TRY(run_uncounted(b, (uint64_t)b->a.seed ^ PROBE_SEED, 1, PROBE_TOKENS, "a first request"));
     if (b->a.num_warmups)
         TRY(run_uncounted(b, (uint64_t)b->a.seed ^ WARM_UP_SEED, (size_t)b->a.num_warmups,
-                          "a warm-up"));
+                          INT32_MAX, "a warm-up"));
     for (; n < b->a.n_rates && code == 0 && !v->is_diverging; n++) code = run_rate(b, n, &table, v);
     buf_puts(&b->json, "]}");
     if (n > 1) {
