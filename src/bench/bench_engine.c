@@ -279,7 +279,7 @@ static void report_decode(struct rig *r, int batch, const struct window *w)
     buf_printf(&r->json,
                "%s{\"batch_size\":%d,\"input_len\":%lld,\"output_len\":%lld,"
                "\"tokens_per_second\":%.3f,\"deviation\":%.3f,\"step_ms\":%.4f,"
-               "\"device_step_ms\":%.4f,\"tflops\":%.4f",
+               "\"device_step_ms\":%.4f,\"tflops\":%.6g",
                r->json.p[r->json.n - 1] == '[' ? "" : ",", batch, (long long)r->a.input_len,
                (long long)r->a.output_len, samples_mean(&rate), samples_deviation(&rate), step_ms,
                device_us * 1e-3 / n_steps, flops / seconds * 1e-12);
@@ -345,7 +345,7 @@ static int bench_prefill(struct rig *r, int64_t n)
                 flops / mean * 1e-12);
         buf_printf(&r->json,
                    "%s{\"n_prompt\":%lld,\"tokens_per_second\":%.3f,\"deviation\":%.3f,"
-                   "\"ms\":%.4f,\"tflops\":%.4f}",
+                   "\"ms\":%.4f,\"tflops\":%.6g}",
                    r->json.p[r->json.n - 1] == '[' ? "" : ",", (long long)n, samples_mean(&rate),
                    samples_deviation(&rate), mean * 1e3, flops / mean * 1e-12);
     }
