@@ -294,12 +294,6 @@ static const char *why_closed(const struct stream *s)
     return errno ? strerror(errno) : s->has_bytes ? s->http.why : "before the answer";
 }
 
-/* The error of a socket on which nothing was ever sent: it was never connected. */
-static enum load_error kind_of_close(const struct stream *s)
-{
-    return s->n_sent == 0 && !s->is_reused ? LOAD_CONNECT : LOAD_CLOSED;
-}
-
 /* One recv. False when there is nothing more to read now, or the request has ended. */
 static bool receive(struct client *c, struct stream *s)
 {
@@ -314,7 +308,7 @@ static bool receive(struct client *c, struct stream *s)
         out = http_reader_feed(&s->http, c->bytes, (size_t)n, on_body, &r, &used);
     } else {
         if (n == 0) errno = 0;
-        out = http_reader_end(&s->http);
+        out = n == 0 ? http_reader_end(&s->http) : HTTP_BAD;
     }
     switch (out) {
     case HTTP_MORE:
@@ -328,7 +322,7 @@ static bool receive(struct client *c, struct stream *s)
     if (n > 0)
         fail(c, s, LOAD_BAD_HTTP, s->http.why);
     else
-        fail(c, s, kind_of_close(s), why_closed(s));
+        fail(c, s, LOAD_CLOSED, why_closed(s));
     return false;
 }
 
@@ -337,6 +331,13 @@ static void on_ready(struct client *c, struct stream *s, uint32_t events)
     if (!s->is_active) { /* the server closes an idle connection, or talks out of turn */
         TAILQ_REMOVE(&c->idle, s, link);
         stream_free(s);
+        return;
+    }
+    int error = 0;
+    socklen_t n = sizeof error;
+    if (events & EPOLLERR && s->n_sent == 0 && !s->is_reused) { /* the connection was refused */
+        getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &error, &n);
+        fail(c, s, LOAD_CONNECT, strerror(error));
         return;
     }
     if (events & EPOLLOUT) send_some(c, s);
