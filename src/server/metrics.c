@@ -188,8 +188,8 @@ static void put_engine(struct writer *w, const struct metrics *m, const struct m
            s->pages_cached);
     simple(w, "sluice:engine_step_seconds_total", "counter", "Time in device steps.",
            (double)s->step_us_total * 1e-6);
-    put_step_times(w, "sluice:engine_step_cpu_seconds",
-                   "CPU time of the engine thread for a step.", &s->cpu);
+    put_step_times(w, "sluice:engine_step_cpu_seconds", "CPU time of the engine thread for a step.",
+                   &s->cpu);
     put_step_times(w, "sluice:device_idle_seconds",
                    "Time the device waited between two decode steps while there was work.",
                    &s->idle);
