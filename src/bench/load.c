@@ -180,8 +180,8 @@ static void complete(struct client *c, struct stream *s, bool has_more)
     if (!is_event_body(s)) {
         reply_body(&s->reply, buf_str(&s->body));
         s->reply.is_bad |= s->body.overflow;
-        s->o->first = s->o->last = c->now - c->start;
     }
+    if (!s->has_chunk) s->o->first = s->o->last = c->now - c->start; /* no text before the end */
     enum load_error error = verdict(c, s, &what);
     if (error == LOAD_STATUS)
         snprintf(text, sizeof text, "%d: %.150s", s->http.status, what);

@@ -214,6 +214,14 @@ def test_a_server_without_usage():
     assert r["answers_without_usage"] == 2 and r["total_output_tokens"] == 10 and "counted by chunks" in r["text"]
 
 
+def test_tokens_without_text():
+    """A token may have no text (a special one): the answer counts, its first token is seen at the end."""
+    finish = b'data: {"choices":[{"index":0,"text":"","finish_reason":"stop"}]}\n\n'
+    with playing([HEAD + finish + USAGE + DONE]) as port:
+        r = bench(port, *CALM, "--num-prompts", "2")
+    assert (r["completed"], r["total_output_tokens"], r["chunks"]) == (2, 2, 0) and 0 < r["p50_ttft_ms"] == r["p50_e2el_ms"]
+
+
 def test_a_first_request_that_fails_says_why():
     with playing([BROKEN["http_status"]]) as port:
         assert "503" in bench(port, "--num-prompts", "2", status=1)["text"]
