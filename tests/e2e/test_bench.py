@@ -96,6 +96,16 @@ def test_threads_and_prefix(slow):
     assert other["prefix_cache_hit_rate"] < 0.05
 
 
+@pytest.mark.skipif("SLUICE_TSAN_BIN" not in os.environ, reason="SLUICE_TSAN_BIN is not set")
+def test_no_data_race(slow):
+    """Client threads and the engine's, as ThreadSanitizer sees them: a report makes the exit status 66."""
+    tsan = os.environ["SLUICE_TSAN_BIN"]
+    for cmd in (["serve", "--port", str(slow.port), *CALM, "--num-threads", "4", "--num-prompts", "100", "--max-concurrency", "16",
+                 "--input-len", "8", "--output-len", "5"],
+                ["engine", "--device", "sim", "--batch-size", "1,8", "--input-len", "20", "--output-len", "50", "-r", "1"]):
+        subprocess.run([tsan, "bench", *cmd], check=True, timeout=120)
+
+
 def test_traces(slow, tmp_path):
     azure, mooncake = tmp_path / "a.csv", tmp_path / "m.jsonl"
     azure.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.0,37,4\n2023-11-16 18:15:46.5,39,9\n"
