@@ -37,12 +37,15 @@ static int read_url(struct target *t, const char *url, struct sl_error *e)
     return 0;
 }
 
+/* IPv4 where the name has it: "localhost" is both, and servers listen on 127.0.0.1. */
 static int resolve(struct target *t, struct sl_error *e)
 {
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
+    struct addrinfo v4 = {.ai_socktype = SOCK_STREAM, .ai_family = AF_INET},
+                    any = {.ai_socktype = SOCK_STREAM}, *found = NULL;
     char port[16];
     snprintf(port, sizeof port, "%d", t->port);
-    int code = getaddrinfo(t->host, port, &hints, &found);
+    int code = getaddrinfo(t->host, port, &v4, &found);
+    if (code != 0) code = getaddrinfo(t->host, port, &any, &found);
     if (code != 0 || !found)
         return sl_fail(e, SL_EIO, "cannot resolve %s: %s", t->host, gai_strerror(code));
     memcpy(&t->addr, found->ai_addr, found->ai_addrlen);
