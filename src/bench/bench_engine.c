@@ -64,6 +64,8 @@ struct rig {
     uint64_t seed, n_prompts; /* prompts made so far: each gets a stream of its own */
     struct tracked *seq;      /* owned [seq_max] */
     int seq_max;
+    int *seq_of; /* owned [n_slots]: engine slot -> index into seq, -1: none */
+    uint32_t n_slots;
     struct sl_error e;
     FILE *text;
     struct buf json;
@@ -83,12 +85,13 @@ static void on_wake(void *arg)
 
 /* ------------------------------------------------------------------ sequences */
 
-static int submit(struct rig *r, uint64_t stream, int64_t n, int64_t max_tokens, sl_req *out)
+/* Start seq[i] anew with a prompt of n tokens. */
+static int submit(struct rig *r, int i, uint64_t stream, int64_t n, int64_t max_tokens)
 {
     int32_t *prompt = xmalloc((size_t)n * sizeof *prompt);
     int32_t least = r->info->n_vocab > 4 * PROMPT_ID_MIN ? PROMPT_ID_MIN : 0;
-    for (int64_t i = 0; i < n; i++)
-        prompt[i] = least + (int32_t)(mix64(r->seed ^ stream << 32 ^ (uint64_t)i) %
+    for (int64_t k = 0; k < n; k++)
+        prompt[k] = least + (int32_t)(mix64(r->seed ^ stream << 32 ^ (uint64_t)k) %
                                       (uint64_t)(r->info->n_vocab - least));
     struct sl_request q = {.prompt = prompt,
                            .n_prompt = (uint32_t)n,
@@ -97,16 +100,22 @@ static int submit(struct rig *r, uint64_t stream, int64_t n, int64_t max_tokens,
                                         .repetition_penalty = 1,
                                         .max_tokens = (uint32_t)max_tokens,
                                         .ignore_eos = 1}};
-    int code = sl_submit(r->engine, &q, out, &r->e);
+    r->seq[i] = (struct tracked){0};
+    int code = sl_submit(r->engine, &q, &r->seq[i].req, &r->e);
     free(prompt);
+    uint32_t slot = r->seq[i].req.slot;
+    if (code == 0 && slot >= r->n_slots) {
+        r->seq_of = xrealloc(r->seq_of, (slot + 1) * sizeof *r->seq_of);
+        for (; r->n_slots <= slot; r->n_slots++) r->seq_of[r->n_slots] = -1;
+    }
+    if (code == 0) r->seq_of[slot] = i;
     return code;
 }
 
 static struct tracked *find(struct rig *r, int n, sl_req req)
 {
-    for (int i = 0; i < n; i++)
-        if (r->seq[i].req.slot == req.slot && r->seq[i].req.gen == req.gen) return &r->seq[i];
-    return NULL;
+    int i = req.slot < r->n_slots ? r->seq_of[req.slot] : -1;
+    return i >= 0 && i < n && r->seq[i].req.gen == req.gen ? &r->seq[i] : NULL;
 }
 
 /* Wait for events and count them. SL_EDEVICE when a sequence ended in an error. */
@@ -187,11 +196,8 @@ static int run_window(struct rig *r, int n, int64_t n_steps, struct window *w)
 
 static int measure_decode(struct rig *r, int n, int64_t n_steps, struct window *w)
 {
-    for (int i = 0; i < n; i++) {
-        r->seq[i] = (struct tracked){0};
-        TRY(submit(r, (uint64_t)i, r->a.input_len, n_steps + lead(r, n) + SPARE_STEPS,
-                   &r->seq[i].req));
-    }
+    for (int i = 0; i < n; i++)
+        TRY(submit(r, i, (uint64_t)i, r->a.input_len, n_steps + lead(r, n) + SPARE_STEPS));
     TRY(run_window(r, n, n_steps, w));
     for (int i = 0; i < n; i++) sl_cancel(r->engine, r->seq[i].req);
     while (!all_are_done(r, n)) TRY(take_events(r, n));
@@ -315,8 +321,7 @@ static int bench_decode(struct rig *r, int batch)
 static int measure_prefill(struct rig *r, int64_t n, double *seconds)
 {
     double start = bench_now();
-    r->seq[0] = (struct tracked){0};
-    TRY(submit(r, (UINT64_C(1) << 20) + r->n_prompts++, n, 1, &r->seq[0].req));
+    TRY(submit(r, 0, (UINT64_C(1) << 20) + r->n_prompts++, n, 1));
     while (!r->seq[0].is_done) TRY(take_events(r, 1));
     *seconds = bench_now() - start;
     return 0;
@@ -465,5 +470,6 @@ int bench_engine(int argc, char **argv, const char *command)
     sem_destroy(&r.wake);
     buf_free(&r.json);
     free(r.seq);
+    free(r.seq_of);
     return code < 0 ? BENCH_FAILED : EXIT_SUCCESS;
 }
