@@ -159,7 +159,8 @@ struct device {
      * next one. */
     int (*collect)(struct dev *d, const struct result **out);
     op_fn
-        ops[OP_COUNT]; /* NULL: not offered. ADD_NORM is a fusion: lowering uses it where offered */
+        ops[OP_COUNT]; /* NULL: not offered. ADD_NORM and LINEAR_GLU are fusions: lowering uses them
+                          where offered */
 };
 
 extern const struct device device_cpu, device_sim;

@@ -287,6 +287,7 @@ const struct device device_cuda = {
             [OP_EMBED] = cuda_op_embed,
             [OP_NORM] = cuda_op_norm,
             [OP_LINEAR] = cuda_op_linear,
+            [OP_LINEAR_GLU] = cuda_op_linear_glu,
             [OP_ROPE_KV] = cuda_op_rope_kv,
             [OP_ATTN] = cuda_op_attn,
             [OP_GLU] = cuda_op_glu,

@@ -106,6 +106,9 @@ static struct cost step_cost(const struct work *k, const struct step *s)
         c.bytes += out;
         c.flops = t * s->dst.cols;
         break;
+    case OP_LINEAR_GLU:
+        c.flops = 2.0 * t * (double)s->w->rows * (double)s->w->cols + 8.0 * t * s->dst.cols;
+        break;
     case OP_ADD_NORM:
         c.bytes += 2.0 * act_bytes(k, s->src2);
         c.flops = 5.0 * t * s->dst.cols;
