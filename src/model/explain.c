@@ -57,7 +57,7 @@ static double kv_bytes(const struct work *k)
 /* Of the products in a step: n rows, each seeing so many positions. */
 static double product_flops(const struct step *s, double n, double seen)
 {
-    if ((s->op == OP_LINEAR || s->op == OP_LOGITS) && s->w)
+    if ((s->op == OP_LINEAR || s->op == OP_LINEAR_GLU || s->op == OP_LOGITS) && s->w)
         return 2.0 * n * (double)s->w->rows * (double)s->w->cols;
     if (s->op == OP_ATTN) return 4.0 * n * seen * s->lp->n_heads * s->lp->head_dim;
     return 0.0;
@@ -107,7 +107,7 @@ static struct cost step_cost(const struct work *k, const struct step *s)
         c.flops = t * s->dst.cols;
         break;
     case OP_LINEAR_GLU:
-        c.flops = 2.0 * t * (double)s->w->rows * (double)s->w->cols + 8.0 * t * s->dst.cols;
+        c.flops = product_flops(s, t, seen) + 8.0 * t * s->dst.cols;
         break;
     case OP_ADD_NORM:
         c.bytes += 2.0 * act_bytes(k, s->src2);
