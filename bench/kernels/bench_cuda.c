@@ -482,14 +482,13 @@ static void bench_engine(const char *path, int ctx)
     struct sl_info info;
     struct sl_error e = {0};
     struct model *m;
-    static const int sizes[] = {1, 2, 8, 16, 64, 128};
+    static const int sizes[] = {1, 2, 4, 8, 16, 32, 64, 128, 256};
     double start = now();
     must(model_open(&m, &o, &info, &e), e.text);
     printf("opened in %.2f s: weights %.2f GB, KV %.2f GB, %d pages\n", now() - start,
            (double)info.weight_bytes * 1e-9, (double)info.kv_bytes * 1e-9, info.num_blocks);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if ((double)sizes[i] * (ctx + 100) / PAGE < info.num_blocks) bench_decode(m, sizes[i], ctx);
-    if (getenv("QUICK")) {model_close(m); return;}
     double params = (double)info.n_parameters - 2.0 * info.n_vocab * 4096.0;
     bench_prefill(m, 1024, 8192, params);
     bench_prefill(m, 8192, 8192, params);

@@ -114,6 +114,7 @@ struct result {
     int32_t *top_id; /* [n_wants, SL_TOP_MAX] descending */
     float *top_logprob;
     uint64_t device_us; /* time the device worked on it */
+    float idle_us; /* from the end of the step before to the start of this one; < 0: not known */
 };
 
 /* A sequence takes a device slot: everything there is rewritten. Borrowed for the call. */

@@ -52,43 +52,15 @@ static void on_engine_wake(void *arg)
     uv_async_send(arg);
 }
 
-static int8_t tristate(const char *text)
-{
-    return strcmp(text, "on") == 0 ? 1 : strcmp(text, "off") == 0 ? 0 : -1;
-}
-
 static int open_engine(struct server *s, struct load_result *l, struct progress *p,
                        struct sl_error *e)
 {
-    const struct options *o = s->o;
-    struct sl_options q = {
-        .model = o->model,
-        .device = o->device,
-        .dtype = o->dtype,
-        .load_format = o->load_format,
-        .rope_freq_dtype = o->rope_freq_dtype,
-        .max_model_len = (int32_t)o->max_model_len,
-        .max_num_seqs = (int32_t)o->max_num_seqs,
-        .max_num_batched_tokens = (int32_t)o->max_num_batched_tokens,
-        .block_size = (int32_t)o->block_size,
-        .num_gpu_blocks_override = (int32_t)o->num_gpu_blocks_override,
-        .kv_cache_memory_bytes = (uint64_t)o->kv_cache_memory_bytes,
-        .gpu_memory_utilization = o->gpu_memory_utilization,
-        .max_queue_size = (int32_t)o->max_queue_size,
-        .tensor_parallel_size = (int32_t)o->tensor_parallel_size,
-        .n_threads = (int32_t)o->threads,
-        .n_vocab = l->text ? (int32_t)tokenizer_n_vocab(l->text->tok) : 0, /* only sim asks */
-        .enable_prefix_caching = o->enable_prefix_caching,
-        .async_scheduling = tristate(o->async_scheduling),
-        .seed = (uint64_t)o->seed,
-        .sim_step_us = (uint32_t)o->sim_step_us,
-        .fail_step = (uint32_t)o->fail_step,
-        .enforce_eager = o->enforce_eager,
-        .progress = on_progress,
-        .progress_arg = p,
-        .wake = on_engine_wake,
-        .wake_arg = &s->wake,
-    };
+    struct sl_options q = opts_engine(s->o);
+    q.n_vocab = l->text ? (int32_t)tokenizer_n_vocab(l->text->tok) : 0; /* only sim asks */
+    q.progress = on_progress;
+    q.progress_arg = p;
+    q.wake = on_engine_wake;
+    q.wake_arg = &s->wake;
     return sl_open(&l->engine, &q, e);
 }
 
@@ -103,7 +75,9 @@ struct text_job {
 static void *open_text(void *arg)
 {
     struct text_job *j = arg;
-    j->code = model_text_open(&j->text, j->o->model, j->o->chat_template, &j->err);
+    bool is_dummy = strcmp(j->o->load_format, "dummy") == 0;
+    j->code = (is_dummy ? model_text_open_dummy : model_text_open)(&j->text, j->o->model,
+                                                                   j->o->chat_template, &j->err);
     return NULL;
 }
 
