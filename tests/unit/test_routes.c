@@ -26,7 +26,7 @@ static const struct {
     {"GET", "/v1/chat/completions", NULL, "", SL_EMETHOD},
     {"DELETE", "/v1/models/a", NULL, "", SL_EMETHOD},
     {"HEAD", "/v1/completions", NULL, "", SL_EMETHOD},
-    {"GET", "/", NULL, "", SL_ENOTFOUND},
+    {"GET", "/", "/", "", 0},
     {"GET", "", NULL, "", SL_ENOTFOUND},
     {"GET", "*", NULL, "", SL_ENOTFOUND},
     {"GET", "http://a/v1/models", NULL, "", SL_ENOTFOUND},
