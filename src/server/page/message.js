@@ -11,13 +11,15 @@ const seconds = (ms) => (ms < 10000 ? number(ms / 1000, 2) : number(ms / 1000, 1
 /* Tokens a second after the first one; the first is the prompt's time. */
 function rateOf(stats) {
   const ms = stats.total_ms - stats.first_ms;
-  return stats.completion_tokens > 1 && ms > 0 ? ((stats.completion_tokens - 1) * 1000) / ms : 0;
+  return stats.completion_tokens > 1 && ms > 20 ? ((stats.completion_tokens - 1) * 1000) / ms : 0;
 }
 
 function figuresOf(message, isRunning) {
   const s = message.stats;
   const ends = {length: "cut at the token limit", stopped: "stopped", content_filter: "filtered"};
   const parts = [];
+  const waited = Date.now() - message.created;
+  if (isRunning && !s.completion_tokens && waited > 1500) parts.push(`waiting for ${number(waited / 1000)} s`);
   if (s?.completion_tokens) {
     const rate = rateOf(s);
     parts.push(`${number(s.completion_tokens)} token${s.completion_tokens === 1 ? "" : "s"}`);
@@ -64,7 +66,7 @@ class MessageView {
     this.node.toggleAttribute("aria-busy", isRunning);
     this.node.classList.toggle("waiting", isRunning && !m.content && !m.reasoning);
     this.figures.textContent = figuresOf(m, isRunning);
-    this.buttons.hidden = isRunning;
+    this.buttons.hidden = isRunning || (!!m.error && !m.content && !m.reasoning); /* the error has its own */
     this.showBranch(siblings, isRunning);
     this.showExtras(isRunning);
   }

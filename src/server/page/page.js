@@ -47,9 +47,12 @@ function onStorage(event) {
   if (id === chat.id && changed) {
     Object.assign(chat, changed, {draft: chat.draft, settings: chat.settings});
     show();
-  } else if (id !== chat.id) {
-    if (changed) store.chats.set(id, changed);
-    else store.chats.delete(id);
+  } else if (id === chat.id) {
+    openChat({...newChat(chat.settings, chat.model), draft: chat.draft});
+  } else if (changed) {
+    store.chats.set(id, changed);
+  } else {
+    store.chats.delete(id);
   }
   showList();
 }
@@ -153,12 +156,14 @@ async function answer(parent) {
   show();
   follow(true);
   announce("Answering");
+  const clock = setInterval(() => run.painter.request(), 1000); /* while the first token is waited for */
   try {
     for await (const chunk of streamChat(requestOf(run.chat, parent), run.abort.signal)) take(run, chunk);
   } catch (error) {
     fail(run, error);
   }
   if (run.message.finish !== "stopped" && !run.message.error) announce(`Answer complete, ${figuresOf(run.message, false)}`);
+  clearInterval(clock);
   runs.delete(run.chat.id);
   run.chat.updated = Date.now();
   keepRun(run);
