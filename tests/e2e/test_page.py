@@ -278,6 +278,13 @@ def test_delete_and_undo(page):
     assert page.locator("article").count() == 0 and page.locator("#empty").is_visible()
     page.click("#notice .link")
     assert page.locator("article").count() == 4
+    press(page, "Delete from here on", 2)
+    expect(page.locator("article")).to_have_count(2)
+    page.evaluate("addMessage(chat, chat.head, {role: 'user', content: 'three'}); show()")
+    page.click("#notice .link")  # what was deleted is a version again; what was written since stays
+    expect(page.locator(".user .said")).to_have_text(["one", "three"])
+    page.click(".user [aria-label='Previous version']")
+    expect(page.locator(".user .said")).to_have_text(["one", "two"])
     page.click("[popovertarget=more]")
     page.click("#delete-chat")
     assert page.locator("#chats button").count() == 0 and stored(page) == []
@@ -327,9 +334,9 @@ def test_export_and_import(page, fake, open_page, tmp_path):
 
 def test_import_of_hostile_files(page, tmp_path):
     """Circles, foreign types and prototype names end as a plain conversation or not at all."""
-    messages = {"a": {"id": "a", "parent": "b", "order": 1, "role": "user", "content": ATTACKS[1]},
-                "b": {"id": "b", "parent": "a", "order": 1, "role": "assistant", "content": {"x": 1}, "stats": {"completion_tokens": "<b>"}, "error": "x"},
-                "c": {"id": "constructor", "parent": "constructor", "order": 2, "role": "assistant", "content": "fine", "tool_calls": [None, {"function": {"name": ATTACKS[0]}}]},
+    messages = {"a": {"id": "a", "parent": "b", "created": 1, "role": "user", "content": ATTACKS[1]},
+                "b": {"id": "b", "parent": "a", "created": 1, "role": "assistant", "content": {"x": 1}, "stats": {"completion_tokens": "<b>"}, "error": "x"},
+                "c": {"id": "constructor", "parent": "constructor", "created": 2, "role": "assistant", "content": "fine", "tool_calls": [None, {"function": {"name": ATTACKS[0]}}]},
                 "d": {"id": "../x", "role": "user"}, "e": {"id": "e", "role": "system", "content": "x"}}
     file = {"conversations": [{"id": "../../x", "title": ["x"], "messages": messages, "head": "constructor", "settings": {"temperature": {}, "system": "s"}}]}
     (tmp_path / "x.json").write_text(json.dumps(file) .replace('"settings"', '"__proto__": {"pwn": 1}, "settings"'))
@@ -360,13 +367,21 @@ def test_several_conversations(page, fake):
     assert page.locator("#chats [aria-current]").inner_text() == "A river"
 
 
-def test_two_tabs(page):
+def test_two_tabs(page, fake):
     ask(page, "q")
     other = page.context.new_page()
     other.goto(page.url)
     other.click("#chats button")
     ask(page, "r")
     expect(other.locator("article")).to_have_count(4)
+    fake.reply = Reply("slow " * 40, delay=0.03)
+    ask(page, "s", wait=False)
+    page.wait_for_selector("article:nth-of-type(6) p")
+    fake.reply = Reply("quick")
+    expect(other.locator("article")).to_have_count(5)
+    ask(other, "t")  # both tabs add to the conversation at once: nothing is lost
+    finished(page)
+    assert {m["content"] for m in stored(page)[0]["messages"].values()} >= {"s", "t", "quick", "slow " * 40}
     press(page, "Delete from here on", 0)
     expect(other.locator("article")).to_have_count(0)
     other.close()
@@ -594,8 +609,9 @@ def test_policy_holds(open_page, fake):
 
 
 def test_long_answer_stays_fast(shared_page):
-    """10,000 tokens, a token at a time: the last thousand cost no more than the first, and all together little."""
-    first, last, total = shared_page.evaluate("""(answer) => {
+    """10,000 tokens, a token at a time: at the end an update still takes a small part of a frame (16 ms). Rendering the
+    whole text each time would take several frames."""
+    first, last, whole = shared_page.evaluate("""(answer) => {
       const view = new MarkdownView(document.createElement("div"));
       document.body.append(view.element);
       const text = answer.repeat(Math.ceil(40000 / answer.length));
@@ -606,11 +622,14 @@ def test_long_answer_stays_fast(shared_page):
         times.push(performance.now() - start);
       }
       view.element.remove();
+      const start = performance.now();
+      new MarkdownView(document.createElement("div")).update(text);
+      const whole = performance.now() - start;
       const sum = (a) => a.reduce((x, y) => x + y, 0);
-      return [sum(times.slice(0, 1000)), sum(times.slice(-1000)), sum(times)];
+      return [sum(times.slice(0, 1000)), sum(times.slice(-1000)), whole];
     }""", ANSWER + "\n")
-    print(f"first 1,000 updates {first:.0f} ms, last {last:.0f} ms, all 10,000 {total:.0f} ms")
-    assert last < 3 * first + 100 and total < 15000
+    print(f"first 1,000 updates {first:.0f} ms, last {last:.0f} ms; the whole text at once {whole:.0f} ms")
+    assert last / 1000 < 1
 
 
 @pytest.mark.parametrize("piece", SLOW, ids=repr)

@@ -24,8 +24,8 @@ const apiKey = {
 
 function errorOf(body, status) {
   const error = body?.error ?? {};
-  return new ApiError("api", typeof error.message === "string" ? error.message : `The server answered with status ${status}.`,
-    {status, code: error.code ?? null});
+  const message = typeof error.message === "string" ? error.message : `The server answered with status ${status}.`;
+  return new ApiError("api", message, {status, code: error.code ?? null});
 }
 
 async function callApi(path, body, signal) {
@@ -34,7 +34,8 @@ async function callApi(path, body, signal) {
   if (body) headers["Content-Type"] = "application/json";
   let response;
   try {
-    response = await fetch(path, {method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal, cache: "no-store"});
+    const method = body ? "POST" : "GET";
+    response = await fetch(path, {method, headers, body: body && JSON.stringify(body), signal, cache: "no-store"});
   } catch (error) {
     if (signal?.aborted) throw new ApiError("stop", "Stopped.");
     throw new ApiError("network", "The server cannot be reached.");
@@ -80,8 +81,8 @@ async function* streamChat(body, signal) {
     }
   } catch (error) {
     if (error instanceof ApiError) throw error;
-    if (signal.aborted) throw new ApiError("stop", "Stopped.");
     if (error instanceof SyntaxError) throw new ApiError("cut", "The server sent something that is not JSON.");
   }
-  throw signal.aborted ? new ApiError("stop", "Stopped.") : new ApiError("cut", "The connection was lost before the answer was complete.");
+  if (signal.aborted) throw new ApiError("stop", "Stopped.");
+  throw new ApiError("cut", "The connection was lost before the answer was complete.");
 }

@@ -14,7 +14,7 @@ function el(name, attributes = {}, ...children) {
   if (classes.length) node.className = classes.join(" ");
   for (const [key, value] of Object.entries(attributes)) {
     if (typeof value === "function") node.addEventListener(key.slice(2), value);
-    else if (value !== false && value !== undefined && value !== null) node.setAttribute(key, value === true ? "" : value);
+    else if ((value ?? false) !== false) node.setAttribute(key, value === true ? "" : value);
   }
   node.append(...children);
   return node;

@@ -53,7 +53,8 @@ const highlight = (() => {
     data: "json yaml yml toml ini conf properties jsonc",
     markup: "html xml svg vue svelte xhtml",
   };
-  const byName = new Map(Object.entries(LANGUAGES).flatMap(([to, names]) => names.split(/\s+/).map((n) => [n, FAMILIES[to]])));
+  const byName = new Map();
+  for (const [to, names] of Object.entries(LANGUAGES)) for (const name of names.split(/\s+/)) byName.set(name, FAMILIES[to]);
   const LONGEST = 60000; /* beyond that many characters code stays plain */
 
   /* A fragment: spans of class comment, string, number and keyword between plain text. */

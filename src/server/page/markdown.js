@@ -72,7 +72,8 @@ function takeFence(lines, i) {
 
 function takeHeading(lines, i) {
   const m = HEADING.exec(lines[i]);
-  return m && {kind: "heading", to: i + 1, level: m[1].length, text: lines[i].slice(m[0].length).trim().replace(/(^|\s)#+$/, "")};
+  if (!m) return null;
+  return {kind: "heading", to: i + 1, level: m[1].length, text: lines[i].slice(m[0].length).trim().replace(/(^|\s)#+$/, "")};
 }
 
 function takeRule(lines, i) {
@@ -83,7 +84,8 @@ function takeQuote(lines, i, depth) {
   if (!QUOTE.test(lines[i])) return null;
   let to = i;
   while (to < lines.length && QUOTE.test(lines[to])) to++;
-  return {kind: "quote", to, blocks: parseBlocks(lines.slice(i, to).map((line) => line.replace(QUOTE, "")), depth + 1)};
+  const inner = lines.slice(i, to).map((line) => line.replace(QUOTE, ""));
+  return {kind: "quote", to, blocks: parseBlocks(inner, depth + 1)};
 }
 
 /* Cells of a row, with \| for a bar inside one. */
@@ -134,13 +136,14 @@ function takeList(lines, i, depth) {
     }
     afterBlank = false;
   }
-  return {kind: "list", to, isOrdered, isLoose, start: parseInt(first[2], 10), items: items.map((item) => parseItem(item.lines, depth))};
+  const start = parseInt(first[2], 10);
+  return {kind: "list", to, isOrdered, isLoose, start, items: items.map((item) => parseItem(item.lines, depth))};
 }
 
 function parseItem(lines, depth) {
   const task = /^\[([ xX])\] /.exec(lines[0]);
   if (task) lines[0] = lines[0].slice(4);
-  return {task: task && task[1] !== " ", isTask: !!task, blocks: parseBlocks(lines, depth + 1)};
+  return {isTask: !!task, isDone: !!task && task[1] !== " ", blocks: parseBlocks(lines, depth + 1)};
 }
 
 function takeParagraph(lines, i) {
@@ -349,19 +352,21 @@ const RENDER = {
   heading: (b) => el("h" + Math.min(b.level + 2, 6), {class: "level" + b.level}, inline(b.text)),
   rule: () => el("hr"),
   quote: (b) => el("blockquote", {}, ...b.blocks.map(renderBlock)),
-  list: (b) => el(b.isOrdered ? "ol" : "ul", {start: b.isOrdered && b.start !== 1 && b.start, class: b.isLoose && "loose"},
-    ...b.items.map((item) => el("li", {class: item.isTask && "task"},
-      ...(item.isTask ? [el("input", {type: "checkbox", disabled: true, checked: item.task, "aria-label": item.task ? "done" : "to do"})] : []),
-      ...item.blocks.map(renderBlock)))),
+  list: (b) => el(b.isOrdered ? "ol" : "ul", {start: b.isOrdered && b.start !== 1 && String(b.start), class: b.isLoose && "loose"},
+    ...b.items.map((item) => {
+      const box = {type: "checkbox", disabled: true, checked: item.isDone, "aria-label": item.isDone ? "done" : "to do"};
+      return el("li", {class: item.isTask && "task"}, ...(item.isTask ? [el("input", box)] : []), ...item.blocks.map(renderBlock));
+    })),
   table: (b) => {
     const row = (cells, tag) => el("tr", {}, ...b.align.map((align, i) => el(tag, {class: align}, inline(cells[i] ?? ""))));
+    const body = b.rows.slice(1).map((r) => row(r, "td"));
     return el("div.table", {tabindex: 0, role: "region", "aria-label": "Table"},
-      el("table", {}, el("thead", {}, row(b.rows[0], "th")), el("tbody", {}, ...b.rows.slice(1).map((r) => row(r, "td")))));
+      el("table", {}, el("thead", {}, row(b.rows[0], "th")), el("tbody", {}, ...body)));
   },
   code: (b) => {
     const code = el("code", {}, highlight(b.code, b.language));
-    return el("figure.code", {}, el("figcaption", {}, el("span", {}, b.language || "text"), copyButton("Copy this code", () => code.textContent)),
-      el("pre", {tabindex: 0}, code));
+    const copy = copyButton("Copy this code", () => code.textContent);
+    return el("figure.code", {}, el("figcaption", {}, el("span", {}, b.language || "text"), copy), el("pre", {tabindex: 0}, code));
   },
 };
 
@@ -398,7 +403,8 @@ class MarkdownView {
   /* A code block that grows keeps its element, and with it where the reader has scrolled to. */
   place(block, before) {
     if (before?.block.kind === "code" && block.kind === "code") {
-      if (before.block.code !== block.code) before.node.querySelector("code").replaceChildren(highlight(block.code, block.language));
+      const code = before.node.querySelector("code");
+      if (before.block.code !== block.code) code.replaceChildren(highlight(block.code, block.language));
       before.node.querySelector("figcaption span").textContent = block.language || "text";
       return before.node;
     }

@@ -43,23 +43,23 @@ class MessageView {
     this.branch = el("span.branch");
     this.buttons = el("span.buttons", {}, ...this.makeButtons());
     this.foot = el("footer", {}, this.branch, this.buttons, this.figures);
-    this.node = el("article." + message.role, {"aria-label": {user: "You", assistant: "Answer", tool: "Result of a tool"}[message.role]},
-      this.body, this.extras, this.foot);
+    const label = {user: "You", assistant: "Answer", tool: "Result of a tool"}[message.role];
+    this.node = el("article." + message.role, {"aria-label": label}, this.body, this.extras, this.foot);
   }
 
   makeButtons() {
-    const {message: m, actions} = this;
+    const {role} = this.message;
     return [
-      copyButton("Copy", () => m.content),
-      m.role === "assistant" && iconButton("again", "Answer again", () => actions.again(m)),
-      m.role !== "tool" && iconButton("edit", "Edit", () => this.edit()),
-      iconButton("trash", "Delete from here on", () => actions.remove(m)),
+      copyButton("Copy", () => this.message.content),
+      role === "assistant" && iconButton("again", "Answer again", () => this.actions.again(this.message)),
+      role !== "tool" && iconButton("edit", "Edit", () => this.edit()),
+      iconButton("trash", "Delete from here on", () => this.actions.remove(this.message)),
     ].filter(Boolean);
   }
 
-  /* siblings: the messages at this place, this one among them. */
-  update(siblings, isRunning) {
-    const m = this.message;
+  /* siblings: the messages at this place, this one among them. hasResults: its tool calls are answered. */
+  update(message, siblings, {isRunning = false, hasResults = false}) {
+    const m = this.message = message;
     this.showReasoning(isRunning);
     if (this.markdown) this.markdown.update(m.content);
     else if (this.body.textContent !== m.content) this.body.textContent = m.content;
@@ -68,7 +68,7 @@ class MessageView {
     this.figures.textContent = figuresOf(m, isRunning);
     this.buttons.hidden = isRunning || (!!m.error && !m.content && !m.reasoning); /* the error has its own */
     this.showBranch(siblings, isRunning);
-    this.showExtras(isRunning);
+    this.showExtras(isRunning, hasResults);
   }
 
   showReasoning(isRunning) {
@@ -81,8 +81,9 @@ class MessageView {
       this.body.before(this.thought.node);
     }
     const isThinking = isRunning && !m.content;
+    const took = m.stats?.thought_ms ? `Thought for ${seconds(m.stats.thought_ms)}` : "Thoughts";
     this.thought.view.update(m.reasoning);
-    this.thought.summary.textContent = isThinking ? "Thinking" : m.stats?.thought_ms ? `Thought for ${seconds(m.stats.thought_ms)}` : "Thoughts";
+    this.thought.summary.textContent = isThinking ? "Thinking" : took;
     this.thought.summary.classList.toggle("live", isThinking);
   }
 
@@ -98,19 +99,19 @@ class MessageView {
       button.disabled = !to || isRunning;
       return button;
     };
-    this.branch.append(go("left", "Previous version", siblings[at - 1]), el("span", {"aria-label": "Version " + state}, `${at + 1}/${siblings.length}`),
-      go("right", "Next version", siblings[at + 1]));
+    const count = el("span", {"aria-label": "Version " + state}, `${at + 1}/${siblings.length}`);
+    this.branch.append(go("left", "Previous version", siblings[at - 1]), count, go("right", "Next version", siblings[at + 1]));
   }
 
   /* Tool calls and an error; rebuilt when they change. */
-  showExtras(isRunning) {
+  showExtras(isRunning, hasResults) {
     const m = this.message;
-    const state = JSON.stringify([m.tool_calls, m.error, m.hasResults, isRunning]);
+    const state = JSON.stringify([m.tool_calls, m.error, hasResults, isRunning]);
     if (this.extrasState === state) return;
     this.extrasState = state;
     this.extras.replaceChildren();
     for (const call of m.tool_calls ?? []) this.extras.append(toolCall(call));
-    if (m.tool_calls?.length && !isRunning && !m.hasResults && !m.error) this.extras.append(this.resultsForm());
+    if (m.tool_calls?.length && !isRunning && !hasResults && !m.error) this.extras.append(this.resultsForm());
     if (!m.error) return;
     const retry = el("button", {type: "button", onclick: () => this.actions.again(m)}, "Try again");
     const key = el("button", {type: "button", onclick: () => this.actions.openKey()}, "Set the API key");
@@ -119,12 +120,16 @@ class MessageView {
 
   /* Whoever reads is the tool: results are typed in and sent back. */
   resultsForm() {
-    const fields = this.message.tool_calls.map((call) => el("textarea", {rows: 2, "aria-label": `Result of ${call.function.name}`, placeholder: `Result of ${call.function.name}`}));
+    const fields = this.message.tool_calls.map((call) => {
+      const label = `Result of ${call.function.name}`;
+      return el("textarea", {rows: 2, "aria-label": label, placeholder: label});
+    });
     const onsubmit = (event) => {
       event.preventDefault();
       this.actions.answerCalls(this.message, fields.map((f) => f.value));
     };
-    return el("form.results", {onsubmit}, ...fields, el("button", {}, fields.length > 1 ? "Send the results" : "Send the result"));
+    const send = el("button", {}, fields.length > 1 ? "Send the results" : "Send the result");
+    return el("form.results", {onsubmit}, ...fields, send);
   }
 
   /* The text becomes a field. Nothing is overwritten: what comes of it is another version beside this one. */
@@ -145,8 +150,9 @@ class MessageView {
       if (event.key === "Escape") { event.stopPropagation(); close(); }
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) send();
     };
-    const form = el("form.edit", {onkeydown, onsubmit: (event) => { event.preventDefault(); send(); }}, area,
-      el("p", {}, el("button", {type: "button", onclick: close}, "Cancel"), el("button.primary", {}, m.role === "user" ? "Send" : "Keep")));
+    const onsubmit = (event) => { event.preventDefault(); send(); };
+    const form = el("form.edit", {onkeydown, onsubmit}, area, el("p", {},
+      el("button", {type: "button", onclick: close}, "Cancel"), el("button.primary", {}, m.role === "user" ? "Send" : "Keep")));
     area.value = m.content;
     this.node.classList.add("editing");
     this.body.after(form);
@@ -159,6 +165,7 @@ class MessageView {
 function toolCall(call) {
   const args = parseJson(call.function.arguments);
   const text = args === null ? call.function.arguments : JSON.stringify(args, null, 2);
-  return el("figure.code.call", {}, el("figcaption", {}, el("span", {}, "calls ", el("b", {}, call.function.name || "…")), copyButton("Copy the arguments", () => text)),
+  const name = el("span", {}, "calls ", el("b", {}, call.function.name || "…"));
+  return el("figure.code.call", {}, el("figcaption", {}, name, copyButton("Copy the arguments", () => text)),
     el("pre", {tabindex: 0}, el("code", {}, highlight(text, "json"))));
 }

@@ -39,12 +39,15 @@ async function importFile(file) {
   }
 }
 
-/* Another tab has changed a conversation. */
+/* Another tab has changed a conversation. One that is being answered here takes what is new there, and keeps its own. */
 function onStorage(event) {
-  if (!event.key?.startsWith("sluice.chat.") || runs.has(event.key.slice(12))) return;
+  if (!event.key?.startsWith("sluice.chat.")) return;
   const id = event.key.slice(12);
   const changed = readChat(parseJson(event.newValue));
-  if (id === chat.id && changed) {
+  const running = runs.get(id)?.chat;
+  if (running) {
+    running.messages = Object.assign(changed?.messages ?? Object.create(null), running.messages);
+  } else if (id === chat.id && changed) {
     Object.assign(chat, changed, {draft: chat.draft, settings: chat.settings});
     show();
   } else if (id === chat.id) {
@@ -69,6 +72,11 @@ function openChat(next) {
   showModels();
   show();
   follow(true);
+  focusInput();
+}
+
+/* Where there is a keyboard; on a phone it would open one. */
+function focusInput() {
   if (matchMedia("(hover: hover)").matches) $("input").focus();
 }
 
@@ -85,9 +93,8 @@ function show() {
   path.forEach((message, i) => {
     if (!views.has(message.id)) views.set(message.id, new MessageView(message, actions));
     const view = views.get(message.id);
-    view.message = message;
-    message.hasResults = path[i + 1]?.role === "tool" || undefined;
-    view.update(siblingsOf(chat, message), run?.message === message);
+    const isRunning = run?.message === message;
+    view.update(message, siblingsOf(chat, message), {isRunning, hasResults: path[i + 1]?.role === "tool"});
     if (view.node === at) at = at.nextSibling;
     else $("log").insertBefore(view.node, at);
   });
@@ -123,8 +130,9 @@ function showList() {
   let day = "";
   for (const c of store.list()) {
     if (dayOf(c.updated) !== day) rows.push(el("li.day", {}, (day = dayOf(c.updated))));
-    rows.push(el("li", {}, el("button", {type: "button", class: runs.has(c.id) && "running", "aria-current": c.id === chat.id && "true",
-      onclick: () => openChat(c)}, c.title || c.draft.trim().slice(0, 60) || "New conversation")));
+    const [running, current] = [runs.has(c.id) && "running", c.id === chat.id && "true"];
+    rows.push(el("li", {}, el("button", {type: "button", class: running, "aria-current": current, onclick: () => openChat(c)},
+      c.title || c.draft.trim().slice(0, 60) || "New conversation")));
   }
   $("chats").replaceChildren(...rows);
 }
@@ -155,6 +163,7 @@ async function answer(parent) {
   unnotify();
   show();
   follow(true);
+  focusInput();
   announce("Answering");
   const clock = setInterval(() => run.painter.request(), 1000); /* while the first token is waited for */
   try {
@@ -221,7 +230,7 @@ function addCallPart(message, part) {
 
 function paint(run) {
   if (runs.get(run.chat.id) === run && run.chat === chat) {
-    views.get(run.message.id)?.update(siblingsOf(chat, run.message), true);
+    views.get(run.message.id)?.update(run.message, siblingsOf(chat, run.message), {isRunning: true});
     follow();
   }
   if (performance.now() - run.savedAt > 3000) {
@@ -256,10 +265,11 @@ const actions = {
   },
   remove(message) {
     if (runs.has(chat.id)) return;
+    const from = chat;
     const undo = removeMessage(chat, message);
     keep();
     show();
-    notify("Deleted.", "Undo", () => { undo(); keep(); show(); });
+    notify("Deleted.", "Undo", () => { undo(); keep(from); openChat(from); });
   },
   go(message) {
     chat.head = tipOf(chat, message.id);
@@ -287,6 +297,7 @@ function setServer(state, text) {
 /* The model list, which also says how the server is. Asked again every half minute; sooner while it is not well. */
 async function connect() {
   clearTimeout(server.timer);
+  server.timer = 0;
   let wait = 30000;
   try {
     server.models = await fetchModels();
@@ -295,8 +306,8 @@ async function connect() {
     showModels();
   } catch (error) {
     wait = Math.min(30000, 1000 * 2 ** Math.min(server.tries++, 5));
-    const words = {model_loading: "Loading the model", server_draining: "Shutting down", 401: "Needs an API key"};
-    setServer(error.code === "model_loading" ? "wait" : "bad", words[error.code] ?? words[error.status] ?? (error.kind === "network" ? "Not reachable" : "Not ready"));
+    const words = {model_loading: "Loading the model", server_draining: "Shutting down", 401: "Needs an API key", 0: "Not reachable"};
+    setServer(error.code === "model_loading" ? "wait" : "bad", words[error.code] ?? words[error.status] ?? "Not ready");
     $("about").textContent = error.message;
     if (error.needsKey) {
       wait = 1e9;
@@ -340,8 +351,9 @@ function onKey(event) {
 }
 
 function stop() {
-  runs.get(chat.id)?.abort.abort();
-  $("input").focus();
+  if (!runs.has(chat.id)) return;
+  runs.get(chat.id).abort.abort();
+  focusInput();
 }
 
 function deleteChat() {

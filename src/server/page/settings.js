@@ -24,8 +24,8 @@ function initSettings(current, onchange, onkey) {
     onchange();
   };
   for (const p of PARAMETERS) {
-    const input = el("input", {id: "p-" + p.key, type: "number", inputmode: "decimal", min: p.min, max: p.max, step: "any", placeholder: "default",
-      oninput: () => set(p.key, input.valueAsNumber)});
+    const input = el("input", {id: "p-" + p.key, type: "number", inputmode: "decimal", min: p.min, max: p.max,
+      step: p.step === 1 ? 1 : "any", placeholder: "default", oninput: () => set(p.key, input.valueAsNumber)});
     $("parameters").append(el("label", {for: input.id, title: p.help}, p.label, input));
   }
   for (const [id, key] of Object.entries(TEXTS)) $(id).oninput = () => { set(key, $(id).value); checkExtra(); };

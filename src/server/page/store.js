@@ -21,7 +21,8 @@ function newId() {
 
 function newChat(settings = {}, model = "") {
   const now = Date.now();
-  return {id: newId(), title: "", created: now, updated: now, model, settings: {...settings}, messages: Object.create(null), head: null, draft: ""};
+  const messages = Object.create(null); /* so that no id is the name of something built in */
+  return {id: newId(), title: "", created: now, updated: now, model, settings: {...settings}, messages, head: null, draft: ""};
 }
 
 /* From the first message to the head. */
@@ -31,7 +32,8 @@ function pathOf(chat) {
   return path;
 }
 
-const childrenOf = (chat, id) => Object.values(chat.messages).filter((m) => m.parent === id).sort((a, b) => a.order - b.order);
+const byAge = (a, b) => a.created - b.created; /* within a conversation no two are of the same millisecond */
+const childrenOf = (chat, id) => Object.values(chat.messages).filter((m) => m.parent === id).sort(byAge);
 const siblingsOf = (chat, message) => childrenOf(chat, message.parent);
 
 /* The last message below this one, along the newest branches. */
@@ -45,8 +47,8 @@ function tipOf(chat, id) {
 
 /* Adds a message behind `parent` (null: the first) and shows its branch. */
 function addMessage(chat, parent, fields) {
-  const order = Object.values(chat.messages).reduce((n, m) => Math.max(n, m.order + 1), 0);
-  const message = {id: newId(), parent, order, created: Date.now(), content: "", ...fields};
+  const created = Object.values(chat.messages).reduce((at, m) => Math.max(at, m.created + 1), Date.now());
+  const message = {id: newId(), parent, created, content: "", ...fields};
   chat.messages[message.id] = message;
   chat.head = message.id;
   chat.updated = Date.now();
@@ -56,22 +58,24 @@ function addMessage(chat, parent, fields) {
 
 /* Removes a message and all that follows from it. Returns what undoes it. */
 function removeMessage(chat, message) {
-  const before = {messages: Object.assign(Object.create(null), chat.messages), head: chat.head};
-  const gone = [message.id];
-  for (const id of gone) gone.push(...childrenOf(chat, id).map((m) => m.id));
-  const others = siblingsOf(chat, message).filter((m) => m !== message);
-  for (const id of gone) delete chat.messages[id];
-  chat.head = others.length ? tipOf(chat, others.at(-1).id) : message.parent;
-  return () => Object.assign(chat, before);
+  const before = chat.head;
+  const gone = [message];
+  for (const m of gone) gone.push(...childrenOf(chat, m.id));
+  for (const m of gone) delete chat.messages[m.id];
+  const others = siblingsOf(chat, message);
+  const after = chat.head = others.length ? tipOf(chat, others.at(-1).id) : message.parent;
+  return () => {
+    for (const m of gone) chat.messages[m.id] = m;
+    if (chat.head === after) chat.head = before;
+  };
 }
 
 /* What the API gets. An answer that failed before its first word is no part of the conversation. */
 function apiMessages(chat, upTo) {
   const system = chat.settings.system?.trim();
   const path = pathOf({...chat, head: upTo}).filter((m) => m.role !== "assistant" || m.content || m.tool_calls);
-  return [...(system ? [{role: "system", content: system}] : []), ...path.map(({role, content, tool_calls, tool_call_id}) => ({
-    role, content, ...(tool_calls && {tool_calls}), ...(tool_call_id && {tool_call_id}),
-  }))];
+  const first = system ? [{role: "system", content: system}] : [];
+  return [...first, ...path.map(({role, content, tool_calls, tool_call_id}) => ({role, content, tool_calls, tool_call_id}))];
 }
 
 /* ------------------------------------------------------------------ all of them */
@@ -161,8 +165,8 @@ function exportMarkdown(chat) {
 function importJson(text) {
   if (text.length > IMPORT_MAX) throw new Error("This file is too large to import.");
   const file = parseJson(text);
-  const found = Array.isArray(file?.conversations) ? file.conversations : Array.isArray(file?.messages) ? [fromMessages(file.messages)] : null;
-  if (!found) throw new Error("This file holds no conversations.");
+  const found = Array.isArray(file?.messages) ? [fromMessages(file.messages)] : file?.conversations;
+  if (!Array.isArray(found)) throw new Error("This file holds no conversations.");
   const chats = found.slice(0, CHATS_MAX).map(readChat).filter(Boolean);
   if (!chats.length) throw new Error("This file holds no conversation that can be read.");
   return chats.map((chat) => ({...chat, id: newId()}));
@@ -170,10 +174,9 @@ function importJson(text) {
 
 function fromMessages(list) {
   const chat = newChat();
-  for (const m of list.filter(isRecord)) {
-    const content = typeof m.content === "string" ? m.content : "";
-    if (m.role === "system") chat.settings.system = content;
-    else addMessage(chat, chat.head, {...m, content});
+  for (const {role, content, tool_calls, tool_call_id} of list.filter(isRecord)) {
+    if (role === "system") chat.settings.system = content;
+    else addMessage(chat, chat.head, {role, content: textOr(content, ""), tool_calls, tool_call_id});
   }
   return chat;
 }
@@ -189,8 +192,8 @@ function readChat(v) {
   for (const m of Object.values(v.messages).map(readMessage))
     if (m) chat.messages[m.id] = m;
   for (const m of Object.values(chat.messages))
-    if (!chat.messages[m.parent] || chat.messages[m.parent].order >= m.order) m.parent = null; /* so there are no circles */
-  const newest = Object.values(chat.messages).sort((a, b) => a.order - b.order).at(-1);
+    if (!chat.messages[m.parent] || chat.messages[m.parent].created >= m.created) m.parent = null; /* no circles */
+  const newest = Object.values(chat.messages).sort(byAge).at(-1);
   return Object.assign(chat, {
     id: /^[0-9a-z]{1,40}$/.test(v.id) ? v.id : newId(),
     title: textOr(v.title, "").slice(0, 120),
@@ -204,15 +207,18 @@ function readChat(v) {
 }
 
 function readSettings(v) {
-  return Object.fromEntries(Object.entries(isRecord(v) ? v : {}).filter(([, value]) => ["string", "number"].includes(typeof value)));
+  const entries = Object.entries(isRecord(v) ? v : {});
+  return Object.fromEntries(entries.filter(([, value]) => typeof value === "string" || Number.isFinite(value)));
 }
 
 function readMessage(v) {
   if (!isRecord(v) || !ROLES.includes(v.role) || !/^[0-9a-z]{1,40}$/.test(v.id)) return null;
-  const message = {id: v.id, parent: textOr(v.parent, null), order: numberOr(v.order, 0), role: v.role,
+  const message = {id: v.id, parent: textOr(v.parent, null), role: v.role,
     created: numberOr(v.created, 0), content: textOr(v.content, "")};
-  for (const key of ["reasoning", "model", "finish", "tool_call_id"]) if (typeof v[key] === "string") message[key] = v[key];
-  if (isRecord(v.error)) message.error = {message: textOr(v.error.message, "Failed."), needsKey: v.error.needsKey === true};
+  for (const key of ["reasoning", "model", "finish", "tool_call_id"])
+    if (typeof v[key] === "string") message[key] = v[key];
+  if (isRecord(v.error))
+    message.error = {message: textOr(v.error.message, "Failed."), needsKey: v.error.needsKey === true};
   if (isRecord(v.stats)) message.stats = Object.fromEntries(Object.entries(v.stats).filter(([, n]) => Number.isFinite(n)));
   if (Array.isArray(v.tool_calls)) message.tool_calls = v.tool_calls.filter((c) => isRecord(c?.function)).map(readCall);
   return message;
