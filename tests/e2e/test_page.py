@@ -609,8 +609,8 @@ def test_policy_holds(open_page, fake):
 
 
 def test_long_answer_stays_fast(shared_page):
-    """10,000 tokens, a token at a time: at the end an update still takes a small part of a frame (16 ms). Rendering the
-    whole text each time would take several frames."""
+    """10,000 tokens, a token at a time: an update at the end still takes a fraction of a millisecond, where
+    rendering the whole text takes several."""
     first, last, whole = shared_page.evaluate("""(answer) => {
       const view = new MarkdownView(document.createElement("div"));
       document.body.append(view.element);
