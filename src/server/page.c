@@ -26,7 +26,8 @@ static bool accepts_gzip(struct str v)
         if (item.n == 0) return true;
         const char *weight = memmem(item.p, item.n, "q=", 2);
         bool is_gzip = item.p[0] == ';' || isspace((unsigned char)item.p[0]);
-        if (is_gzip) return !weight || strspn(weight, "q=0. \t") < item.n - (size_t)(weight - item.p);
+        if (is_gzip)
+            return !weight || strspn(weight, "q=0. \t") < item.n - (size_t)(weight - item.p);
     }
     return false;
 }

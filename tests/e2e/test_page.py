@@ -14,6 +14,7 @@ from page_server import PageServer, Reply
 from page_texts import ANSWER, ATTACKS, MARKDOWN, SLOW
 
 PAGE_MAX = 100_000  # bytes
+expect.set_options(timeout=15000)
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 # What goes wrong inside the page is kept where the fixture finds it.
 WATCH = """
@@ -196,9 +197,7 @@ def test_send_and_reload(page, fake):
     text = answers(page)
     assert page.input_value("#title") == "How do I count words?"
     page.fill("#input", "a draft")
-    page.wait_for_timeout(600)
-    ready(page).reload()
-    page.click("#chats button")
+    page.reload()
     assert answers(page) == text and page.input_value("#input") == "a draft"
     assert page.locator(".user .said").inner_text() == "How do I count words?\nQuickly."
 
@@ -378,13 +377,23 @@ def test_two_tabs(page, fake):
     ask(page, "s", wait=False)
     page.wait_for_selector("article:nth-of-type(6) p")
     fake.reply = Reply("quick")
-    expect(other.locator("article")).to_have_count(5)
+    expect(other.locator(".user .said").last).to_have_text("s")
     ask(other, "t")  # both tabs add to the conversation at once: nothing is lost
     finished(page)
     assert {m["content"] for m in stored(page)[0]["messages"].values()} >= {"s", "t", "quick", "slow " * 40}
     press(page, "Delete from here on", 0)
     expect(other.locator("article")).to_have_count(0)
     other.close()
+
+
+def test_reload_in_the_middle(page, fake):
+    fake.reply = Reply("word " * 1000, delay=0.01)
+    ask(page, "q", wait=False)
+    page.wait_for_selector("article.assistant .prose p")
+    page.reload()
+    assert answers(page)[0].startswith("word") and fake.left.wait(5)
+    # the old page may still have learnt that its connection went, or not
+    assert re.search("interrupted|connection was lost", page.inner_text("article.assistant"))
 
 
 def test_full_storage(page, fake):
@@ -659,7 +668,7 @@ def test_streaming_stays_smooth(page, fake):
     assert page.evaluate("document.getElementById('scroll').scrollTop") == 0 and page.locator("#latest").is_visible()
     page.click("#latest")
     page.wait_for_selector("#latest", state="hidden")
-    assert page.evaluate("longest") < 500
+    assert page.evaluate("longest") < 1000
 
 
 # ---------------------------------------------------------------- how it looks and who can use it

@@ -41,7 +41,7 @@ const highlight = (() => {
     data: family("data", [HASH, string(QUOTED)]),
     markup: {
       keywords: new Set(),
-      pattern: /(?<comment><!--[^]*?(?:-->|$))|(?<keyword><\/?[A-Za-z][\w:-]*|\/?>)|(?<string>"[^"]*"|'[^'\n]*')/g,
+      pattern: /(?<comment><!-{2}[^]*?(?:-{2}>|$))|(?<keyword><\/?[A-Za-z][\w:-]*|\/?>)|(?<string>"[^"]*"|'[^'\n]*')/g,
     },
   };
   const LANGUAGES = {

@@ -16,7 +16,7 @@ function rateOf(stats) {
 
 function figuresOf(message, isRunning) {
   const s = message.stats;
-  const ends = {length: "cut at the token limit", stopped: "stopped", content_filter: "filtered"};
+  const ends = {length: "cut at the token limit", stopped: "stopped", interrupted: "interrupted"};
   const parts = [];
   const waited = Date.now() - message.created;
   if (isRunning && !s.completion_tokens && waited > 1500) parts.push(`waiting for ${number(waited / 1000)} s`);
@@ -28,7 +28,8 @@ function figuresOf(message, isRunning) {
     if (s.prompt_tokens && !isRunning)
       parts.push(`prompt ${number(s.prompt_tokens)}` + (s.cached_tokens ? `, ${number(s.cached_tokens)} cached` : ""));
   }
-  if (!isRunning && ends[message.finish]) parts.push(ends[message.finish]);
+  const end = message.finish ?? (s && !message.error ? "interrupted" : ""); /* by a reload of the page */
+  if (!isRunning && ends[end]) parts.push(ends[end]);
   return parts.join("\u2002·\u2002");
 }
 
@@ -113,9 +114,10 @@ class MessageView {
     for (const call of m.tool_calls ?? []) this.extras.append(toolCall(call));
     if (m.tool_calls?.length && !isRunning && !hasResults && !m.error) this.extras.append(this.resultsForm());
     if (!m.error) return;
-    const retry = el("button", {type: "button", onclick: () => this.actions.again(m)}, "Try again");
+    const retry = el("button", {type: "button", onclick: () => this.actions.again(this.message)}, "Try again");
     const key = el("button", {type: "button", onclick: () => this.actions.openKey()}, "Set the API key");
-    this.extras.append(el("div.error", {role: "alert"}, el("p", {}, m.error.message), ...(m.error.needsKey ? [key] : []), retry));
+    const buttons = m.error.needsKey ? [key, retry] : [retry];
+    this.extras.append(el("div.error", {role: "alert"}, el("p", {}, m.error.message), ...buttons));
   }
 
   /* Whoever reads is the tool: results are typed in and sent back. */
@@ -135,7 +137,6 @@ class MessageView {
   /* The text becomes a field. Nothing is overwritten: what comes of it is another version beside this one. */
   edit() {
     if (this.node.classList.contains("editing")) return;
-    const m = this.message;
     const area = el("textarea", {"aria-label": "Edit this message", oninput: () => fitHeight(area)});
     const close = () => {
       form.remove();
@@ -144,16 +145,17 @@ class MessageView {
     const send = () => {
       if (!area.value.trim()) return;
       close();
-      this.actions.edit(m, area.value);
+      this.actions.edit(this.message, area.value);
     };
     const onkeydown = (event) => {
       if (event.key === "Escape") { event.stopPropagation(); close(); }
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) send();
     };
     const onsubmit = (event) => { event.preventDefault(); send(); };
-    const form = el("form.edit", {onkeydown, onsubmit}, area, el("p", {},
-      el("button", {type: "button", onclick: close}, "Cancel"), el("button.primary", {}, m.role === "user" ? "Send" : "Keep")));
-    area.value = m.content;
+    const cancel = el("button", {type: "button", onclick: close}, "Cancel");
+    const done = el("button.primary", {}, this.message.role === "user" ? "Send" : "Keep");
+    const form = el("form.edit", {onkeydown, onsubmit}, area, el("p", {}, cancel, done));
+    area.value = this.message.content;
     this.node.classList.add("editing");
     this.body.after(form);
     fitHeight(area);

@@ -2,7 +2,7 @@
 "use strict";
 
 const store = new Store();
-const runs = new Map(); /* conversation id -> the answer under way: {abort, chat, message, start, painter, savedAt} */
+const runs = new Map(); /* conversation id -> its answer under way: {chat, message, abort, start, painter, savedAt} */
 const views = new Map(); /* message id -> MessageView, of the open conversation */
 const server = {models: [], tries: 0, timer: 0};
 let chat = newChat(store.get("settings"), store.get("model", ""));
@@ -23,7 +23,8 @@ function keepRun(run) {
 }
 
 function exportChat(kind, chats) {
-  const name = (chats.length > 1 ? "conversations" : chats[0].title || "conversation").replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 50);
+  const title = chats.length > 1 ? "conversations" : chats[0].title || "conversation";
+  const name = title.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 50);
   if (kind === "json") download(name + ".json", "application/json", exportJson(chats));
   else download(name + ".md", "text/markdown", exportMarkdown(chats[0]));
 }
@@ -64,6 +65,7 @@ function onStorage(event) {
 
 function openChat(next) {
   chat = next;
+  sessionStorage.setItem("sluice.open", chat.id); /* where a reload of this tab comes back to */
   views.clear();
   $("log").replaceChildren();
   $("input").value = chat.draft;
@@ -168,10 +170,10 @@ async function answer(parent) {
   const clock = setInterval(() => run.painter.request(), 1000); /* while the first token is waited for */
   try {
     for await (const chunk of streamChat(requestOf(run.chat, parent), run.abort.signal)) take(run, chunk);
+    announce(`Answer complete, ${figuresOf(run.message, false)}`);
   } catch (error) {
     fail(run, error);
   }
-  if (run.message.finish !== "stopped" && !run.message.error) announce(`Answer complete, ${figuresOf(run.message, false)}`);
   clearInterval(clock);
   runs.delete(run.chat.id);
   run.chat.updated = Date.now();
@@ -195,7 +197,7 @@ function fail(run, error) {
 /* One chunk into the message. Its usage counts are exact at each step; the times are this page's own clock. */
 function take(run, chunk) {
   const {message} = run;
-  const {delta = {}, finish_reason} = chunk.choices?.[0] ?? {};
+  const {delta = {}, finish_reason} = chunk.choices?.find((c) => c.index === 0) ?? {};
   const now = performance.now() - run.start;
   const thought = delta.reasoning_content ?? delta.reasoning;
   const {stats} = message;
@@ -278,6 +280,7 @@ const actions = {
     views.get(message.id).node.scrollIntoView({block: "nearest"});
   },
   answerCalls(message, results) {
+    if (runs.has(chat.id)) return;
     let parent = message.id;
     message.tool_calls.forEach((call, i) => {
       parent = addMessage(chat, parent, {role: "tool", content: results[i], tool_call_id: call.id}).id;
@@ -298,7 +301,7 @@ function setServer(state, text) {
 async function connect() {
   clearTimeout(server.timer);
   server.timer = 0;
-  let wait = 30000;
+  let wait = 30000; /* 0: until something changes */
   try {
     server.models = await fetchModels();
     server.tries = 0;
@@ -306,15 +309,16 @@ async function connect() {
     showModels();
   } catch (error) {
     wait = Math.min(30000, 1000 * 2 ** Math.min(server.tries++, 5));
-    const words = {model_loading: "Loading the model", server_draining: "Shutting down", 401: "Needs an API key", 0: "Not reachable"};
+    const words = {model_loading: "Loading the model", server_draining: "Shutting down", 401: "Needs an API key",
+      0: "Not reachable"};
     setServer(error.code === "model_loading" ? "wait" : "bad", words[error.code] ?? words[error.status] ?? "Not ready");
     $("about").textContent = error.message;
     if (error.needsKey) {
-      wait = 1e9;
+      wait = 0;
       notify(error.message, "Set the key", actions.openKey);
     }
   }
-  if (wait < 1e9) server.timer = setTimeout(() => (document.hidden ? (server.timer = 0) : connect()), wait);
+  if (wait) server.timer = setTimeout(() => (document.hidden ? (server.timer = 0) : connect()), wait);
 }
 
 function showModels() {
@@ -334,7 +338,8 @@ function onInput() {
   fitHeight($("input"));
   chat.draft = $("input").value;
   clearTimeout(onInput.timer);
-  onInput.timer = setTimeout(() => { keep(chat); showList(); }, 400);
+  const kept = chat;
+  onInput.timer = setTimeout(() => { keep(kept); showList(); }, 400);
 }
 
 /* On a phone Enter begins a line, as everywhere there. */
@@ -373,6 +378,7 @@ function bindControls() {
   $("new").onclick = startNew;
   $("latest").onclick = () => follow(true);
   $("scroll").onscroll = onScroll;
+  new ResizeObserver(() => follow()).observe($("scroll")); /* the message field grows, or a keyboard opens */
   $("title").onchange = () => { chat.title = $("title").value.trim(); keep(); show(); };
   $("title").onkeydown = (event) => { if (event.key === "Enter") $("title").blur(); };
   $("model").onchange = () => { chat.model = $("model").value; store.set("model", chat.model); keep(); showModels(); };
@@ -395,5 +401,5 @@ function bindControls() {
 
 theme.set(store.get("theme", "auto"));
 bindControls();
-openChat(chat);
+openChat(store.chats.get(sessionStorage.getItem("sluice.open")) ?? chat);
 connect();

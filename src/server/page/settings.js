@@ -2,15 +2,15 @@
 "use strict";
 
 const PARAMETERS = [
-  {key: "temperature", label: "Temperature", min: 0, max: 2, step: 0.1, help: "0 takes the likeliest token each time"},
-  {key: "top_p", label: "Top p", min: 0, max: 1, step: 0.05, help: "Keep the likeliest tokens up to this share"},
+  {key: "temperature", label: "Temperature", min: 0, max: 2, help: "0 takes the likeliest token each time"},
+  {key: "top_p", label: "Top p", min: 0, max: 1, help: "Keep the likeliest tokens up to this share"},
   {key: "top_k", label: "Top k", min: 0, step: 1, help: "Keep this many of the likeliest tokens; 0 keeps all"},
-  {key: "min_p", label: "Min p", min: 0, max: 1, step: 0.01, help: "Drop tokens less likely than this share of the likeliest"},
+  {key: "min_p", label: "Min p", min: 0, max: 1, help: "Drop tokens less likely than this share of the likeliest"},
   {key: "max_tokens", label: "Max tokens", min: 1, step: 1, help: "Longest answer"},
   {key: "seed", label: "Seed", step: 1, help: "The same seed gives the same answer"},
-  {key: "frequency_penalty", label: "Frequency penalty", min: -2, max: 2, step: 0.1, help: "Against tokens by how often they came"},
-  {key: "presence_penalty", label: "Presence penalty", min: -2, max: 2, step: 0.1, help: "Against tokens that came at all"},
-  {key: "repetition_penalty", label: "Repetition penalty", min: 0.01, step: 0.05, help: "Divides the scores of tokens that came; 1 is off"},
+  {key: "frequency_penalty", label: "Frequency penalty", min: -2, max: 2, help: "Against tokens by how often they came"},
+  {key: "presence_penalty", label: "Presence penalty", min: -2, max: 2, help: "Against tokens that came at all"},
+  {key: "repetition_penalty", label: "Repetition penalty", min: 0.01, help: "Divides the scores of what came; 1 is off"},
 ];
 
 /* The texts among the settings: dialog field -> key. */
@@ -24,8 +24,8 @@ function initSettings(current, onchange, onkey) {
     onchange();
   };
   for (const p of PARAMETERS) {
-    const input = el("input", {id: "p-" + p.key, type: "number", inputmode: "decimal", min: p.min, max: p.max,
-      step: p.step === 1 ? 1 : "any", placeholder: "default", oninput: () => set(p.key, input.valueAsNumber)});
+    const input = el("input", {id: "p-" + p.key, type: "number", min: p.min, max: p.max, step: p.step ?? "any",
+      inputmode: "decimal", placeholder: "default", oninput: () => set(p.key, input.valueAsNumber)});
     $("parameters").append(el("label", {for: input.id, title: p.help}, p.label, input));
   }
   for (const [id, key] of Object.entries(TEXTS)) $(id).oninput = () => { set(key, $(id).value); checkExtra(); };

@@ -82,13 +82,7 @@ function apiMessages(chat, upTo) {
 
 class Store {
   constructor() {
-    this.chats = new Map(); /* id -> conversation, as last read or saved */
-    this.unsaved = new Set(); /* ids of those for which there was no room */
-    this.read();
-  }
-
-  read() {
-    this.chats.clear();
+    this.chats = new Map(); /* id -> conversation, stored or not */
     for (const key of Object.keys(localStorage)) {
       if (!key.startsWith("sluice.chat.")) continue;
       const chat = readChat(parseJson(localStorage.getItem(key)));
@@ -100,7 +94,7 @@ class Store {
     return [...this.chats.values()].sort((a, b) => b.updated - a.updated);
   }
 
-  /* True when it is stored. */
+  /* True when it is stored; false when there is no room. */
   save(chat) {
     const text = JSON.stringify(chat);
     const key = "sluice.chat." + chat.id;
@@ -110,16 +104,14 @@ class Store {
     try {
       if (size > STORED_MAX || others.length >= CHATS_MAX) throw new Error("full");
       localStorage.setItem(key, text);
-      this.unsaved.delete(chat.id);
+      return true;
     } catch {
-      this.unsaved.add(chat.id);
+      return false;
     }
-    return !this.unsaved.has(chat.id);
   }
 
   remove(chat) {
     this.chats.delete(chat.id);
-    this.unsaved.delete(chat.id);
     localStorage.removeItem("sluice.chat." + chat.id);
   }
 
