@@ -112,6 +112,7 @@ struct result {
     int32_t *top_id; /* [n_wants, SL_TOP_MAX] descending */
     float *top_logprob;
     uint64_t device_us; /* time the device worked on it */
+    float idle_us; /* from the end of the step before to the start of this one; < 0: not known */
 };
 
 /* A sequence takes a device slot: everything there is rewritten. Borrowed for the call. */
@@ -158,7 +159,8 @@ struct device {
      * next one. */
     int (*collect)(struct dev *d, const struct result **out);
     op_fn
-        ops[OP_COUNT]; /* NULL: not offered. ADD_NORM is a fusion: lowering uses it where offered */
+        ops[OP_COUNT]; /* NULL: not offered. ADD_NORM and LINEAR_GLU are fusions: lowering uses them
+                          where offered */
 };
 
 extern const struct device device_cpu, device_sim;
