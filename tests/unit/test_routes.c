@@ -71,8 +71,8 @@ TEST(long_paths)
 /* The surface without authentication is this list and nothing else. */
 TEST(open_routes)
 {
-    static const char *const open[] = {"/health", "/readyz",  "/livez",
-                                       "/ping",   "/version", "/metrics"};
+    static const char *const open[] = {"/health",  "/readyz",  "/livez", "/ping",
+                                       "/version", "/metrics", "/"};
     int n_open = 0;
     for (int i = 0; i < n_routes; i++) {
         if (routes[i].guard == GUARD_KEY) continue;
