@@ -56,8 +56,9 @@ struct sl_options {
     uint8_t enable_prefix_caching;
     int8_t async_scheduling; /* 1, 0, -1: the device's default; one step runs ahead */
     uint64_t seed; /* of what is random in the engine itself (hash key of the prefix index) */
-    uint32_t sim_step_us;   /* sim device: how long a step takes */
-    uint32_t sim_fail_step; /* sim device: this step fails, counted from 1; 0: none */
+    uint32_t sim_step_us;  /* sim device: how long a step takes */
+    uint32_t fail_step;    /* sim and cuda: this step fails, counted from 1, for tests; 0: none */
+    uint8_t enforce_eager; /* cuda: no graphs */
     /* Called while loading, from sl_open's thread; may be NULL. */
     void (*progress)(void *arg, const char *what, uint64_t done_bytes, uint64_t total_bytes);
     void *progress_arg;
@@ -73,6 +74,8 @@ struct sl_info {
     int32_t max_model_len;
     int32_t max_num_seqs, max_num_batched_tokens, block_size, num_blocks;
     uint64_t n_parameters, weight_bytes, kv_bytes, scratch_bytes;
+    uint64_t memory_bytes, budget_bytes; /* of the device in all, and of it for this model */
+    uint64_t state_bytes; /* the device's own: libraries, sampling state, staging; 0: not known */
 };
 
 struct sl_request {
