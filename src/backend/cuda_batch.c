@@ -10,7 +10,7 @@
 
 #include "backend/cuda_dev.h"
 
-enum { ALIGN = 16, SMS = 132 /* of an H100 or H200 */ };
+enum { ALIGN = 16 };
 
 static size_t padded(size_t n)
 {
@@ -100,15 +100,19 @@ static int32_t n_chunks(const struct batch *b, int32_t i)
     return (b->kv_len[i] + ATTN_CHUNK - 1) / ATTN_CHUNK;
 }
 
-/* Chunks that each block of threads gets when all are shared out evenly. A context of at most so
- * many is one item, which needs no merging through memory; longer ones are runs of about as many.
- * It does not show in the bits. */
+/* Chunks that each cluster gets when all are shared out evenly. A context of at most so many is one
+ * item, which needs no merging through memory; longer ones are runs of about as many. It does not
+ * show in the bits. */
 static int32_t fair_share(const struct dev *d, const struct batch *b)
 {
+    const struct layer_params *lp = d->attn_widest;
     int64_t total = 0;
+    if (!lp) return 1;
     for (int32_t i = 0; i < b->n_seqs; i++)
         if (b->q_start[i + 1] - b->q_start[i] == 1) total += n_chunks(b, i);
-    int64_t share = (total * d->tile_kv_heads + SMS - 1) / SMS;
+    int64_t n = k_attn_clusters(
+        k_attn_cluster(lp->n_heads, lp->n_kv_heads, lp->head_dim, d->decode_seqs));
+    int64_t share = (total * lp->n_kv_heads + n - 1) / n;
     return share > 0 ? (int32_t)share : 1;
 }
 
@@ -166,6 +170,13 @@ static void put_tiles(struct packer *p, const struct batch *b, struct kbatch *k)
     k->n_tiles = p->d->n_tiles = n;
 }
 
+static void count_decodes(struct dev *d, const struct batch *b)
+{
+    d->decode_seqs = b->n_tokens == b->n_seqs ? d->rows : 0;
+    for (int32_t i = 0; i < b->n_seqs && b->n_tokens != b->n_seqs; i++)
+        d->decode_seqs += b->q_start[i + 1] - b->q_start[i] == 1;
+}
+
 int cuda_batch_send(struct dev *d, const struct batch *b, const struct kresult *result)
 {
     struct packer p = {.d = d, .host = d->batch_pinned[d->n_launched % CUDA_BATCHES]};
@@ -187,6 +198,7 @@ int cuda_batch_send(struct dev *d, const struct batch *b, const struct kresult *
     if (b->n_wants) memcpy(want, b->want, (size_t)b->n_wants * sizeof *want);
     k->want = device;
     put_seq_of(&p, b, k);
+    count_decodes(d, b);
     TRY(put_pages(&p, b, k));
     put_items(&p, b, k);
     put_tiles(&p, b, k);

@@ -235,8 +235,8 @@ static int dev_launch(struct dev *d, const struct step *steps, int32_t n_steps,
     l->result.n_wants = b->n_wants;
     TRY(cuda_prepare(d, steps, n_steps));
     TRY(cuda_check(cudaEventRecord(l->start, d->stream), "event"));
-    TRY(cuda_batch_send(d, b, &l->view));
     struct cuda_graph *g = choose_graph(d, steps, n_steps, b);
+    TRY(cuda_batch_send(d, b, &l->view));
     if (g && !g->exec && g->n_seen++ > 0) TRY(capture(d, g, b));
     if (g && g->exec)
         TRY(cuda_check(cudaGraphLaunch(g->exec, d->stream), "graph"));
