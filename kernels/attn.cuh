@@ -17,10 +17,10 @@
  *           order within 16, and adding products that are zero changes nothing.
  *
  * pages:    k [page][kv head][token / 8][dim / 8][token % 8][dim % 8], v [page][kv head][token /
- *           8][dim][token % 8]: 8 x 8 elements are 128 bytes on end, rows of k by token, of v by
- *           dim. These are the core matrices of wgmma and the matrices of ldmatrix, free of bank
- *           conflicts without swizzle; 16 tokens of a head are one run of bytes that a bulk copy
- *           brings.
+ *           16][dim / 8][token / 8 % 2][dim % 8][token % 8]: 8 x 8 elements are 128 bytes on end,
+ *           rows of k by token, of v by dim. These are the core matrices of wgmma and the matrices
+ *           of ldmatrix, free of bank conflicts without swizzle; 16 tokens of a head are one run of
+ *           bytes that a bulk copy brings, and so are some dims of v of 16 tokens.
  */
 #ifndef KERNELS_ATTN_CUH
 #define KERNELS_ATTN_CUH
@@ -81,7 +81,7 @@ static __device__ __forceinline__ int first_seen(int pos, int window)
     return window > 0 && pos >= window ? pos - window + 1 : 0;
 }
 
-/* Element offset, in k and v alike, of the 8 tokens from `pos` (a multiple of 8). */
+/* Element offset, in k and v alike, of the 16 tokens from `pos` (a multiple of 16). */
 static __device__ __forceinline__ int64_t page_at(const struct kattn &a, const int32_t *pages,
                                                   int kv_head, int pos, int head_dim)
 {

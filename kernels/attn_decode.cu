@@ -6,7 +6,7 @@
  * shapes:   q rows bf16 (rotated), pages as attn.cuh has them; the query heads of one kv head are
  *           the rows of a tile (16; larger groups take several tiles), so K and V are read once a
  *           group
- * launch:   clusters of 1, 2, 4 or 8 blocks, as many as fit, persistent: units (item, kv head,
+ * launch:   clusters of 1, 2 or 4 blocks, as many as fit, persistent: units (item, kv head,
  *           head tile), an item being a run of chunks. A pass of a cluster of n is n blocks of 128
  *           positions: each block of threads computes the scores of one and sends them to all, then
  *           each has all weights and computes the values of its n-th of the dims. So few sequences
@@ -23,16 +23,15 @@
 enum {
     WARPS = 4,
     SLOTS_MAX = 8,
-    CLUSTER_MAX = 8,
-    SCORE_PITCH = ATTN_BLOCK + 8, /* floats: no bank conflicts */
+    CLUSTER_MAX = 4,
+    SCORE_PITCH = ATTN_BLOCK + WARPS, /* floats: a row's scores, then each warp's maximum */
     BLOCKS = ATTN_CHUNK / ATTN_BLOCK,
     SMEM_MAX = 227 * 1024
 };
 
 /* What is before the scores, the weights and the slots, whose sizes depend on the launch. */
 struct __align__(16) decode_smem {
-    uint64_t full[SLOTS_MAX], free[SLOTS_MAX], scores_full, scores_free;
-    float warp_max[CLUSTER_MAX][16][WARPS]; /* of a block's scores */
+    uint64_t full[SLOTS_MAX], free[SLOTS_MAX], scores_full, scores_free; /* the last two: n > 1 */
     float factor[CLUSTER_MAX][16];          /* of the sums before a block */
     float max[CLUSTER_MAX][16];             /* with it */
     float inverse[16];                      /* of the sum of weights */
@@ -42,7 +41,7 @@ struct __align__(16) decode_smem {
 struct layout { /* of shared memory, and of the cluster */
     int n, rank;  /* blocks of the cluster, and which this is */
     int n_slots, tiles, first_tile; /* tiles of 8 dims of this block's values */
-    float *scores;                  /* [n][rows][SCORE_PITCH], raw, then weights */
+    float *scores; /* [n (+ 1)][rows][SCORE_PITCH], raw, then weights */
     uint16_t *weights;              /* [rows][weight_pitch] */
     int rows, weight_pitch;
     char *slots;
@@ -56,13 +55,14 @@ struct unit {
     int first, last;                 /* blocks of this item that are seen */
 };
 
+/* In a cluster, one more for what is being sent. */
 static __host__ __device__ __forceinline__ size_t scores_bytes(int n, int rows)
 {
-    return (size_t)n * rows * SCORE_PITCH * 4;
+    return (size_t)(n > 1 ? n + 1 : 1) * rows * SCORE_PITCH * 4;
 }
 static __host__ __device__ __forceinline__ size_t weights_bytes(int n, int rows)
 {
-    return (size_t)rows * (n * ATTN_BLOCK + 8) * 2;
+    return (size_t)rows * (n * ATTN_BLOCK + 32) * 2;
 }
 static __host__ __device__ __forceinline__ size_t slots_at(int n, int rows)
 {
@@ -121,66 +121,74 @@ static __device__ __forceinline__ uint32_t place_in(const void *p, int rank)
     asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(smem_at(p)), "r"(rank));
     return at;
 }
-static __device__ __forceinline__ void send(uint32_t at, float x)
+/* Copy to where `to` is in the shared memory of block `rank`; counts as bytes at its barrier. */
+static __device__ __forceinline__ void copy_to(int rank, const void *to, const void *from,
+                                               uint32_t bytes, const uint64_t *bar)
 {
-    asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(at), "f"(x) : "memory");
+    asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], "
+                 "%2, [%3];" ::"r"(place_in(to, rank)),
+                 "r"(smem_at(from)), "r"(bytes), "r"(place_in(bar, rank))
+                 : "memory");
 }
-static __device__ __forceinline__ void send2(uint32_t at, float x, float y)
-{
-    asm volatile("st.shared::cluster.v2.f32 [%0], {%1, %2};" ::"r"(at), "f"(x), "f"(y) : "memory");
-}
-/* A warp's arrival at a barrier of every block of the cluster, after what its lanes sent or read. */
+/* A warp's arrival at a barrier of every block of the cluster. */
 static __device__ __forceinline__ void arrive_all(uint64_t *bar, int n)
 {
     int lane = threadIdx.x % 32;
     __syncwarp();
     if (lane < n)
-        asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(
-                         place_in(bar, lane))
+        asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(place_in(bar, lane))
                      : "memory");
-}
-static __device__ __forceinline__ void cluster_wait(uint64_t *bar, uint32_t phase)
-{
-    asm volatile("{\n.reg .pred done;\nagain:\n"
-                 "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
-                 "@!done bra again;\n}" ::"r"(smem_at(bar)),
-                 "r"(phase)
-                 : "memory");
 }
 
 /* ------------------------------------------------------------------ bringing */
 
-/* k of the rank's own block, then v of the whole pass, this block's dims. One warp. */
+/* Groups of 16 positions, a run of bytes each: a lane has groups lane, lane + 32, .. below n. With
+ * `late` only the newest, without it all others; -1: there is no newest. */
+template <int HD>
+static __device__ __forceinline__ void fetch_runs(const struct kattn &a, const struct unit &u,
+                                                  const uint16_t *from, char *to, int bytes,
+                                                  int base, int n, int newest, bool late,
+                                                  uint64_t *bar)
+{
+    for (int i = threadIdx.x % 32; i < n; i += 32)
+        if ((base / ATTN_GROUP + i == newest) == late)
+            bulk_copy(to + i * bytes,
+                      from + page_at(a, u.pages, u.kv_head, base + i * ATTN_GROUP, HD), bytes, bar);
+}
+
+/* k of the rank's own block, then v of the whole pass, this block's dims. One warp. With `waits`, all
+ * but the newest position's group goes out before the kernel before this one has ended. */
 template <int HD>
 static __device__ __forceinline__ void fetch_pass(const struct kattn &a, const struct unit &u,
-                                                  const struct layout &lay,
-                                                  struct decode_smem &sm, struct place &at,
-                                                  int block)
+                                                  const struct layout &lay, struct decode_smem &sm,
+                                                  struct place &at, int block, bool waits)
 {
-    int lane = threadIdx.x % 32, own = (block + lay.rank) * ATTN_BLOCK, base = block * ATTN_BLOCK;
-    int end = min(u.hi + 1, (u.last + 1) * ATTN_BLOCK);
-    int n = max(0, (min(own + ATTN_BLOCK, end) - own + 15) / 16);
-    char *to = lay.slots + (size_t)at.slot * (ATTN_BLOCK * HD * 2);
+    enum { SLOT = ATTN_BLOCK * HD * 2 };
+    int base = block * ATTN_BLOCK, own = base + lay.rank * ATTN_BLOCK;
+    int end = min(u.hi + 1, (u.last + 1) * ATTN_BLOCK), newest = waits ? u.hi / ATTN_GROUP : -1;
+    int n_k = max(0, (min(own + ATTN_BLOCK, end) - own + ATTN_GROUP - 1) / ATTN_GROUP),
+        n_v = (min(base + lay.n * ATTN_BLOCK, end) - base + ATTN_GROUP - 1) / ATTN_GROUP;
+    int k_run = ATTN_GROUP * HD * 2, v_run = k_run / lay.n;
+    const uint16_t *v_from = a.v + lay.first_tile * 8 * ATTN_GROUP;
+    struct place vat = at;
+    next_place(vat, lay.n_slots);
+    char *k = lay.slots + (size_t)at.slot * SLOT, *v = lay.slots + (size_t)vat.slot * SLOT;
+    uint64_t *k_full = &sm.full[at.slot], *v_full = &sm.full[vat.slot];
     bar_wait(&sm.free[at.slot], at.phase);
-    if (lane == 0) bar_expect(&sm.full[at.slot], n * ATTN_GROUP * HD * 2);
+    if (threadIdx.x % 32 == 0) bar_expect(k_full, n_k * k_run);
     __syncwarp();
-    if (lane < n)
-        bulk_copy(to + lane * ATTN_GROUP * HD * 2,
-                  a.k + page_at(a, u.pages, u.kv_head, own + lane * ATTN_GROUP, HD),
-                  ATTN_GROUP * HD * 2, &sm.full[at.slot]);
-    next_place(at, lay.n_slots);
-    /* A run of bytes is 16 tokens of all dims, or 8 of some. */
-    int step = lay.n == 1 ? 16 : 8, bytes = step * lay.tiles * 16;
-    n = (min(base + lay.n * ATTN_BLOCK, end) - base + step - 1) / step;
-    to = lay.slots + (size_t)at.slot * (ATTN_BLOCK * HD * 2);
-    bar_wait(&sm.free[at.slot], at.phase);
-    if (lane == 0) bar_expect(&sm.full[at.slot], n * bytes);
+    fetch_runs<HD>(a, u, a.k, k, k_run, own, n_k, newest, false, k_full);
+    bar_wait(&sm.free[vat.slot], vat.phase);
+    if (threadIdx.x % 32 == 0) bar_expect(v_full, n_v * v_run);
     __syncwarp();
-    for (int i = lane; i < n; i += 32)
-        bulk_copy(to + i * bytes,
-                  a.v + page_at(a, u.pages, u.kv_head, base + i * step, HD) + lay.first_tile * 64,
-                  bytes, &sm.full[at.slot]);
-    next_place(at, lay.n_slots);
+    fetch_runs<HD>(a, u, v_from, v, v_run, base, n_v, newest, false, v_full);
+    if (waits) {
+        pdl_wait();
+        fetch_runs<HD>(a, u, a.k, k, k_run, own, n_k, newest, true, k_full);
+        fetch_runs<HD>(a, u, v_from, v, v_run, base, n_v, newest, true, v_full);
+    }
+    next_place(vat, lay.n_slots);
+    at = vat;
 }
 
 template <int HD>
@@ -193,20 +201,27 @@ static __device__ __forceinline__ void bring(const struct kattn &a, const struct
     for (int round = 0;
          find_unit(a, unit_of(round, blockIdx.x / lay.n, gridDim.x / lay.n), u); round++)
         for (int b = u.first; b <= u.last; b += lay.n) {
-            /* All positions but the newest were there before the step began. */
-            if (!has_waited && (b + lay.n) * ATTN_BLOCK > u.hi) pdl_wait(), has_waited = true;
-            fetch_pass<HD>(a, u, lay, sm, at, b);
+            bool waits = !has_waited && (b + lay.n) * ATTN_BLOCK > u.hi;
+            fetch_pass<HD>(a, u, lay, sm, at, b, waits);
+            has_waited |= waits;
         }
 }
 
 /* ------------------------------------------------------------------ scores */
 
-static __device__ __forceinline__ void load_matrices(uint32_t r[4], const void *p)
+/* Four 8 x 8 matrices. The compiler may move it: the address comes from after_wait, and the results
+ * are pinned before the slot is released. */
+static __device__ __forceinline__ void load_matrices(uint32_t r[4], uint32_t at)
 {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(smem_at(p))
-                 : "memory");
+    asm("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+        : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+        : "r"(at));
+}
+static __device__ __forceinline__ uint32_t after_wait(const void *p)
+{
+    uint32_t at = smem_at(p);
+    asm volatile("" : "+r"(at)::"memory");
+    return at;
 }
 
 /* q of 16 rows as the products take it. */
@@ -231,7 +246,8 @@ static __device__ __forceinline__ void score_tiles(float s[4][4], const uint32_t
                                                    const char *k)
 {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const char *at = k + (warp * 4 + lane / 16) * HD * 16 + lane / 8 % 2 * 128 + lane % 8 * 16;
+    uint32_t at = after_wait(k + (warp * 4 + lane / 16) * HD * 16 + lane / 8 % 2 * 128 +
+                             lane % 8 * 16);
 #pragma unroll
     for (int n = 0; n < 4; n++) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.0f;
 #pragma unroll
@@ -243,66 +259,123 @@ static __device__ __forceinline__ void score_tiles(float s[4][4], const uint32_t
             mma16816(s[n], q[c][0], q[c][1], q[c][2], q[c][3], b[0], b[1]);
             mma16816(s[n + 1], q[c][0], q[c][1], q[c][2], q[c][3], b[2], b[3]);
         }
+#pragma unroll
+    for (int n = 0; n < 4; n++) pin(*(float (*)[4])s[n]);
 }
 
-/* Raw scores of what is seen, and their maximum, to every block of the cluster. */
-static __device__ __forceinline__ void send_scores(float s[4][4], const struct unit &u,
-                                                   const struct layout &lay,
-                                                   struct decode_smem &sm, int block)
+static __device__ __forceinline__ float *scores_of(const struct layout &lay, int i, int row)
+{
+    return lay.scores + (i * lay.rows + row) * SCORE_PITCH;
+}
+
+/* Raw scores of what is seen of a block, and the warp's maximum, as the pass's i-th. Of each 32
+ * positions, 8 n + 2 t + e lies at 8 t + 2 n + e: a lane's are one run of bytes, here and as weights
+ * in the next product. */
+static __device__ __forceinline__ void put_scores(float s[4][4], const struct unit &u,
+                                                  const struct layout &lay, int i, int block)
 {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    float m[2] = {-INFINITY, -INFINITY};
-#pragma unroll
-    for (int n = 0; n < 4; n++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            int pos = block * ATTN_BLOCK + warp * 32 + n * 8 + 2 * t + e % 2;
-            if (pos < u.lo || pos > u.hi) s[n][e] = -INFINITY;
-            m[e / 2] = fmaxf(m[e / 2], s[n][e]);
-        }
+    int first = block * ATTN_BLOCK + warp * 32;
+    bool all_seen = first >= u.lo && first + 31 <= u.hi;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        m[r] = fmaxf(m[r], __shfl_xor_sync(~0u, m[r], 1));
-        m[r] = fmaxf(m[r], __shfl_xor_sync(~0u, m[r], 2));
-    }
-    for (int to = 0; to < lay.n; to++)
+        if (8 * r >= u.n_rows) break;
+        float m = -INFINITY;
 #pragma unroll
-        for (int r = 0; r < 2; r++) {
-            int row = g + 8 * r;
-            if (row >= u.n_rows) continue;
-            uint32_t at = place_in(
-                lay.scores + (lay.rank * lay.rows + row) * SCORE_PITCH + warp * 32 + 2 * t, to);
-#pragma unroll
-            for (int n = 0; n < 4; n++) send2(at + n * 32, s[n][2 * r], s[n][2 * r + 1]);
-            if (t == 0) send(place_in(&sm.warp_max[lay.rank][row][warp], to), m[r]);
+        for (int k = 0; k < 8; k++) {
+            int pos = first + k / 2 * 8 + 2 * t + k % 2;
+            float &x = s[k / 2][2 * r + k % 2];
+            if (!all_seen && (pos < u.lo || pos > u.hi)) x = -INFINITY;
+            m = fmaxf(m, x);
         }
+        m = fmaxf(m, __shfl_xor_sync(~0u, m, 1));
+        m = fmaxf(m, __shfl_xor_sync(~0u, m, 2));
+        if (g + 8 * r >= u.n_rows) continue;
+        float *row = scores_of(lay, i, g + 8 * r);
+        float4 *at = (float4 *)(row + warp * 32 + 8 * t);
+        at[0] = make_float4(s[0][2 * r], s[0][2 * r + 1], s[1][2 * r], s[1][2 * r + 1]);
+        at[1] = make_float4(s[2][2 * r], s[2][2 * r + 1], s[3][2 * r], s[3][2 * r + 1]);
+        if (t == 0) row[ATTN_BLOCK + warp] = m;
+    }
+}
+
+/* Until the scores of a pass of n blocks from `block` are here; `s`: this block's own. They are sent
+ * from a place of their own, since weights soon take that of scores. */
+static __device__ __forceinline__ void exchange(float s[4][4], const struct unit &u,
+                                                const struct layout &lay, struct decode_smem &sm,
+                                                int block, int n, uint32_t phase)
+{
+    if (lay.n == 1) {
+        put_scores(s, u, lay, 0, block);
+        named_sync(1, WARPS * 32);
+        return;
+    }
+    uint32_t bytes = u.n_rows * SCORE_PITCH * 4;
+    bar_wait(&sm.scores_free, phase ^ 1);
+    if (threadIdx.x == 0) bar_expect(&sm.scores_full, n * bytes);
+    if (lay.rank < n) {
+        put_scores(s, u, lay, lay.n, block + lay.rank);
+        fence_async();
+        named_sync(1, WARPS * 32);
+        if (threadIdx.x < lay.n)
+            copy_to(threadIdx.x, scores_of(lay, lay.rank, 0), scores_of(lay, lay.n, 0), bytes,
+                    &sm.scores_full);
+    }
+    bar_wait(&sm.scores_full, phase);
 }
 
 /* ------------------------------------------------------------------ weights */
 
-/* Weights of a row's n blocks from `block`; m: the row's maximum so far. One warp. */
+/* Weights of a row's n <= N blocks from `block`; m: the row's maximum so far. One warp. */
+template <int N>
 static __device__ __forceinline__ void weigh_row(const struct layout &lay, struct decode_smem &sm,
                                                  float scale, int row, int block, int n, float &m)
 {
     int lane = threadIdx.x % 32;
-    for (int i = 0; i < n; i++) {
+    float4 x[N];
+    float off[N], before = 0.0f, now = 0.0f; /* lane i: of block i */
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        if (N > 1 && i >= n) break;
+        const float4 *at = (const float4 *)scores_of(lay, i, row);
+        float4 w = at[ATTN_BLOCK / 4];
+        x[i] = at[lane];
         if ((block + i) % BLOCKS == 0) m = -INFINITY;
-        float4 w = *(const float4 *)sm.warp_max[i][row];
-        float now = fmaxf(m, __fmul_rn(fmaxf(fmaxf(w.x, w.y), fmaxf(w.z, w.w)), scale)),
-              base = finite_max(now);
-        if (lane == 0) {
-            sm.factor[i][row] = fast_exp2(m - base);
-            sm.max[i][row] = now;
-        }
-        m = now;
-        float4 *at = (float4 *)(lay.scores + (i * lay.rows + row) * SCORE_PITCH) + lane, x = *at;
-        x.x = fast_exp2(__fmaf_rn(x.x, scale, -base));
-        x.y = fast_exp2(__fmaf_rn(x.y, scale, -base));
-        x.z = fast_exp2(__fmaf_rn(x.z, scale, -base));
-        x.w = fast_exp2(__fmaf_rn(x.w, scale, -base));
-        *at = x;
+        if (lane == i) before = m;
+        m = fmaxf(m, __fmul_rn(fmaxf(fmaxf(w.x, w.y), fmaxf(w.z, w.w)), scale));
+        if (lane == i) now = m;
+        off[i] = -finite_max(m);
+    }
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        if (N > 1 && i >= n) break;
+        x[i].x = fast_exp2(__fmaf_rn(x[i].x, scale, off[i]));
+        x[i].y = fast_exp2(__fmaf_rn(x[i].y, scale, off[i]));
+        x[i].z = fast_exp2(__fmaf_rn(x[i].z, scale, off[i]));
+        x[i].w = fast_exp2(__fmaf_rn(x[i].w, scale, off[i]));
+        ((float4 *)scores_of(lay, i, row))[lane] = x[i];
         *(uint2 *)(lay.weights + row * lay.weight_pitch + i * ATTN_BLOCK + lane * 4) =
-            make_uint2(pack_bf16(x.x, x.y), pack_bf16(x.z, x.w));
+            make_uint2(pack_bf16(x[i].x, x[i].y), pack_bf16(x[i].z, x[i].w));
+    }
+    if (lane < n) {
+        sm.factor[lane][row] = fast_exp2(before - finite_max(now));
+        sm.max[lane][row] = now;
+    }
+}
+
+static __device__ __forceinline__ void weigh_rows(const struct unit &u, const struct layout &lay,
+                                                  struct decode_smem &sm, float scale, int block,
+                                                  int n, float m[4])
+{
+    int warp = threadIdx.x / 32;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        int row = warp + 4 * i;
+        if (row >= u.n_rows) break;
+        if (lay.n == 1)
+            weigh_row<1>(lay, sm, scale, row, block, n, m[i]);
+        else
+            weigh_row<CLUSTER_MAX>(lay, sm, scale, row, block, n, m[i]);
     }
 }
 
@@ -314,15 +387,21 @@ static __device__ __forceinline__ float *part_of(const struct kattn &a, const st
                            (a.head_dim + 2);
 }
 
-/* Sums of weights: lane 8 i + c has row warp + 4 i, positions c modulo 8. */
+/* Sums of weights: lane 8 i + c has row sums_row() and positions c modulo 8. The last warps take the
+ * first rows: where a cluster leaves few values to a block, those warps have none. */
 struct sums {
     float l, tm, tl; /* of the chunk; of the chunks before */
 };
 
+static __device__ __forceinline__ int sums_row()
+{
+    return (WARPS - 1 - threadIdx.x / 32) * 4 + threadIdx.x % 32 / 8;
+}
+
 static __device__ __forceinline__ void end_chunk_sums(const struct kattn &a, const struct unit &u,
                                                       struct sums &s, float m, int chunk)
 {
-    int lane = threadIdx.x % 32, row = threadIdx.x / 32 + lane / 8 * 4;
+    int lane = threadIdx.x % 32, row = sums_row();
     float l = s.l, f, f2;
     l += __shfl_xor_sync(~0u, l, 1);
     l += __shfl_xor_sync(~0u, l, 2);
@@ -342,12 +421,16 @@ static __device__ __forceinline__ void sum_weights(const struct kattn &a, const 
                                                    const struct decode_smem &sm, struct sums &s,
                                                    int block, int n)
 {
-    int lane = threadIdx.x % 32, row = min((int)threadIdx.x / 32 + lane / 8 * 4, lay.rows - 1);
+    int lane = threadIdx.x % 32, row = min(sums_row(), lay.rows - 1);
+    if ((WARPS - 1 - threadIdx.x / 32) * 4 >= u.n_rows) return;
     for (int i = 0; i < n; i++) {
-        const float *at = lay.scores + (i * lay.rows + row) * SCORE_PITCH + lane % 8;
+        const float *at = scores_of(lay, i, row) + lane % 8 / 2 * 8 + lane % 2;
         s.l = __fmul_rn(s.l, sm.factor[i][row]);
+        float x[ATTN_BLOCK / 8];
 #pragma unroll
-        for (int j = 0; j < ATTN_BLOCK / 8; j++) s.l = __fadd_rn(s.l, at[8 * j]);
+        for (int j = 0; j < ATTN_BLOCK / 8; j++) x[j] = at[j / 4 * 32 + j % 4 * 2];
+#pragma unroll
+        for (int j = 0; j < ATTN_BLOCK / 8; j++) s.l = __fadd_rn(s.l, x[j]);
         if ((block + i + 1) % BLOCKS == 0 || block + i == u.last)
             end_chunk_sums(a, u, s, sm.max[i][row], (block + i) / BLOCKS);
     }
@@ -361,7 +444,7 @@ template <int HD> struct values {
     float sum[N][4], total[N][4], tm[2];
 };
 
-template <int HD>
+template <int HD, int N>
 static __device__ __forceinline__ void end_chunk_values(const struct kattn &a,
                                                         const struct unit &u,
                                                         const struct layout &lay,
@@ -373,9 +456,8 @@ static __device__ __forceinline__ void end_chunk_values(const struct kattn &a,
 #pragma unroll
     for (int r = 0; r < 2; r++) merge_factors(v.tm[r], m[r], f[r], f2[r]);
 #pragma unroll
-    for (int n = 0; n < values<HD>::N; n++) {
+    for (int n = 0; n < N; n++) {
         int tile = warp + n * WARPS;
-        if (tile >= lay.tiles) break;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             float *x = &v.sum[n][2 * r], *total = &v.total[n][2 * r];
@@ -392,73 +474,83 @@ static __device__ __forceinline__ void end_chunk_values(const struct kattn &a,
     }
 }
 
-/* Two bf16 of tokens `token` and the next, of which n are valid. */
-static __device__ __forceinline__ uint32_t clear_pair(uint32_t x, int token, int n)
+/* Tokens of the warp's tiles past the n valid ones of a block become zero. */
+static __device__ __forceinline__ void clear_tail(const struct layout &lay, char *slot, int n)
 {
-    return token >= n ? 0 : token + 1 >= n ? x & 0xffffu : x;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    for (int i = n / 8 + lane / 8; i < ATTN_BLOCK / 8; i += 4) /* eights of tokens */
+        for (int tile = warp; tile < lay.tiles; tile += WARPS) {
+            uint4 *at = (uint4 *)(slot + (i / 2 * lay.tiles + tile) * 256 + i % 2 * 128) + lane % 8;
+            *at = i == n / 8 ? clear_tokens(*at, n % 8) : make_uint4(0, 0, 0, 0);
+        }
+    fence_async();
+    __syncwarp();
 }
 
-/* 128 positions onto the sums; n_valid of them have a v. */
-template <int HD>
-static __device__ __forceinline__ void value_tiles(const struct layout &lay, struct values<HD> &v,
-                                                   const uint16_t *weights, const char *slot,
-                                                   int n_rows, int n_valid)
+/* 128 positions onto the warp's N tiles; `at`: the lane's place in the block's first matrices. */
+template <int N>
+static __device__ __forceinline__ void value_tiles(const struct layout &lay, float (*sum)[4],
+                                                   const uint16_t *weights, uint32_t at, int n_rows)
 {
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    const char *at = slot + (lane / 8 * lay.tiles + warp) * 128 + lane % 8 * 16;
-    const uint16_t *w = weights + g * lay.weight_pitch + 2 * t;
-#pragma unroll 2
-    for (int c = 0; c < ATTN_BLOCK / 16; c += 2) {
-        uint32_t p[2][4];
+    enum { PAIRS = ATTN_BLOCK / 32 };
+    int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const uint16_t *w = weights + min(g, n_rows - 1) * lay.weight_pitch + 8 * t;
+    const uint16_t *w8 = weights + min(g + 8, n_rows - 1) * lay.weight_pitch + 8 * t;
 #pragma unroll
-        for (int k = 0; k < 2; k++)
+    for (int c = 0; c < PAIRS; c++) {
+        uint4 p = *(const uint4 *)(w + c * 32), p8 = *(const uint4 *)(w8 + c * 32);
+        uint32_t x[N][4];
 #pragma unroll
-            for (int e = 0; e < 4; e++)
-                p[k][e] = g + e % 2 * 8 < n_rows ? *(const uint32_t *)(w + e % 2 * 8 * lay.weight_pitch +
-                                                                     (c + k) * 16 + e / 2 * 8)
-                                               : 0;
-        uint32_t x[values<HD>::N][4];
+        for (int n = 0; n < N; n++)
+            load_matrices(x[n], at + (c * 2 * lay.tiles + n * WARPS) * 256);
 #pragma unroll
-        for (int n = 0; n < values<HD>::N; n++) {
-            if (warp + n * WARPS >= lay.tiles) break;
-            load_matrices(x[n], at + (c * 2 * lay.tiles + n * WARPS) * 128);
-            if (n_valid < ATTN_BLOCK)
+        for (int n = 0; n < N; n++)
+            mma16816(sum[n], p.x, p8.x, p.y, p8.y, x[n][0], x[n][1]);
 #pragma unroll
-                for (int e = 0; e < 4; e++)
-                    x[n][e] = clear_pair(x[n][e], c * 16 + e * 8 + 2 * t, n_valid);
-        }
-#pragma unroll
-        for (int k = 0; k < 2; k++)
-#pragma unroll
-            for (int n = 0; n < values<HD>::N; n++) {
-                if (warp + n * WARPS >= lay.tiles) break;
-                mma16816(v.sum[n], p[k][0], p[k][1], p[k][2], p[k][3], x[n][2 * k], x[n][2 * k + 1]);
-            }
+        for (int n = 0; n < N; n++)
+            mma16816(sum[n], p.z, p8.z, p.w, p8.w, x[n][2], x[n][3]);
     }
 }
 
-/* A pass of n blocks from `block`. */
-template <int HD>
+/* A pass of n blocks from `block`, of which the warp has N tiles. */
+template <int HD, int N>
+static __device__ __forceinline__ void add_tiles(const struct kattn &a, const struct unit &u,
+                                                 const struct layout &lay,
+                                                 const struct decode_smem &sm,
+                                                 struct values<HD> &v, char *slot, int block, int n)
+{
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4;
+    int n_valid = u.hi + 1 - (block + n - 1) * ATTN_BLOCK; /* of the pass's last block */
+    if (n_valid < ATTN_BLOCK)
+        clear_tail(lay, slot + (n - 1) * (ATTN_BLOCK / 8) * lay.tiles * 128, n_valid);
+    uint32_t at = after_wait(slot + (lane / 16 * lay.tiles + warp) * 256 + lane % 16 * 16);
+    for (int i = 0; i < n; i++, at += ATTN_BLOCK / 8 * lay.tiles * 128) {
+        float f[2] = {sm.factor[i][g], sm.factor[i][g + 8]},
+              m[2] = {sm.max[i][g], sm.max[i][g + 8]};
+#pragma unroll
+        for (int k = 0; k < N; k++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) v.sum[k][e] *= f[e / 2];
+        value_tiles<N>(lay, v.sum, lay.weights + i * ATTN_BLOCK, at, u.n_rows);
+        if ((block + i + 1) % BLOCKS == 0 || block + i == u.last)
+            end_chunk_values<HD, N>(a, u, lay, v, m, (block + i) / BLOCKS);
+    }
+#pragma unroll
+    for (int k = 0; k < N; k++) pin(v.sum[k]);
+}
+
+/* As many tiles as the warp has, of at most N. */
+template <int HD, int N>
 static __device__ __forceinline__ void add_values(const struct kattn &a, const struct unit &u,
                                                   const struct layout &lay,
                                                   const struct decode_smem &sm,
-                                                  struct values<HD> &v, const char *slot, int block,
-                                                  int n)
+                                                  struct values<HD> &v, char *slot, int block, int n)
 {
-    int g = threadIdx.x % 32 / 4;
-    for (int i = 0; i < n; i++) {
-        float f[2] = {sm.factor[i][g], sm.factor[i][g + 8]};
-#pragma unroll
-        for (int k = 0; k < values<HD>::N; k++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) v.sum[k][e] *= f[e / 2];
-        value_tiles<HD>(lay, v, lay.weights + i * ATTN_BLOCK,
-                        slot + (size_t)i * ATTN_BLOCK * lay.tiles * 16, u.n_rows,
-                        u.hi + 1 - (block + i) * ATTN_BLOCK);
-        float m[2] = {sm.max[i][g], sm.max[i][g + 8]};
-        if ((block + i + 1) % BLOCKS == 0 || block + i == u.last)
-            end_chunk_values<HD>(a, u, lay, v, m, (block + i) / BLOCKS);
-    }
+    int n_tiles = (lay.tiles - (int)threadIdx.x / 32 + WARPS - 1) / WARPS;
+    if (n_tiles == N)
+        add_tiles<HD, N>(a, u, lay, sm, v, slot, block, n);
+    else if constexpr (N > 1)
+        add_values<HD, N == 3 ? 2 : N / 2>(a, u, lay, sm, v, slot, block, n);
 }
 
 /* ------------------------------------------------------------------ the end of a unit */
@@ -517,7 +609,7 @@ static __device__ __forceinline__ void finish(const struct kattn &a, const struc
                                               const struct values<HD> &v, float tl)
 {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    if (lane % 8 == 0) sm.inverse[warp + lane / 8 * 4] = 1.0f / tl;
+    if (lane % 8 == 0) sm.inverse[sums_row()] = 1.0f / tl;
     named_sync(1, WARPS * 32);
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -553,7 +645,6 @@ static __device__ __forceinline__ void compute_unit(const struct kattn &a, const
                                                     struct decode_smem &sm, struct progress &p)
 {
     enum { SLOT = ATTN_BLOCK * HD * 2 };
-    int warp = threadIdx.x / 32;
     uint32_t q[HD / 16][4];
     float m[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY}; /* of rows warp, warp + 4, .. */
     struct sums s = {0.0f, -INFINITY, 0.0f};
@@ -567,21 +658,19 @@ static __device__ __forceinline__ void compute_unit(const struct kattn &a, const
         score_tiles<HD>(scores, q, lay.slots + (size_t)p.at.slot * SLOT);
         release(&sm.free[p.at.slot]);
         next_place(p.at, lay.n_slots);
-        cluster_wait(&sm.scores_free, p.phase ^ 1);
-        if (lay.rank < n) send_scores(scores, u, lay, sm, b + lay.rank);
-        arrive_all(&sm.scores_full, lay.n);
-        cluster_wait(&sm.scores_full, p.phase);
+        exchange(scores, u, lay, sm, b, n, p.phase);
         p.phase ^= 1;
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            if (warp + 4 * i < u.n_rows) weigh_row(lay, sm, a.scale, warp + 4 * i, b, n, m[i]);
+        weigh_rows(u, lay, sm, a.scale, b, n, m);
         named_sync(1, WARPS * 32);
         bar_wait(&sm.full[p.at.slot], p.at.phase);
-        add_values<HD>(a, u, lay, sm, v, lay.slots + (size_t)p.at.slot * SLOT, b, n);
+        add_values<HD, values<HD>::N>(a, u, lay, sm, v, lay.slots + (size_t)p.at.slot * SLOT, b, n);
         release(&sm.free[p.at.slot]);
         next_place(p.at, lay.n_slots);
         sum_weights(a, u, lay, sm, s, b, n);
-        arrive_all(&sm.scores_free, lay.n);
+        if (lay.n == 1) /* all have read the scores */
+            named_sync(1, WARPS * 32);
+        else
+            arrive_all(&sm.scores_free, lay.n);
     }
     if (u.item->n_parts > 1)
         finish_part<HD>(a, u, lay, sm);
@@ -602,13 +691,13 @@ static __global__ void __launch_bounds__((WARPS + 1) * 32, 1)
     lay.tiles = HD / 8 / lay.n;
     lay.first_tile = lay.rank * lay.tiles;
     lay.rows = rows;
-    lay.weight_pitch = lay.n * ATTN_BLOCK + 8;
+    lay.weight_pitch = lay.n * ATTN_BLOCK + 32;
     lay.scores = (float *)(raw + sizeof sm);
     lay.weights = (uint16_t *)(raw + sizeof sm + scores_bytes(lay.n, rows));
     lay.slots = raw + slots_at(lay.n, rows);
     if (threadIdx.x == 0) {
         for (int i = 0; i < n_slots; i++) bar_init(&sm.full[i], 1), bar_init(&sm.free[i], WARPS);
-        bar_init(&sm.scores_full, WARPS * lay.n), bar_init(&sm.scores_free, WARPS * lay.n);
+        bar_init(&sm.scores_full, 1), bar_init(&sm.scores_free, WARPS * lay.n);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     if (lay.n > 1)
@@ -632,49 +721,46 @@ static __global__ void __launch_bounds__((WARPS + 1) * 32, 1)
     }
 }
 
-/* Clusters that run at the same time on an H100 or H200: the SMs come in groups of 16 and 18. */
-extern "C" int k_attn_clusters(int32_t n)
+static cudaLaunchAttribute cluster_attribute(int n)
 {
-    return (n < 4 ? 132 : 128) / n;
+    cudaLaunchAttribute attr = {};
+    attr.id = cudaLaunchAttributeClusterDimension;
+    attr.val.clusterDim.x = (unsigned)n;
+    attr.val.clusterDim.y = attr.val.clusterDim.z = 1;
+    return attr;
 }
 
-template <typename... P, typename... A>
-static int launch_clusters(void (*kernel)(P...), int grid, int cluster, size_t smem,
-                           cudaStream_t stream, A... args)
+template <int HD> static cudaError_t allow_smem()
 {
-    cudaLaunchAttribute attr[2] = {};
-    attr[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attr[0].val.programmaticStreamSerializationAllowed = 1;
-    attr[1].id = cudaLaunchAttributeClusterDimension;
-    attr[1].val.clusterDim.x = (unsigned)cluster;
-    attr[1].val.clusterDim.y = attr[1].val.clusterDim.z = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)grid);
-    config.blockDim = dim3((WARPS + 1) * 32);
-    config.dynamicSmemBytes = smem;
-    config.stream = stream;
-    config.attrs = attr;
-    config.numAttrs = 2;
-    return (int)cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
+    static bool is_set;
+    if (is_set) return cudaSuccess;
+    cudaError_t code = cudaFuncSetAttribute(decode_kernel<HD>,
+                                            cudaFuncAttributeMaxDynamicSharedMemorySize, SMEM_MAX);
+    is_set = code == cudaSuccess;
+    return code;
 }
 
 template <int HD> static int run(cudaStream_t stream, const struct kattn *a)
 {
-    static int is_set;
-    if (!is_set) {
-        cudaError_t code = cudaFuncSetAttribute(
-            decode_kernel<HD>, cudaFuncAttributeMaxDynamicSharedMemorySize, SMEM_MAX);
-        if (code != cudaSuccess) return (int)code;
-        is_set = 1;
-    }
     int group = a->n_heads / a->n_kv_heads, rows = group < 16 ? group : 16, n = a->cluster;
     size_t at = slots_at(n, rows), slot = ATTN_BLOCK * HD * 2;
     int n_slots = (int)((SMEM_MAX - at) / slot);
     if (n_slots > SLOTS_MAX) n_slots = SLOTS_MAX;
+    cudaError_t code = allow_smem<HD>();
+    if (code != cudaSuccess) return (int)code;
     struct kattn scaled = *a;
     scaled.scale *= 1.4426950408889634f; /* exp2 takes the place of exp */
-    return launch_clusters(decode_kernel<HD>, k_attn_clusters(n) * n, n, at + slot * n_slots, stream,
-                           scaled, rows, n_slots);
+    cudaLaunchAttribute attr[2] = {cluster_attribute(n)};
+    attr[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attr[1].val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)(k_attn_clusters(n) * n));
+    config.blockDim = dim3((WARPS + 1) * 32);
+    config.dynamicSmemBytes = at + slot * n_slots;
+    config.stream = stream;
+    config.attrs = attr;
+    config.numAttrs = 2;
+    return (int)cudaLaunchKernelEx(&config, decode_kernel<HD>, scaled, rows, n_slots);
 }
 
 extern "C" int k_attn_decode(cudaStream_t stream, const struct kattn *a)
@@ -700,8 +786,27 @@ extern "C" int k_attn_has(int32_t head_dim)
     return head_dim == 64 || head_dim == 80 || head_dim == 96 || head_dim == 128 || head_dim == 256;
 }
 
-/* The smallest cluster that is within a tenth of the best: units go round as often as the fullest
- * cluster has them, and n blocks do one n times as fast. */
+/* Asked of the device once: SMs come in groups of unequal size, so it is not all of them over n. */
+extern "C" int k_attn_clusters(int32_t n)
+{
+    static int known[CLUSTER_MAX + 1];
+    if (known[n]) return known[n];
+    cudaLaunchAttribute attr = cluster_attribute(n);
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)n);
+    config.blockDim = dim3((WARPS + 1) * 32);
+    config.dynamicSmemBytes = SMEM_MAX;
+    config.attrs = &attr;
+    config.numAttrs = 1;
+    int count = 0;
+    if (allow_smem<128>() != 0 ||
+        cudaOccupancyMaxActiveClusters(&count, decode_kernel<128>, &config) != cudaSuccess)
+        count = 0;
+    return known[n] = count > 0 ? count : 1;
+}
+
+/* The smallest cluster that is within a tenth of the best. A pass of n blocks takes about 20 + 9 n,
+ * as measured; clusters go round as often as the fullest has units. */
 extern "C" int k_attn_cluster(int32_t n_heads, int32_t n_kv_heads, int32_t head_dim, int32_t n_seqs)
 {
     int group = n_heads / n_kv_heads, best = 1;
@@ -710,8 +815,8 @@ extern "C" int k_attn_cluster(int32_t n_heads, int32_t n_kv_heads, int32_t head_
     for (int n = 1; n <= CLUSTER_MAX && head_dim / 8 % n == 0; n *= 2) {
         size_t free = SMEM_MAX - slots_at(n, group < 16 ? group : 16);
         if (free < (size_t)3 * ATTN_BLOCK * head_dim * 2) break;
-        int64_t clusters = k_attn_clusters(n);
-        double took = (double)((units + clusters - 1) / clusters) / n;
+        int clusters = k_attn_clusters(n);
+        double took = (double)((units + clusters - 1) / clusters) * (20 + 9 * n) / n;
         if (n == 1 || took < 0.9 * least) least = took, best = n;
     }
     return best;

@@ -37,7 +37,9 @@ struct unit {
     const struct attn_tile *tile;
     const int32_t *pages;
     int kv_head, group, pos0; /* first row's position */
+    int n_rows;               /* of tokens */
     int first, last;          /* blocks */
+    int lo;                   /* first position that every row sees, if it reaches so far */
     int end;                  /* positions that the sequence has */
 };
 
@@ -49,9 +51,11 @@ static __device__ __forceinline__ bool find_unit(const struct kattn &a, int roun
     u.pages = a.b->pages + (int64_t)u.tile->seq * a.b->pages_stride;
     u.kv_head = i % a.n_kv_heads;
     u.group = a.n_heads / a.n_kv_heads;
-    u.pos0 = a.b->pos[u.tile->row];
+    u.n_rows = u.tile->n_rows;
+    u.pos0 = u.tile->end - u.n_rows;
     u.first = first_seen(u.pos0, a.window) / ATTN_BLOCK;
-    u.last = (u.pos0 + u.tile->n_rows - 1) / ATTN_BLOCK;
+    u.last = (u.tile->end - 1) / ATTN_BLOCK;
+    u.lo = first_seen(u.pos0 + u.n_rows - 1, a.window);
     u.end = a.b->kv_len[u.tile->seq];
     return true;
 }
@@ -91,9 +95,10 @@ static __device__ void fetch_tail(const struct kattn &a, const struct unit &u, u
     int lane = threadIdx.x % 32, n = u.end - base;
     fetch<HD>(a, u, a.v, to, tail, base);
     bar_wait(tail, phase);
-    for (int i = n / 8 * HD + lane; i < ATTN_BLOCK / 8 * HD; i += 32) {
+    for (int i = n / 16 * 2 * HD + lane; i < ATTN_BLOCK / 8 * HD; i += 32) {
+        int valid = n - (i / (2 * HD) * 16 + i / 8 % 2 * 8); /* of these 8 tokens of a dim */
         uint4 *at = (uint4 *)to + i;
-        *at = i / HD == n / 8 ? clear_tokens(*at, n % 8) : make_uint4(0, 0, 0, 0);
+        if (valid < 8) *at = clear_tokens(*at, valid);
     }
     fence_async();
     __syncwarp();
@@ -131,7 +136,7 @@ static __device__ __forceinline__ void bring_q(const struct kattn &a, struct pre
         const uint16_t *q = a.q + (int64_t)u.tile->row * a.q_stride + u.kv_head * u.group * HD;
         for (int i = threadIdx.x - 32; i < shape<HD>::rows * HD / 8; i += 96) {
             int row = i / HD * 8 + i % 8, c = i % HD / 8, token = row / u.group;
-            bool is_row = token < u.tile->n_rows;
+            bool is_row = token < u.n_rows;
             const uint16_t *from =
                 q + (int64_t)token * a.q_stride + row % u.group * HD + c * 8;
             cp_async16(sm.q + i * 8, is_row ? from : q, is_row);
@@ -172,7 +177,7 @@ static __device__ __forceinline__ void issue_values(struct prefill_smem<HD> &sm,
 {
 #pragma unroll
     for (int c = 0; c < ATTN_BLOCK / 16; c++)
-        product(r.o, r.p + 4 * c, matrix_at(sm.v[stage] + c * HD * 16, HD * 16, 128),
+        product(r.o, r.p + 4 * c, matrix_at(sm.v[stage] + c * HD * 16, 128, 256),
                 c > 0 || adds);
     wgmma_commit();
 }
@@ -274,9 +279,7 @@ template <int HD>
 static __device__ __forceinline__ void weigh_block(struct rows<HD> &r, const struct unit &u,
                                                    const struct kattn &a, int base, float f[2])
 {
-    bool all_see = base + ATTN_BLOCK - 1 <= u.pos0 &&
-                   base >= first_seen(u.pos0 + u.tile->n_rows - 1, a.window);
-    if (!all_see) mask(r, base);
+    if (base < u.lo || base + ATTN_BLOCK - 1 > u.pos0) mask(r, base);
     softmax(r, a.scale, f);
 }
 
@@ -296,7 +299,7 @@ static __device__ __forceinline__ void begin_rows(struct rows<HD> &r, const stru
 #pragma unroll
     for (int e = 0; e < 2; e++) {
         int token = (row0 + 8 * e) / u.group;
-        bool is_row = token < u.tile->n_rows;
+        bool is_row = token < u.n_rows;
         r.hi[e] = is_row ? u.pos0 + token : -1;
         r.lo[e] = first_seen(u.pos0 + token, a.window);
         r.tm[e] = -INFINITY;
@@ -327,7 +330,7 @@ static __device__ __forceinline__ void write_rows(const struct rows<HD> &r, cons
 #pragma unroll
     for (int i = lane; i < 16 * HD / 8; i += 32) {
         int row = row0 + i / (HD / 8), token = row / u.group;
-        if (token < u.tile->n_rows)
+        if (token < u.n_rows)
             *(uint4 *)(out + (int64_t)token * a.out_stride + row % u.group * HD +
                        i % (HD / 8) * 8) =
                 *(uint4 *)(at + i / (HD / 8) * PITCH + i % (HD / 8) * 16);
@@ -362,14 +365,13 @@ static __device__ __forceinline__ void step(const struct kattn &a, const struct 
     issue_scores(sm, r, w.k.stage, wg);
     bar_wait(&sm.v_full[w.v.stage], w.v.phase);
     issue_values(sm, r, w.v.stage, w.adds);
-    turn_pass<HD>(wg);
-    wgmma_wait<1>();
+    wgmma_wait<0>();
     pin(r.s);
+    turn_pass<HD>(wg);
     release(&sm.k_free[w.k.stage]);
     w.k.next();
     if (starts_chunk) begin_chunk(r);
     weigh_block(r, u, a, b * ATTN_BLOCK, f);
-    wgmma_wait<0>();
     pin(r.o);
     release(&sm.v_free[w.v.stage]);
     w.v.next();

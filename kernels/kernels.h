@@ -38,6 +38,7 @@ struct attn_item {
 /* A tile of prefill attention. */
 struct attn_tile {
     int32_t seq, row, n_rows; /* token rows */
+    int32_t end;              /* positions that its last row sees */
 };
 
 /* Where a step's results go: pinned host memory, written by the sampling kernel over the bus. */

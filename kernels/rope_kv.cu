@@ -5,8 +5,7 @@
  *           cos + a sin) with b = half a rotary_dim after a, angle = pos * freq[i], cos and sin
  *           times mscale; k and v go to pages
  * shapes:   qkv rows [n_heads | n_kv | n_kv] x head_dim bf16, rotated in place; pages as attn.cuh
- *           has them: k [page][kv head][token / 8][dim / 8][token % 8][dim % 8], v [page][kv
- *           head][token / 8][dim][token % 8]
+ *           has them
  * launch:   a block of 8 warps a token and 8 heads, a warp a head
  * assumes:  head_dim <= 256 and a multiple of 8
  * numerics: f32; the angle is rounded to f32, its sine and cosine are to 2 ulp; results rounded
@@ -30,8 +29,9 @@ static __device__ void write_kv(const struct krope &r, int t, int head, const fl
     for (int j = 0; j < LANE_VALUES; j++) {
         int i = lane + 32 * j;
         if (i < r.head_dim)
-            base[off / 8 * 8 * r.head_dim +
-                 (is_k ? i / 8 * 64 + off % 8 * 8 + i % 8 : i * 8 + off % 8)] = f_bf16(v[j]);
+            base[is_k ? off / 8 * 8 * r.head_dim + i / 8 * 64 + off % 8 * 8 + i % 8
+                      : off / 16 * 16 * r.head_dim + i / 8 * 128 + off / 8 % 2 * 64 + i % 8 * 8 +
+                            off % 8] = f_bf16(v[j]);
     }
 }
 

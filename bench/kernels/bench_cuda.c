@@ -249,8 +249,10 @@ static struct attn_layout lay_out(int n, const int *ctx, bool is_prefill, int pe
         return l;
     }
     l.n_slots = (ctx[0] + ATTN_CHUNK - 1) / ATTN_CHUNK;
-    for (int at = (l.rows - 1) / per * per; at >= 0; at -= per)
-        l.tiles[l.n_tiles++] = (struct attn_tile){0, at, l.rows - at < per ? l.rows - at : per};
+    for (int at = (l.rows - 1) / per * per; at >= 0; at -= per) {
+        int n_rows = l.rows - at < per ? l.rows - at : per;
+        l.tiles[l.n_tiles++] = (struct attn_tile){0, at, n_rows, at + n_rows};
+    }
     for (int i = 0; i < l.rows; i++) l.pos[i] = i;
     return l;
 }
