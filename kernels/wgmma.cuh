@@ -1,4 +1,5 @@
-/* wgmma.cuh - Hopper's warpgroup products, barriers of shared memory and bulk copies.
+/* wgmma.cuh - what attention adds to hopper.cuh: warpgroup products of matrices without swizzle,
+ * bulk copies of plain memory, named barriers, register shares.
  *
  * Matrices lie in shared memory as core matrices without swizzle: 8 rows of 8 elements (16 bytes
  * each) are 128 bytes on end. Two strides say where the next core matrix is, in the direction of the
@@ -8,39 +9,10 @@
 #ifndef KERNELS_WGMMA_CUH
 #define KERNELS_WGMMA_CUH
 
-#include "common.cuh"
+#include "hopper.cuh"
 
-static __device__ __forceinline__ uint32_t smem_at(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
+/* ------------------------------------------------------------------ copies, threads, registers */
 
-/* ------------------------------------------------------------------ barriers and copies */
-
-static __device__ __forceinline__ void bar_init(uint64_t *bar, int count)
-{
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(smem_at(bar)), "r"(count)
-                 : "memory");
-}
-static __device__ __forceinline__ void bar_arrive(uint64_t *bar)
-{
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(smem_at(bar)) : "memory");
-}
-/* Arrive, and let the phase also wait for so many bytes of copies. */
-static __device__ __forceinline__ void bar_expect(uint64_t *bar, uint32_t bytes)
-{
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(smem_at(bar)),
-                 "r"(bytes)
-                 : "memory");
-}
-static __device__ __forceinline__ void bar_wait(uint64_t *bar, uint32_t phase)
-{
-    asm volatile("{\n.reg .pred done;\nagain:\n"
-                 "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-                 "@!done bra again;\n}" ::"r"(smem_at(bar)),
-                 "r"(phase)
-                 : "memory");
-}
 static __device__ __forceinline__ void bulk_copy(void *to, const void *from, uint32_t bytes,
                                                  uint64_t *bar)
 {
@@ -82,19 +54,6 @@ static __device__ __forceinline__ uint64_t matrix_at(const void *p, int k_stride
            (uint64_t)(stride >> 4) << 32;
 }
 
-static __device__ __forceinline__ void wgmma_fence()
-{
-    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-}
-static __device__ __forceinline__ void wgmma_commit()
-{
-    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-}
-/* All but the last N groups are done. */
-template <int N> static __device__ __forceinline__ void wgmma_wait()
-{
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
-}
 /* Keeps the compiler from moving what touches x across this place. */
 template <int N> static __device__ __forceinline__ void pin(float (&x)[N])
 {
