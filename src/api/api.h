@@ -33,14 +33,19 @@ struct api_context {
     int n_max;            /* cap of `n` (16) */
     bool strict_length;   /* prompt + max_tokens beyond the context: error instead of clamp */
     bool model_defaults;  /* generation_config.json's sampling defaults apply */
+    bool has_store;       /* the server keeps responses */
 };
 
-enum api_kind { API_CHAT, API_COMPLETION };
+enum api_kind { API_CHAT, API_COMPLETION, API_RESPONSE, API_MESSAGE };
 
 struct api_request; /* opaque; in the arena given to api_parse */
 
 int api_parse(struct api_request **out, enum api_kind kind, const struct api_context *ctx,
               struct str body, struct arena *arena, struct sl_error *e);
+/* Between the two: the response whose turn comes before this one (p NULL: none). The caller finds it
+ * and hands its items in, comma-separated JSON; without that api_prepare refuses the request. */
+struct str api_previous_response(const struct api_request *r);
+int api_join_history(struct api_request *r, struct str items, struct sl_error *e);
 int api_prepare(struct api_request *r, struct sl_error *e);
 /* api_parse keeps the JSON tree until api_prepare; call this when a request is dropped between or
  * after. */
@@ -89,8 +94,17 @@ struct api_usage {
 struct api_usage api_response_usage(const struct api_response *p);
 enum sl_finish api_response_reason(const struct api_response *p, int choice);
 
-/* {"error":{...}} of section 2, all four keys. */
-void api_error_body(const struct sl_error *e, struct buf *out);
+/* A finished Responses answer that is to be kept: its id, the response object as JSON (appended to
+ * object), its input's and output's items, comma-separated. False: it is not to be kept. */
+struct api_kept {
+    struct str id, input, output; /* borrowed from the response */
+};
+bool api_response_kept(const struct api_response *p, struct api_kept *out, struct buf *object);
+
+/* {"error":{...}} of section 2, all four keys; in Anthropic's form for API_MESSAGE, where the status
+ * is its own too. */
+void api_error_body(enum api_kind kind, const struct sl_error *e, struct buf *out);
+int api_error_status(enum api_kind kind, const struct sl_error *e);
 
 /* The small endpoints: a body in, a body out. */
 void api_models(const struct api_context *ctx, struct buf *out);
@@ -99,6 +113,9 @@ int api_tokenize(const struct api_context *ctx, struct str body, struct buf *out
                  struct sl_error *e);
 int api_detokenize(const struct api_context *ctx, struct str body, struct buf *out,
                    struct sl_error *e);
+/* How many tokens the prompt of a Responses or Messages body has; it need not fit the context. */
+int api_count(enum api_kind kind, const struct api_context *ctx, struct str body, struct buf *out,
+              struct sl_error *e);
 /* {"prompt": text} of a chat request's messages: POST /apply-template, for tests and debugging. */
 int api_apply_template(const struct api_context *ctx, struct str body, struct buf *out,
                        struct sl_error *e);

@@ -30,11 +30,17 @@ struct api_prompt {
     bool has_bos; /* the tokenizer put its BOS in front, which the text does not show */
 };
 
+struct response_form; /* kin.h */
+
 struct api_request {
-    enum api_kind kind;
+    enum api_kind kind; /* how the prompt is made: API_CHAT or API_COMPLETION */
+    enum api_kind form; /* how it was asked and is to be answered */
     const struct api_context *ctx; /* borrowed */
     struct arena *arena;           /* borrowed */
     struct json_doc *doc;          /* owned until api_prepare */
+    struct json_doc *more;         /* the same: messages that take the place of doc's, or NULL */
+    struct response_form *response; /* in the arena; NULL: no Responses request */
+    bool is_counted;                /* only its tokens are asked for */
     struct api_fields f;
     struct sl_sampling sampling;     /* but for seed and max_tokens, which a choice sets */
     const struct stop_set *stop_set; /* NULL: no stop strings */
@@ -49,6 +55,7 @@ struct api_request {
 };
 
 /* The parts of api_parse; all leave the tree alone. */
+int read_body(struct api_request *r, const json_node *root, struct sl_error *e);
 int read_fields(struct api_request *r, const json_node *root, struct sl_error *e);
 int read_sampling(struct api_request *r, const json_node *root, struct sl_error *e);
 int read_chat(struct api_request *r, const json_node *root, struct sl_error *e);
@@ -56,6 +63,8 @@ int read_completion(struct api_request *r, const json_node *root, struct sl_erro
 int read_tools(struct api_request *r, const json_node *root, struct sl_error *e);
 int check_messages(const json_node *messages, struct sl_error *e);
 int check_response_format(const json_node *format, struct sl_error *e);
+
+bool is_tool_name(struct str s);
 
 /* The model named in a body is one of ours; an empty name is the default model. */
 int check_model(const struct api_context *ctx, struct str model, struct sl_error *e);

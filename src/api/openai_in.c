@@ -4,7 +4,9 @@
  * The tree stays until api_prepare, which needs the messages for the template; all else is copied
  * out of it.
  */
-#include "api/api_impl.h"
+#include "api/kin.h"
+
+enum { COUNT_ARENA_MAX = 1 << 30 }; /* of a request that is only counted */
 
 static int check_enum(struct str given, const char *param, const char *const *allowed,
                       struct sl_error *e)
@@ -68,7 +70,7 @@ int check_model(const struct api_context *ctx, struct str model, struct sl_error
                          (int)(model.n < 120 ? model.n : 120), model.p);
 }
 
-static int read_body(struct api_request *r, const json_node *root, struct sl_error *e)
+int read_body(struct api_request *r, const json_node *root, struct sl_error *e)
 {
     if (json_type(root) != JSON_OBJ) return sl_fail(e, SL_ETYPE, "The body must be a JSON object.");
     const json_node *model = json_opt(root, "model");
@@ -81,15 +83,31 @@ static int read_body(struct api_request *r, const json_node *root, struct sl_err
     return read_sampling(r, root, e);
 }
 
-int api_parse(struct api_request **out, enum api_kind kind, const struct api_context *ctx,
-              struct str body, struct arena *arena, struct sl_error *e)
+static int read_plain(struct api_request *r, struct str body, struct sl_error *e)
+{
+    TRY(json_parse(&r->doc, body.p, body.n, &json_limits_request, e));
+    return read_body(r, json_root(r->doc), e);
+}
+
+struct parse_source {
+    enum api_kind kind;
+    struct str body;
+    bool is_counted;
+};
+
+static int parse(struct api_request **out, const struct parse_source *from,
+                 const struct api_context *ctx, struct arena *arena, struct sl_error *e)
 {
     struct api_request *r = arena_alloc(arena, sizeof *r);
+    bool is_kin = from->kind == API_RESPONSE || from->kind == API_MESSAGE;
     *out = NULL;
     if (!r) return arena_full(e);
-    *r = (struct api_request){.kind = kind, .ctx = ctx, .arena = arena};
-    TRY(json_parse(&r->doc, body.p, body.n, &json_limits_request, e));
-    int code = read_body(r, json_root(r->doc), e);
+    *r = (struct api_request){.kind = is_kin ? API_CHAT : from->kind,
+                              .form = from->kind,
+                              .ctx = ctx,
+                              .arena = arena,
+                              .is_counted = from->is_counted};
+    int code = is_kin ? kin_read(r, from->body, e) : read_plain(r, from->body, e);
     if (code == 0 && r->f.cache_salt.p) {
         r->f.cache_salt = arena_copy(arena, r->f.cache_salt);
         if (!r->f.cache_salt.p) code = arena_full(e);
@@ -101,11 +119,35 @@ int api_parse(struct api_request **out, enum api_kind kind, const struct api_con
     return code;
 }
 
+int api_parse(struct api_request **out, enum api_kind kind, const struct api_context *ctx,
+              struct str body, struct arena *arena, struct sl_error *e)
+{
+    return parse(out, &(struct parse_source){kind, body, false}, ctx, arena, e);
+}
+
+int api_count(enum api_kind kind, const struct api_context *ctx, struct str body, struct buf *out,
+              struct sl_error *e)
+{
+    struct arena arena = arena_make(COUNT_ARENA_MAX);
+    struct api_request *r;
+    int code = parse(&r, &(struct parse_source){kind, body, true}, ctx, &arena, e);
+    if (code == 0) code = api_prepare(r, e);
+    if (code == 0) {
+        buf_puts(out, kind == API_RESPONSE ? "{\"object\":\"response.input_tokens\",\"input_tokens\":"
+                                           : "{\"input_tokens\":");
+        buf_put_i64(out, r->prompts->n);
+        buf_putc(out, '}');
+    }
+    arena_free(&arena);
+    return code;
+}
+
 void api_request_free(struct api_request *r)
 {
     if (!r) return;
     json_free(r->doc);
-    r->doc = NULL;
+    json_free(r->more);
+    r->doc = r->more = NULL;
 }
 
 bool api_is_stream(const struct api_request *r)

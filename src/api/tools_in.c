@@ -4,7 +4,7 @@
  */
 #include "api/api_impl.h"
 
-static bool is_tool_name(struct str s)
+bool is_tool_name(struct str s)
 {
     bool good = s.n >= 1 && s.n <= 64;
     for (size_t i = 0; i < s.n && good; i++) {
