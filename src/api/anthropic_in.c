@@ -85,8 +85,7 @@ static int put_blocks(struct chat_build *b, const json_node *list, const char *a
                       struct sl_error *e)
 {
     size_t i = 0;
-    if (!json_child(list))
-        return sl_fail_param(e, SL_EEMPTY, at, "Invalid '%s': empty array.", at);
+    if (!json_child(list)) return sl_fail_param(e, SL_EEMPTY, at, "Invalid '%s': empty array.", at);
     for (const json_node *c = json_child(list); c; c = json_next(c), i++) {
         struct path p = path_of("%s[%zu]", at, i);
         const struct block_kind *kind = kind_of(c, who);
@@ -113,7 +112,8 @@ static int put_message(struct chat_build *b, const json_node *m, const char *at,
                              "Invalid value: '%.40s'. Supported roles are 'user' and 'assistant'.",
                              role.p);
     const json_node *content = json_opt(m, "content");
-    if (!content) return sl_fail_param(e, SL_EMISSING, p.z, "Missing required parameter: '%s'.", p.z);
+    if (!content)
+        return sl_fail_param(e, SL_EMISSING, p.z, "Missing required parameter: '%s'.", p.z);
     build_turn(b, is_user ? "user" : "assistant");
     if (json_type(content) == JSON_ARR)
         return put_blocks(b, content, p.z, is_user ? BY_USER : BY_ASSISTANT, e);
@@ -150,7 +150,8 @@ static void put_prefill(struct chat_build *b, const json_node *root)
     if (!str_is(json_str(json_opt(last, "role")), "assistant")) return;
     const json_node *content = json_opt(last, "content");
     for (const json_node *c = json_child(content); c; c = json_next(c))
-        if (!str_is(json_str(json_opt(c, "type")), "text")) return; /* a call waits for its result */
+        if (!str_is(json_str(json_opt(c, "type")), "text"))
+            return; /* a call waits for its result */
     build_key(b, "continue_final_message");
     buf_puts(&b->out, "true");
 }

@@ -101,10 +101,11 @@ struct api_kept {
 };
 bool api_response_kept(const struct api_response *p, struct api_kept *out, struct buf *object);
 
-/* {"error":{...}} of section 2, all four keys; in Anthropic's form for API_MESSAGE, where the status
- * is its own too. */
-void api_error_body(enum api_kind kind, const struct sl_error *e, struct buf *out);
-int api_error_status(enum api_kind kind, const struct sl_error *e);
+/* {"error":{...}} of section 2, all four keys. */
+void api_error_body(const struct sl_error *e, struct buf *out);
+/* The same as a route of this kind answers it: Messages have a body and a status of their own. */
+void api_error_body_as(enum api_kind kind, const struct sl_error *e, struct buf *out);
+int api_error_status_as(enum api_kind kind, const struct sl_error *e);
 
 /* The small endpoints: a body in, a body out. */
 void api_models(const struct api_context *ctx, struct buf *out);

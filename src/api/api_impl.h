@@ -33,12 +33,12 @@ struct api_prompt {
 struct response_form; /* kin.h */
 
 struct api_request {
-    enum api_kind kind; /* how the prompt is made: API_CHAT or API_COMPLETION */
-    enum api_kind form; /* how it was asked and is to be answered */
-    const struct api_context *ctx; /* borrowed */
-    struct arena *arena;           /* borrowed */
-    struct json_doc *doc;          /* owned until api_prepare */
-    struct json_doc *more;         /* the same: messages that take the place of doc's, or NULL */
+    enum api_kind kind;             /* how the prompt is made: API_CHAT or API_COMPLETION */
+    enum api_kind form;             /* how it was asked and is to be answered */
+    const struct api_context *ctx;  /* borrowed */
+    struct arena *arena;            /* borrowed */
+    struct json_doc *doc;           /* owned until api_prepare */
+    struct json_doc *more;          /* the same: messages that take the place of doc's, or NULL */
     struct response_form *response; /* in the arena; NULL: no Responses request */
     bool is_counted;                /* only its tokens are asked for */
     struct api_fields f;

@@ -5,8 +5,6 @@
  */
 #include "api/kin.h"
 
-enum { SPARE_BYTES = 4096, GROWTH = 6 };
-
 /* Takes the text of a list of messages. */
 static int use_messages(struct api_request *r, const struct buf *list, struct sl_error *e)
 {
@@ -79,11 +77,11 @@ int api_join_history(struct api_request *r, struct str items, struct sl_error *e
     buf_putc(&list, '[');
     buf_put_str(&list, items);
     buf_putc(&list, ']');
-    int code = list.overflow ? arena_full(e)
-                             : json_parse(&doc, list.p, list.n, &json_limits_request, e);
+    int code =
+        list.overflow ? arena_full(e) : json_parse(&doc, list.p, list.n, &json_limits_request, e);
     buf_free(&list);
     TRY(code);
-    struct buf messages = buf_make(GROWTH * items.n + SPARE_BYTES + r->arena->max);
+    struct buf messages = buf_make(r->arena->max);
     code = put_joined(r, json_root(doc), &messages, e);
     json_free(doc);
     if (code == 0) code = use_messages(r, &messages, e);

@@ -86,8 +86,8 @@ static int read_translated(struct api_request *r, const json_node *root, size_t 
 {
     struct chat_build b;
     build_begin(&b, GROWTH * n_body + SPARE_BYTES);
-    int code = r->form == API_RESPONSE ? responses_write(r, root, &b, e)
-                                       : anthropic_write(r, root, &b, e);
+    int code =
+        r->form == API_RESPONSE ? responses_write(r, root, &b, e) : anthropic_write(r, root, &b, e);
     if (code == 0 && b.out.overflow) code = arena_full(e);
     if (code == 0) code = json_parse(&r->doc, b.out.p, b.out.n, &json_limits_request, e);
     build_free(&b);

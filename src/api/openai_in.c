@@ -133,8 +133,9 @@ int api_count(enum api_kind kind, const struct api_context *ctx, struct str body
     int code = parse(&r, &(struct parse_source){kind, body, true}, ctx, &arena, e);
     if (code == 0) code = api_prepare(r, e);
     if (code == 0) {
-        buf_puts(out, kind == API_RESPONSE ? "{\"object\":\"response.input_tokens\",\"input_tokens\":"
-                                           : "{\"input_tokens\":");
+        buf_puts(out, kind == API_RESPONSE
+                          ? "{\"object\":\"response.input_tokens\",\"input_tokens\":"
+                          : "{\"input_tokens\":");
         buf_put_i64(out, r->prompts->n);
         buf_putc(out, '}');
     }

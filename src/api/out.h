@@ -18,8 +18,9 @@ struct api_response {
     int n;
     struct response_choice *choices; /* owned, [n] */
     struct buf head;                 /* streaming: an event up to and with "choices":[ */
-    struct buf suffix;  /* streaming: an event from behind the text of a plain token to its end */
-    struct buf scratch; /* one token's bytes */
+    struct buf suffix;   /* streaming: an event from behind the text of a plain token to its end */
+    struct buf scratch;  /* one token's bytes */
+    struct reply *reply; /* owned; Responses and Messages only, else NULL */
 };
 
 /* sse.c */
@@ -28,12 +29,29 @@ void sse_start(struct api_response *p, struct buf *out);
 void sse_drain(struct api_response *p, int choice,
                struct buf *out); /* what choice_take gives, then the finish chunk */
 void sse_end(struct api_response *p, struct buf *out);
+void sse_error(struct api_response *p, const struct sl_error *e, struct buf *out);
 
 /* openai_out.c, legacy_out.c: whole bodies */
 void chat_body(struct api_response *p, struct buf *out);
 void completion_body(struct api_response *p, struct buf *out);
 
+/* responses_out.c, anthropic_out.c: as their namesakes above; drain gathers what is not streamed */
+void responses_start(struct api_response *p, struct buf *out);
+void responses_drain(struct api_response *p, int choice, struct buf *out);
+void responses_end(struct api_response *p, struct buf *out);
+void responses_body(struct api_response *p, struct buf *out);
+void responses_error(struct api_response *p, const struct sl_error *e, struct buf *out);
+void anthropic_start(struct api_response *p, struct buf *out);
+void anthropic_drain(struct api_response *p, int choice, struct buf *out);
+void anthropic_end(struct api_response *p, struct buf *out);
+void anthropic_body(struct api_response *p, struct buf *out);
+void anthropic_error(struct api_response *p, const struct sl_error *e, struct buf *out);
+void anthropic_error_body(const struct sl_error *e, struct buf *out);
+int anthropic_error_status(const struct sl_error *e);
+
 /* logprobs_out.c */
+/* The entries of a chat's list, comma-separated. */
+void put_logprob_list(struct api_response *p, const struct slice *s, struct buf *out);
 void put_chat_logprobs(struct api_response *p, const struct slice *s, struct buf *out);
 void put_legacy_logprobs(struct api_response *p, const struct slice *s, struct buf *out);
 void put_prompt_logprobs(struct api_response *p, const struct choice *c, struct buf *out);

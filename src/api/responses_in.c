@@ -160,10 +160,10 @@ static int put_input(struct chat_build *b, const json_node *input, struct sl_err
  * whatever the server is; so they are left out, and refused only where a call is forced. */
 static bool is_hosted_tool(struct str type)
 {
-    static const char *const prefixes[] = {"web_search", "file_search", "computer", "mcp",
-                                           "code_interpreter", "image_generation", "local_shell",
-                                           "shell", "apply_patch", "custom", "namespace",
-                                           "tool_search"};
+    static const char *const prefixes[] = {
+        "web_search",       "file_search",      "computer",    "mcp",
+        "code_interpreter", "image_generation", "local_shell", "shell",
+        "apply_patch",      "custom",           "namespace",   "tool_search"};
     for (size_t i = 0; i < COUNT(prefixes); i++) {
         size_t n = strlen(prefixes[i]);
         if (type.n >= n && memcmp(type.p, prefixes[i], n) == 0) return true;
@@ -529,7 +529,8 @@ int responses_write(struct api_request *r, const json_node *root, struct chat_bu
     form->is_stored = f.store;
     form->drops_oldest = f.truncation.p && str_is(f.truncation, "auto");
     const json_node *summary = json_opt(f.reasoning, "summary");
-    form->wants_summary = summary && !(json_type(summary) == JSON_STR && str_is(json_str(summary), "none"));
+    form->wants_summary =
+        summary && !(json_type(summary) == JSON_STR && str_is(json_str(summary), "none"));
     if (f.previous_id.p) {
         form->previous_id = arena_copy(r->arena, f.previous_id);
         if (!form->previous_id.p) return arena_full(e);

@@ -137,3 +137,11 @@ void sse_end(struct api_response *p, struct buf *out)
     }
     buf_puts(out, "data: [DONE]\n\n");
 }
+
+void sse_error(struct api_response *p, const struct sl_error *e, struct buf *out)
+{
+    (void)p;
+    buf_puts(out, "data: ");
+    api_error_body(e, out);
+    buf_puts(out, "\n\ndata: [DONE]\n\n");
+}

@@ -78,6 +78,9 @@ static const struct row rows[] = {
     {"write-timeout", T_INT, AT(write_timeout), "30", 1, 3600, NULL, "http", "", "seconds a client may leave its full stream buffer unread"},
     {"stream-buffer-bytes", T_INT, AT(stream_buffer_bytes), "262144", 16384, GB(1), NULL, "http", "", "unread bytes kept for one streaming client"},
     {"sse-ping-interval", T_REAL, AT(sse_ping_interval), "15", 0, 3600, NULL, "http", "", "seconds of silence until a keep-alive comment; 0: none"},
+    {"max-stored-responses", T_INT, AT(max_stored_responses), "10000", 0, 10000000, NULL, "http", "", "Responses kept for GET and previous_response_id, in memory; 0: none"},
+    {"stored-responses-bytes", T_INT, AT(stored_responses_bytes), "134217728", 65536, GB(1024), NULL, "http", "", "bytes of kept Responses together; the least recently used go first"},
+    {"stored-responses-ttl", T_INT, AT(stored_responses_ttl), "2592000", 1, 315360000, NULL, "http", "", "seconds a Response is kept"},
     {"shutdown-timeout", T_INT, AT(shutdown_timeout), "30", 0, 86400, NULL, "http", "", "seconds that running requests get after SIGTERM"},
 
     {"log-level", T_STR, AT(log_level), "info", 0, 0, "error|warn|info|debug", "log", "", "least severe lines to write"},

@@ -85,6 +85,7 @@ static enum request_phase phase_of(const struct request *r)
 static void work_generate(struct request *r, enum api_kind kind)
 {
     int code = api_parse(&r->api, kind, &r->s->ctx, buf_str(&r->body), &r->arena, &r->err);
+    if (code == 0) code = responses_join(r, &r->err);
     if (code == 0) code = api_prepare(r->api, &r->err);
     if (code < 0 && r->err.code == 0) sl_fail(&r->err, code, "the request failed");
 }
@@ -96,6 +97,14 @@ void work_chat(struct request *r)
 void work_completion(struct request *r)
 {
     work_generate(r, API_COMPLETION);
+}
+void work_response(struct request *r)
+{
+    work_generate(r, API_RESPONSE);
+}
+void work_message(struct request *r)
+{
+    work_generate(r, API_MESSAGE);
 }
 
 /* ------------------------------------------------------------------ stage 4: admission */
@@ -237,6 +246,7 @@ void generate_settle(struct request *r)
         sl_fail(&e, failed, "internal error during generation");
         generate_fail(r, &e);
     } else if (api_response_complete(r->resp)) {
+        responses_keep(r);
         api_response_finish(r->resp, &r->out);
         count_finished(r);
         r->is_ended = true;

@@ -32,6 +32,16 @@ void work_detokenize(struct request *r)
     note(r, api_detokenize(&r->s->ctx, buf_str(&r->body), &r->out, &r->err));
 }
 
+void work_message_count(struct request *r)
+{
+    note(r, api_count(API_MESSAGE, &r->s->ctx, buf_str(&r->body), &r->out, &r->err));
+}
+
+void work_response_count(struct request *r)
+{
+    note(r, api_count(API_RESPONSE, &r->s->ctx, buf_str(&r->body), &r->out, &r->err));
+}
+
 void work_apply_template(struct request *r)
 {
     note(r, api_apply_template(&r->s->ctx, buf_str(&r->body), &r->out, &r->err));

@@ -99,6 +99,11 @@ void generate_fail_all(struct server *s, const struct sl_error *e);
 void generate_apply(struct request *r, int choice, const struct sl_event *ev);
 void generate_settle(struct request *r);
 
+/* responses.c: the history that a request names, into its api request (any thread); and a finished
+ * answer into the store. */
+int responses_join(struct request *r, struct sl_error *e);
+void responses_keep(struct request *r);
+
 /* stream.c: the bounded buffer of a streaming answer. */
 enum MHD_Result stream_begin(struct request *r);
 bool stream_is_full(const struct request *r);

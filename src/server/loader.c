@@ -187,6 +187,7 @@ bool loader_finish(struct server *s)
         .n_max = (int)s->o->max_choices,
         .strict_length = s->o->strict_length,
         .model_defaults = s->o->generation_defaults,
+        .has_store = s->responses != NULL,
     };
     name_model(s);
     make_fingerprint(s);

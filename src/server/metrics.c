@@ -45,8 +45,8 @@ static const struct histogram_desc descs[HIST_COUNT] = {
                         {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384}},
 };
 
-static const unsigned short statuses[HTTP_STATUSES] = {200, 204, 400, 401, 403, 404, 405, 408, 413,
-                                                       415, 429, 431, 499, 500, 501, 503, 504, 0};
+static const unsigned short statuses[HTTP_STATUSES] = {
+    200, 204, 400, 401, 403, 404, 405, 408, 413, 415, 429, 431, 499, 500, 501, 503, 504, 529, 0};
 
 void metrics_observe(struct metrics *m, enum metric_histogram h, double value)
 {
@@ -62,6 +62,8 @@ void metrics_http(struct metrics *m, int route, unsigned status)
 {
     int i = 0;
     while (statuses[i] && statuses[i] != status) i++;
+    for (int k = 0; k < route; k++) /* one label a path, however many methods it has */
+        if (strcmp(routes[k].path, routes[route].path) == 0) route = k;
     m->n_http[route >= 0 && route < HTTP_ROUTES_MAX - 1 ? route : HTTP_ROUTES_MAX - 1][i]++;
 }
 

@@ -10,7 +10,7 @@
 #include "base/buf.h"
 #include "sluice/sluice.h"
 
-enum { HISTOGRAM_MAX = 28, HTTP_ROUTES_MAX = 32, HTTP_STATUSES = 20 };
+enum { HISTOGRAM_MAX = 28, HTTP_ROUTES_MAX = 64, HTTP_STATUSES = 20 };
 
 struct histogram {
     uint64_t counts[HISTOGRAM_MAX + 1]; /* the last: above every bound */

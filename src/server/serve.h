@@ -17,6 +17,7 @@
 #include "server/auth.h"
 #include "server/cors.h"
 #include "server/metrics.h"
+#include "server/response_store.h"
 
 struct request;
 
@@ -84,6 +85,7 @@ struct server {
     sl_engine *engine;       /* owned; NULL while loading */
     struct model_text *text; /* owned */
     struct api_context ctx;
+    struct response_store *responses; /* owned; NULL: none are kept */
     const char *names[OPTS_LIST_MAX];
     char model_name[256]; /* when --served-model-name is not given */
 

@@ -12,6 +12,7 @@
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -147,6 +148,7 @@ static void on_tick(uv_timer_t *t)
     struct server *s = t->data;
     deadlines_tick(s);
     generate_tick(s);
+    if (s->responses) response_store_expire(s->responses, (int64_t)time(NULL));
     check_engine(s);
     loop_drive(s);
 }
@@ -185,6 +187,9 @@ static void open_handles(struct server *s)
 static int start(struct server *s, struct sl_error *e)
 {
     TRY(auth_open(&s->auth, s->o, e));
+    if (s->o->max_stored_responses > 0)
+        s->responses = response_store_new(&(struct response_limits){
+            s->o->max_stored_responses, s->o->stored_responses_bytes, s->o->stored_responses_ttl});
     s->cors = (struct cors){&s->o->allowed_origins, auth_has_keys(s->auth)};
     TRY(listen_open(s, e));
     if (!s->is_local && !auth_has_keys(s->auth))
@@ -214,6 +219,7 @@ static void stop(struct server *s)
     watch_close(s);
     model_text_close(s->text);
     auth_close(s->auth);
+    response_store_free(s->responses);
     free(s->owners);
 }
 

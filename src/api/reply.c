@@ -1,0 +1,100 @@
+/* reply.c - see reply.h. */
+#include "api/reply.h"
+
+#include <stdlib.h>
+
+/* Bounds what one answer may gather; far above what max_tokens can produce. */
+enum { TEXT_MAX = 256 << 20, NAME_MAX_BYTES = 1 << 16 };
+
+struct reply *reply_new(void)
+{
+    struct reply *y = xcalloc(1, sizeof *y);
+    y->text = y->logprobs = y->parts = buf_make(TEXT_MAX);
+    y->call_id = y->name = buf_make(NAME_MAX_BYTES);
+    return y;
+}
+
+void reply_free(struct reply *y)
+{
+    if (!y) return;
+    buf_free(&y->text);
+    buf_free(&y->logprobs);
+    buf_free(&y->parts);
+    buf_free(&y->call_id);
+    buf_free(&y->name);
+    free(y);
+}
+
+static void end_part(struct api_response *p, const struct reply_writer *w, bool is_cut,
+                     struct buf *out)
+{
+    struct reply *y = p->reply;
+    if (y->open == PART_NONE) return;
+    if (y->parts.n) buf_putc(&y->parts, ',');
+    w->end(p, is_cut, out);
+    y->open = PART_NONE;
+    y->text.n = y->logprobs.n = y->call_id.n = y->name.n = 0;
+}
+
+static void begin_part(struct api_response *p, const struct reply_writer *w, enum part_kind kind,
+                       struct buf *out)
+{
+    end_part(p, w, false, out);
+    p->reply->open = kind;
+    p->reply->n_parts++;
+    w->begin(p, out);
+}
+
+static void grow(struct api_response *p, const struct reply_writer *w, enum part_kind kind,
+                 const struct answer_event *ev, const struct slice *lp, struct buf *out)
+{
+    if (p->reply->open != kind) begin_part(p, w, kind, out);
+    buf_put_str(&p->reply->text, ev->text);
+    w->grow(p, ev->text, lp, out);
+}
+
+void reply_event(struct api_response *p, const struct reply_writer *w,
+                 const struct answer_event *ev, const struct slice *lp, struct buf *out)
+{
+    switch (ev->kind) {
+    case ANSWER_CONTENT:
+        grow(p, w, PART_TEXT, ev, lp, out);
+        break;
+    case ANSWER_REASONING:
+        grow(p, w, PART_REASONING, ev, NULL, out);
+        break;
+    case ANSWER_CALL:
+        end_part(p, w, false, out);
+        buf_put_str(&p->reply->call_id, ev->id);
+        buf_put_str(&p->reply->name, ev->name);
+        begin_part(p, w, PART_CALL, out);
+        break;
+    case ANSWER_ARGUMENTS:
+        grow(p, w, PART_CALL, ev, NULL, out);
+        break;
+    case ANSWER_CALL_END:
+        end_part(p, w, false, out);
+        break;
+    }
+}
+
+void reply_end(struct api_response *p, const struct reply_writer *w, bool is_cut, struct buf *out)
+{
+    if (p->reply->n_parts == 0) begin_part(p, w, PART_TEXT, out);
+    end_part(p, w, is_cut, out);
+}
+
+void reply_drain(struct api_response *p, const struct reply_writer *w, struct buf *out)
+{
+    struct response_choice *x = &p->choices[0];
+    struct slice s;
+    if (x->is_closed || x->c.reason == SL_FINISH_ERROR) return;
+    while (choice_take(&x->c, &s)) {
+        struct answer_event ev = {.kind = ANSWER_CONTENT, .index = -1, .text = s.text};
+        if (s.text.n || s.n_lp) reply_event(p, w, &ev, &s, out);
+        choice_drop(&x->c, s.text.n);
+    }
+    if (!x->c.is_finished) return;
+    reply_end(p, w, x->c.reason == SL_FINISH_LENGTH, out);
+    x->is_closed = true;
+}
