@@ -72,7 +72,17 @@ struct sl_info {
     int32_t n_vocab; /* width of the logits: every token id is below it */
     int32_t max_model_len;
     int32_t max_num_seqs, max_num_batched_tokens, block_size, num_blocks;
+    int32_t n_pooled; /* width of a pooled vector; 0: this device does not pool */
     uint64_t n_parameters, weight_bytes, kv_bytes, scratch_bytes;
+};
+
+/* A request for a vector instead of tokens: which rows of the last hidden state (normed, before the
+ * head) make it. It generates nothing (max_tokens 0). */
+enum sl_pool {
+    SL_POOL_NONE,
+    SL_POOL_LAST, /* the last token's */
+    SL_POOL_MEAN, /* the mean over all tokens; takes no prefix-cache hit */
+    SL_POOL_CLS,  /* the first token's; takes no prefix-cache hit */
 };
 
 struct sl_request {
@@ -81,6 +91,7 @@ struct sl_request {
     struct sl_sampling sampling;
     uint64_t salt[2]; /* prefix-cache tenant: pages are shared only between equal salts */
     int32_t priority; /* lower runs first; ties by arrival */
+    enum sl_pool pool;
 };
 
 enum sl_event_kind {
@@ -107,9 +118,15 @@ struct sl_event {
     uint16_t n_top; /* PROMPT, TOKEN: how many TOP events follow at once */
     int32_t token;  /* TOKEN, PROMPT, TOP: its id; DONE with STOP: the stop id that ended it, else
                        -1;  DONE with ERROR: a code of sl_err.h */
-    float logprob; /* PROMPT, TOKEN, TOP: natural log, of the raw distribution; 0 when not asked for
-                    */
-    int32_t rank;  /* PROMPT, TOKEN: 1 = most likely; 0 when not asked for */
+    union {
+        struct {
+            float logprob; /* PROMPT, TOKEN, TOP: natural log, of the raw distribution; 0 when not
+                              asked for */
+            int32_t rank;  /* PROMPT, TOKEN: 1 = most likely; 0 when not asked for */
+        };
+        const float *pooled; /* DONE of a pooled request that ended well: [n_pooled], borrowed until
+                                the next sl_poll; else NULL */
+    };
     uint32_t n_cached; /* first TOKEN and DONE: prompt tokens taken from the prefix cache */
 };
 

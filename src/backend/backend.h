@@ -9,6 +9,7 @@
 #ifndef BACKEND_BACKEND_H
 #define BACKEND_BACKEND_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -84,11 +85,19 @@ struct want {
         position; /* sampling: index of this output token in its sequence, the Philox counter */
 };
 
+/* Rows of the last hidden state that go into a sequence's vector. What a slot has pooled so far is
+ * its own, and nothing after an assign; sums run over positions in order, so chunks do not show. */
+struct pooling {
+    int32_t seq;         /* index into the batch's sequences; at most one entry a sequence */
+    int32_t row, n_rows; /* token rows of the batch */
+    bool is_last;        /* the mean over all rows so far goes out */
+};
+
 /* One step's work. The engine writes, workers read; arrays stay untouched until the step is
  * collected. */
 struct batch {
     uint64_t step_id;
-    int32_t n_tokens, n_seqs, n_wants;
+    int32_t n_tokens, n_seqs, n_wants, n_poolings;
     int32_t page_size, pages_stride;
     const int32_t *token;    /* [n_tokens] id, or -1: the id last sampled in that sequence's slot */
     const int32_t *pos;      /* [n_tokens] */
@@ -98,6 +107,7 @@ struct batch {
     const int32_t *slot;     /* [n_seqs] device slot: sampling state lives there */
     const int32_t *pages;    /* [n_seqs, pages_stride] block tables */
     const struct want *want; /* [n_wants]; rows ascending */
+    const struct pooling *pooling; /* [n_poolings]; rows ascending */
 };
 
 /* What came of it, row i answering want[i]. */
@@ -111,6 +121,7 @@ struct result {
     int32_t *n_top;  /* [n_wants] */
     int32_t *top_id; /* [n_wants, SL_TOP_MAX] descending */
     float *top_logprob;
+    float *pooled;      /* [max_seqs, n_hidden]: row i answers pooling[i] where that is the last */
     uint64_t device_us; /* time the device worked on it */
 };
 
@@ -127,6 +138,7 @@ struct dev_config {
     int32_t n_threads;            /* cpu; 0: all cores */
     int32_t max_tokens, max_seqs; /* of one step; slots are 0..max_seqs-1 */
     int32_t max_wants, max_model_len, n_vocab, page_size;
+    int32_t n_hidden;                    /* width of a pooled vector */
     uint32_t sim_step_us, sim_fail_step; /* sim: length of a step; the step that fails, from 1 */
 };
 
@@ -158,7 +170,7 @@ struct device {
      * next one. */
     int (*collect)(struct dev *d, const struct result **out);
     op_fn
-        ops[OP_COUNT]; /* NULL: not offered. ADD_NORM is a fusion: lowering uses it where offered */
+        ops[OP_COUNT]; /* NULL: not offered. ADD_NORM (a fusion) and POOL are used where offered */
 };
 
 extern const struct device device_cpu, device_sim;

@@ -25,8 +25,8 @@ struct sim_slot {
     struct sl_sampling s;
     int32_t *ids; /* owned; what s's arrays point to */
     size_t ids_max;
-    uint64_t head, output_sum;
-    int32_t last_token;
+    uint64_t head, output_sum, pool_sum;
+    int32_t last_token, n_pooled;
 };
 
 struct dev {
@@ -65,7 +65,8 @@ static void sim_close(struct dev *d)
     for (int32_t i = 0; i < d->cfg.max_seqs; i++) free(d->slot[i].ids);
     for (int i = 0; i < N_RESULTS; i++) {
         struct result *r = &d->result[i];
-        void *owned[] = {r->token, r->logprob, r->rank, r->n_top, r->top_id, r->top_logprob};
+        void *owned[] = {r->token,  r->logprob,     r->rank,  r->n_top,
+                         r->top_id, r->top_logprob, r->pooled};
         for (size_t k = 0; k < sizeof owned / sizeof *owned; k++) free(owned[k]);
     }
     for (size_t i = 0; i < d->n_blocks; i++) free(d->block[i]);
@@ -84,12 +85,14 @@ static int sim_open(struct dev **out, const struct dev_config *c, struct sl_erro
     d->cfg = *c;
     d->slot = xcalloc((size_t)c->max_seqs, sizeof *d->slot);
     for (int i = 0; i < N_RESULTS; i++) {
-        d->result[i] = (struct result){.token = xcalloc(n, sizeof(int32_t)),
-                                       .logprob = xcalloc(n, sizeof(float)),
-                                       .rank = xcalloc(n, sizeof(int32_t)),
-                                       .n_top = xcalloc(n, sizeof(int32_t)),
-                                       .top_id = xcalloc(n * SL_TOP_MAX, sizeof(int32_t)),
-                                       .top_logprob = xcalloc(n * SL_TOP_MAX, sizeof(float))};
+        d->result[i] = (struct result){
+            .token = xcalloc(n, sizeof(int32_t)),
+            .logprob = xcalloc(n, sizeof(float)),
+            .rank = xcalloc(n, sizeof(int32_t)),
+            .n_top = xcalloc(n, sizeof(int32_t)),
+            .top_id = xcalloc(n * SL_TOP_MAX, sizeof(int32_t)),
+            .top_logprob = xcalloc(n * SL_TOP_MAX, sizeof(float)),
+            .pooled = xcalloc((size_t)c->max_seqs * (size_t)c->n_hidden, sizeof(float))};
     }
     *out = d;
     return 0;
@@ -147,7 +150,8 @@ static int sim_assign(struct dev *d, int32_t slot, const struct slot_init *init)
     t->s.bad_word_len = (const uint32_t *)copy_ids(&at, s->bad_word_len, s->n_bad_words);
     t->head = sim_head(init->salt);
     t->last_token = -1;
-    t->output_sum = 0;
+    t->output_sum = t->pool_sum = 0;
+    t->n_pooled = 0;
     for (int32_t i = 0; i < init->n_output; i++)
         t->output_sum += sim_mix(0, (uint64_t)init->tokens[init->n_prompt + i]);
     return 0;
@@ -213,14 +217,31 @@ static uint64_t word_at(const struct dev *d, const struct batch *b, int32_t i, i
     return d->word[(int64_t)pages[pos / b->page_size] * b->page_size + pos % b->page_size];
 }
 
+/* What a row of sequence seq says. */
+static uint64_t logits_of(const struct dev *d, const struct batch *b, int32_t seq, int32_t row)
+{
+    int32_t pos = b->pos[row], n = pos + 1 < b->kv_len[seq] ? pos + 1 : b->kv_len[seq];
+    uint64_t h = word_at(d, b, seq, pos);
+    return sim_logits(h, word_at(d, b, seq, sim_look(h, 0, n)),
+                      word_at(d, b, seq, sim_look(h, 1, n)));
+}
+
+static void pool_rows(struct dev *d, const struct batch *b, int32_t i, struct result *r)
+{
+    const struct pooling *p = &b->pooling[i];
+    struct sim_slot *t = &d->slot[b->slot[p->seq]];
+    for (int32_t row = p->row; row < p->row + p->n_rows; row++)
+        t->pool_sum += logits_of(d, b, p->seq, row);
+    t->n_pooled += p->n_rows;
+    for (int32_t k = 0; p->is_last && k < d->cfg.n_hidden; k++)
+        r->pooled[i * d->cfg.n_hidden + k] = sim_pooled(t->pool_sum, t->n_pooled, k);
+}
+
 static void answer(struct dev *d, const struct batch *b, int32_t i, struct result *r)
 {
     const struct want *w = &b->want[i];
     struct sim_slot *t = &d->slot[b->slot[w->seq]];
-    int32_t pos = b->pos[w->row], n = pos + 1 < b->kv_len[w->seq] ? pos + 1 : b->kv_len[w->seq];
-    uint64_t h = word_at(d, b, w->seq, pos);
-    uint64_t logits = sim_logits(h, word_at(d, b, w->seq, sim_look(h, 0, n)),
-                                 word_at(d, b, w->seq, sim_look(h, 1, n)));
+    uint64_t logits = logits_of(d, b, w->seq, w->row);
     int32_t token = w->target, n_vocab = d->cfg.n_vocab;
     if (token < 0) {
         token = sim_pick(&t->s, n_vocab, logits, w->position, t->output_sum);
@@ -240,6 +261,7 @@ static void answer(struct dev *d, const struct batch *b, int32_t i, struct resul
 static void run(struct dev *d, const struct batch *b)
 {
     const struct want *w = b->want, *w_end = b->want + b->n_wants;
+    const struct pooling *p = b->pooling, *p_end = b->pooling + b->n_poolings;
     struct result *r = &d->result[d->n_launched % N_RESULTS];
     for (int32_t i = 0; i < b->n_seqs; i++) {
         struct sim_slot *t = &d->slot[b->slot[i]];
@@ -250,6 +272,7 @@ static void run(struct dev *d, const struct batch *b)
             d->word[b->kv_slot[row]] = sim_mix(before, (uint64_t)token);
         }
         for (; w < w_end && w->seq == i; w++) answer(d, b, (int32_t)(w - b->want), r);
+        for (; p < p_end && p->seq == i; p++) pool_rows(d, b, (int32_t)(p - b->pooling), r);
     }
     r->step_id = b->step_id;
     r->n_wants = b->n_wants;
@@ -316,6 +339,7 @@ const struct device device_sim = {
             [OP_ADD] = sim_op,
             [OP_ADD_NORM] = sim_op,
             [OP_REDUCE] = sim_op,
+            [OP_POOL] = sim_op,
             [OP_GATHER] = sim_op,
             [OP_LOGITS] = sim_op,
             [OP_SAMPLE] = sim_op},

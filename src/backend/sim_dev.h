@@ -43,6 +43,13 @@ static inline float sim_logprob(uint64_t logits, int32_t token)
     return -0.01f - (float)(sim_mix(logits, (uint64_t)token) >> 48) / 16384.0f;
 }
 
+/* Component k of a pooled vector: `sum` over what the pooled rows say, n of them. */
+static inline float sim_pooled(uint64_t sum, int32_t n, int32_t k)
+{
+    uint64_t x = sim_mix(sim_mix(sum, (uint64_t)n), (uint64_t)k);
+    return (float)(int32_t)(x >> 32) * 0x1p-31f;
+}
+
 /* Tests look into and poison the pages: word page * page_size + offset. */
 uint64_t *sim_words(struct dev *d, int64_t *n_words);
 

@@ -20,6 +20,7 @@ void job_open(struct job *j, const struct job_limits *l)
     j->slot = xcalloc(n_seqs, sizeof *j->slot);
     j->pages = xcalloc(n_seqs * (size_t)l->pages_stride, sizeof *j->pages);
     j->want = xcalloc((size_t)l->max_wants, sizeof *j->want);
+    j->pooling = xcalloc(n_seqs, sizeof *j->pooling);
     j->b = (struct batch){.page_size = l->page_size,
                           .pages_stride = l->pages_stride,
                           .token = j->token,
@@ -29,13 +30,14 @@ void job_open(struct job *j, const struct job_limits *l)
                           .kv_len = j->kv_len,
                           .slot = j->slot,
                           .pages = j->pages,
-                          .want = j->want};
+                          .want = j->want,
+                          .pooling = j->pooling};
 }
 
 void job_close(struct job *j)
 {
-    void *owned[] = {j->assign,  j->req,    j->token, j->pos,   j->kv_slot,
-                     j->q_start, j->kv_len, j->slot,  j->pages, j->want};
+    void *owned[] = {j->assign, j->req,  j->token, j->pos,  j->kv_slot, j->q_start,
+                     j->kv_len, j->slot, j->pages, j->want, j->pooling};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     *j = (struct job){0};
 }
@@ -43,7 +45,7 @@ void job_close(struct job *j)
 void job_clear(struct job *j, uint64_t step_id)
 {
     j->b.step_id = step_id;
-    j->b.n_tokens = j->b.n_seqs = j->b.n_wants = j->n_assigns = 0;
+    j->b.n_tokens = j->b.n_seqs = j->b.n_wants = j->b.n_poolings = j->n_assigns = 0;
 }
 
 void job_assign(struct job *j, const struct seq *s)
@@ -101,12 +103,36 @@ static void add_want(struct job *j, const struct seq *s, int32_t pos, int32_t ro
     j->want[j->b.n_wants++] = w;
 }
 
+/* What of the rows from position first up to end goes into the sequence's vector. */
+static void add_pool(struct job *j, const struct seq *s, int32_t first, int32_t end)
+{
+    bool ends = end == s->rq->n_prompt;
+    struct pooling p = {
+        .seq = j->b.n_seqs, .row = j->b.n_tokens, .n_rows = end - first, .is_last = ends};
+    switch (s->rq->pool) {
+    case SL_POOL_NONE:
+        return;
+    case SL_POOL_LAST:
+        if (!MUT(POOL_EARLY, ends, true)) return;
+        p = (struct pooling){p.seq, p.row + p.n_rows - 1, 1, true};
+        break;
+    case SL_POOL_CLS:
+        if (first > 0) return;
+        p.n_rows = p.is_last = 1;
+        break;
+    case SL_POOL_MEAN:
+        break;
+    }
+    j->pooling[j->b.n_poolings++] = p;
+}
+
 void job_add(struct job *j, struct seq *s, int32_t req, int32_t n_rows, const int32_t *pages)
 {
     struct batch *b = &j->b;
     int32_t ps = b->page_size, first = s->n_planned, end = first + n_rows, len = seq_len(s);
     int32_t row = b->n_tokens;
     j->q_start[b->n_seqs] = row;
+    add_pool(j, s, first, end);
     for (int32_t pos = first; pos < end; pos++, row++) {
         int32_t last_known = MUT(BATCH_OLD_TOKEN, -1, s->rq->tokens[len - 1]);
         int32_t page = pages[MUT(BATCH_KV_SLOT, pos, pos > first + 1 ? pos - 1 : pos) / ps];

@@ -22,6 +22,7 @@ struct job {
     int32_t *token, *pos, *kv_slot;           /* owned [max_tokens] */
     int32_t *q_start, *kv_len, *slot, *pages; /* owned */
     struct want *want;                        /* owned [max_wants] */
+    struct pooling *pooling;                  /* owned [max_seqs] */
 };
 
 struct job_limits {

@@ -7,6 +7,7 @@
  */
 #include "engine/core.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -104,6 +105,7 @@ static void finish(struct core *c, struct seq *s, enum sl_finish reason, int32_t
                           .reason = (uint8_t)reason,
                           .token = token,
                           .n_cached = (uint32_t)s->n_cached};
+    ev.pooled = reason == SL_FINISH_LENGTH ? s->rq->pooled : NULL;
     if (s->state == SEQ_WAITING) sched_dequeue(c, s);
     if (s->must_yield && MUT(SCHED_YIELD_ENDS, true, false)) { /* it leaves for good instead */
         c->n_yielding--;
@@ -217,6 +219,18 @@ static void commit_want(struct core *c, struct seq *s, const struct want *w, con
         finish(c, s, SL_FINISH_LENGTH, -1);
 }
 
+/* A vector came back, for a running sequence. */
+static void commit_pool(struct core *c, struct seq *s, const float *pooled)
+{
+    for (int32_t k = 0; k < c->cfg.n_pooled; k++) {
+        if (isfinite(pooled[k])) continue;
+        finish(c, s, SL_FINISH_ERROR, SL_ENUMERIC);
+        return;
+    }
+    if (MUT(POOL_LOST, true, false))
+        memcpy(s->rq->pooled, pooled, (size_t)c->cfg.n_pooled * sizeof *pooled);
+}
+
 /* A prompt without anything to generate ends with its last row. */
 static bool is_scoring_over(const struct seq *s)
 {
@@ -246,6 +260,11 @@ static void commit(struct core *c, const struct job *j, const struct result *r)
     for (int32_t i = 0; i < b->n_wants; i++) {
         struct seq *s = &c->seq[j->req[b->want[i].seq]];
         if (takes_results(s)) commit_want(c, s, &b->want[i], r, i);
+    }
+    for (int32_t i = 0; i < b->n_poolings; i++) {
+        struct seq *s = &c->seq[j->req[b->pooling[i].seq]];
+        if (b->pooling[i].is_last && s->state == SEQ_RUNNING)
+            commit_pool(c, s, r->pooled + (size_t)i * (size_t)c->cfg.n_pooled);
     }
     for (int32_t i = 0; i < b->n_seqs; i++) {
         struct seq *s = &c->seq[j->req[i]];

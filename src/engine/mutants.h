@@ -53,7 +53,10 @@
     X(COMMIT_FAULT,      "a device fault forgets the waiting requests")                           \
     X(COMMIT_FAULT_MUTE, "a turn that met a fault says that nothing happened")                    \
     X(SCORE_TWICE,       "a preempted prompt is scored again from its start")                     \
-    X(SCORE_CACHED,      "a prompt to score skips what the cache holds")
+    X(SCORE_CACHED,      "a prompt to score skips what the cache holds")                          \
+    X(POOL_EARLY,        "each chunk's last row counts as the prompt's last")                     \
+    X(POOL_CACHED,       "a mean leaves out what the cache holds")                                \
+    X(POOL_LOST,         "a vector is not taken over before its end is told")
 // clang-format on
 
 #define MUTANTS_ENUM(name, text) MUT_##name,

@@ -306,6 +306,7 @@ static int open_device(struct model *m, const struct sl_options *o, struct sl_er
                            .max_model_len = info->max_model_len,
                            .n_vocab = info->n_vocab,
                            .page_size = info->block_size,
+                           .n_hidden = m->plan.config.hidden,
                            .sim_step_us = o->sim_step_us,
                            .sim_fail_step = o->sim_fail_step};
     return m->device->open(&m->dev, &c, e);
@@ -354,6 +355,7 @@ static int open_all(struct model *m, const struct sl_options *o, bool fuse, stru
     m->info.n_parameters = plan_parameters(&m->plan);
     m->info.device = m->device->name;
     if (!m->info.model_type) m->info.model_type = c.family->model_type;
+    m->info.n_pooled = m->device->ops[OP_POOL] ? c.hidden : 0;
     name_types(m);
     m->info.weight_types = m->weight_types;
     TRY(size_kv(m, o, e));

@@ -40,6 +40,15 @@ static void draw_sampling(struct oracle *o, const struct sim_plan *p, uint64_t *
     for (int i = 0; i < 4; i++) o->allowed[i] = sim_below(r, p->n_vocab);
 }
 
+/* Some want a vector: they generate nothing, and score nothing. */
+static void draw_pool(struct oracle *o, uint64_t *r)
+{
+    o->rq.pool = sim_below(r, 6) ? SL_POOL_NONE : (enum sl_pool)(1 + sim_below(r, 3));
+    if (!o->rq.pool) return;
+    o->rq.sampling.max_tokens = 0;
+    o->rq.sampling.n_prompt_logprobs = -1;
+}
+
 /* A family's common beginning, or an earlier conversation and a bit more. */
 static void draw_prompt(struct oracle *o, const struct sim_plan *p, uint64_t *r,
                         const struct transcripts *past)
@@ -60,10 +69,11 @@ static void draw_prompt(struct oracle *o, const struct sim_plan *p, uint64_t *r,
     }
     n = shorter(n, p->core.max_model_len);
     for (int32_t i = n_same; i < n; i++) o->token[i] = sim_below(r, p->n_vocab);
+    if (o->rq.pool) o->rq.sampling.max_tokens = 0;
     o->rq.prompt = o->token;
     o->rq.n_prompt = (uint32_t)n;
     o->rq.priority = sim_below(r, 3) ? 0 : sim_below(r, 4) - 2;
-    if (sim_below(r, 30)) /* else it may be refused */
+    if (sim_below(r, 30) && !o->rq.pool) /* else it may be refused */
         o->rq.sampling.max_tokens =
             (uint32_t)shorter((int32_t)o->rq.sampling.max_tokens, p->core.max_model_len - n);
 }
@@ -84,6 +94,15 @@ uint64_t oracle_logits(const struct oracle *o, int32_t pos)
     return sim_logits(h, o->h[sim_look(h, 0, pos + 1)], o->h[sim_look(h, 1, pos + 1)]);
 }
 
+static void foretell_pool(struct oracle *o)
+{
+    int32_t n = (int32_t)o->rq.n_prompt;
+    int32_t first = o->rq.pool == SL_POOL_LAST ? n - 1 : 0, end = o->rq.pool == SL_POOL_CLS ? 1 : n;
+    o->pool_sum = 0;
+    for (int32_t i = first; i < end; i++) o->pool_sum += oracle_logits(o, i);
+    o->n_pooled = end - first;
+}
+
 static void foretell(struct oracle *o)
 {
     const struct sl_sampling *s = &o->rq.sampling;
@@ -93,6 +112,7 @@ static void foretell(struct oracle *o)
     o->end_token = -1;
     o->n_output = 0;
     for (int32_t i = 0; i < n_prompt; i++) o->h[i] = h = sim_mix(h, (uint64_t)o->token[i]);
+    foretell_pool(o);
     for (int32_t k = 0; k < (int32_t)s->max_tokens; k++) {
         int32_t pos = n_prompt + k - 1;
         if (k == o->nan_at) {
@@ -127,6 +147,7 @@ void oracle_draw(struct oracle *o, const struct sim_plan *p, uint64_t seed,
     uint64_t r = seed;
     o->n_vocab = p->n_vocab;
     draw_sampling(o, p, &r);
+    draw_pool(o, &r);
     draw_prompt(o, p, &r, past);
     int32_t n = (int32_t)(o->rq.n_prompt + o->rq.sampling.max_tokens);
     int32_t n_computed = n - (o->rq.sampling.max_tokens > 0);

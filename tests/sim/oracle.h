@@ -13,7 +13,9 @@ struct oracle {
     int32_t n_output;       /* how many tokens come */
     enum sl_finish reason;  /* how it ends if nobody interferes */
     int32_t end_token;      /* of its DONE */
-    int32_t nan_at;         /* output index whose logits are not finite; -1: none */
+    uint64_t pool_sum;      /* over n_pooled rows: what its vector is made of */
+    int32_t n_pooled;
+    int32_t nan_at; /* output index whose logits are not finite; -1: none */
     int32_t n_vocab;
     bool fits; /* could it run alone? Else it must be refused */
     int32_t stop_ids[3], allowed[4];

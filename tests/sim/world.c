@@ -185,7 +185,7 @@ static void do_submit(struct world *w, int32_t event)
 {
     const struct core_config *cfg = &w->p->core;
     const struct request_limits limits = {w->p->n_vocab, cfg->max_model_len, cfg->page_size,
-                                          cfg->n_pages};
+                                          cfg->n_pages, cfg->n_pooled};
     if (w->n_free == 0) {
         w->tally->n_busy++;
         return;
@@ -200,7 +200,7 @@ static void do_submit(struct world *w, int32_t event)
         return;
     }
     fails_once = sim_below(&w->rng, 64) == 0; /* memory may be out: that request alone is refused */
-    cl->rq = request_new(&cl->o.rq);
+    cl->rq = request_new(&cl->o.rq, cfg->n_pooled);
     if (!cl->rq) {
         w->tally->n_no_memory++;
         return;
@@ -280,6 +280,13 @@ static void see_done(struct world *w, struct client *cl, const struct sl_event *
         t->n_lost++;
     else
         MUST(w, is_whole, "[6] the end differs from the oracle", ev->reason, cl->n_tokens);
+    for (int32_t k = 0; k < w->p->core.n_pooled && ev->pooled; k++)
+        MUST(w, ev->pooled[k] == sim_pooled(o->pool_sum, o->n_pooled, k),
+             "[6] a vector differs from the oracle", ev->req.slot, k);
+    bool is_pooled = o->rq.pool && ev->reason == SL_FINISH_LENGTH;
+    MUST(w, is_pooled == (ev->pooled != NULL), "[12] a vector nobody asked for, or none",
+         ev->req.slot, o->rq.pool);
+    t->n_pooled += is_pooled;
     t->n_errors += ev->reason == SL_FINISH_ERROR;
     MUST(w, cl->n_tokens == 0 || (int32_t)ev->n_cached == cl->n_cached, "n_cached changed",
          ev->n_cached, cl->n_cached);
@@ -491,7 +498,8 @@ static void world_open(struct world *w)
                                   .max_wants = p->core.max_wants,
                                   .max_model_len = p->core.max_model_len,
                                   .n_vocab = p->n_vocab,
-                                  .page_size = p->core.page_size};
+                                  .page_size = p->core.page_size,
+                                  .n_hidden = p->core.n_pooled};
     core_open(&w->core, &p->core, &env);
     if (device_sim.open(&w->dev, &dc, &e) < 0) abort();
     w->ring_max = core_events_max(&p->core);
