@@ -20,7 +20,7 @@
 #include "load/model_text.h"
 #include "sluice/sluice.h"
 
-enum { API_CHOICES_MAX = 64 }; /* prompts times n of one request */
+enum { API_CHOICES_MAX = 64 }; /* prompts times n of one request that generates */
 
 /* Process-wide and immutable; borrowed by every request. */
 struct api_context {
@@ -34,9 +34,18 @@ struct api_context {
     bool strict_length;   /* prompt + max_tokens beyond the context: error instead of clamp */
     bool model_defaults;  /* generation_config.json's sampling defaults apply */
     bool has_store;       /* the server keeps responses */
+    struct pooling_config pooling; /* how embeddings are made; kind NONE: not at all */
 };
 
-enum api_kind { API_CHAT, API_COMPLETION, API_RESPONSE, API_MESSAGE };
+enum api_kind {
+    API_CHAT,
+    API_COMPLETION,
+    API_RESPONSE,
+    API_MESSAGE,
+    API_EMBEDDING, /* these three answer with vectors, or what is made of them */
+    API_RERANK,
+    API_SCORE,
+};
 
 struct api_request; /* opaque; in the arena given to api_parse */
 
@@ -53,7 +62,9 @@ void api_request_free(
     struct api_request *r); /* NULL is fine; the arena itself stays the caller's */
 
 bool api_is_stream(const struct api_request *r);
-int api_n_choices(const struct api_request *r); /* engine requests to submit, 1..API_CHOICES_MAX */
+bool api_is_pooled(const struct api_request *r); /* its choices are vectors */
+/* Engine requests to submit: 1..API_CHOICES_MAX, or up to some thousands for vectors. */
+int api_n_choices(const struct api_request *r);
 uint64_t
 api_cost_tokens(const struct api_request *r); /* prompt + max_tokens over all choices, for quotas */
 struct str api_cache_salt(const struct api_request *r); /* "" if none */

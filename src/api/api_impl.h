@@ -31,6 +31,7 @@ struct api_prompt {
 };
 
 struct response_form; /* kin.h */
+struct embed_form;    /* embed.h */
 
 struct api_request {
     enum api_kind kind;             /* how the prompt is made: API_CHAT or API_COMPLETION */
@@ -40,6 +41,7 @@ struct api_request {
     struct json_doc *doc;           /* owned until api_prepare */
     struct json_doc *more;          /* the same: messages that take the place of doc's, or NULL */
     struct response_form *response; /* in the arena; NULL: no Responses request */
+    struct embed_form *embed;       /* in the arena; NULL: not about vectors (embed.h) */
     bool is_counted;                /* only its tokens are asked for */
     struct api_fields f;
     struct sl_sampling sampling;     /* but for seed and max_tokens, which a choice sets */

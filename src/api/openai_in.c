@@ -4,6 +4,7 @@
  * The tree stays until api_prepare, which needs the messages for the template; all else is copied
  * out of it.
  */
+#include "api/embed.h"
 #include "api/kin.h"
 
 enum { COUNT_ARENA_MAX = 1 << 30 }; /* of a request that is only counted */
@@ -79,6 +80,7 @@ int read_body(struct api_request *r, const json_node *root, struct sl_error *e)
         TRY(check_model(r->ctx, json_str(model), e));
     }
     TRY(read_fields(r, root, e));
+    if (is_pooled(r->form)) return read_embed(r, root, e);
     TRY(r->kind == API_CHAT ? read_chat(r, root, e) : read_completion(r, root, e));
     return read_sampling(r, root, e);
 }
@@ -102,7 +104,9 @@ static int parse(struct api_request **out, const struct parse_source *from,
     bool is_kin = from->kind == API_RESPONSE || from->kind == API_MESSAGE;
     *out = NULL;
     if (!r) return arena_full(e);
-    *r = (struct api_request){.kind = is_kin ? API_CHAT : from->kind,
+    *r = (struct api_request){.kind = is_kin                  ? API_CHAT
+                                      : is_pooled(from->kind) ? API_COMPLETION
+                                                              : from->kind,
                               .form = from->kind,
                               .ctx = ctx,
                               .arena = arena,
@@ -155,6 +159,10 @@ bool api_is_stream(const struct api_request *r)
 {
     return r->f.stream;
 }
+bool api_is_pooled(const struct api_request *r)
+{
+    return r->embed != NULL;
+}
 int api_n_choices(const struct api_request *r)
 {
     return r->n_prompts * (int)r->f.n;
@@ -185,6 +193,7 @@ void api_engine_request(const struct api_request *r, int choice, uint64_t entrop
                                .priority = (int32_t)r->f.priority};
     out->sampling.seed =
         has_seed ? (uint64_t)r->f.seed + (uint64_t)(choice % n) : entropy + (uint64_t)choice;
+    out->pool = r->embed ? r->ctx->pooling.kind : SL_POOL_NONE;
     out->sampling.max_tokens = p->max_tokens;
     out->sampling.min_tokens =
         r->f.min_tokens < p->max_tokens ? (uint32_t)r->f.min_tokens : p->max_tokens;

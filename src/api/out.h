@@ -9,6 +9,7 @@ struct response_choice {
     struct buf prefix;   /* streaming: an event up to the value of its text */
     bool is_closed;      /* its finish chunk is written, or the choice failed */
     bool has_prompt_ids; /* return_token_ids: the prompt's were sent */
+    float *vector;       /* owned [dimensions]; of requests for vectors, once it is there */
 };
 
 struct api_response {
@@ -48,6 +49,12 @@ void anthropic_body(struct api_response *p, struct buf *out);
 void anthropic_error(struct api_response *p, const struct sl_error *e, struct buf *out);
 void anthropic_error_body(const struct sl_error *e, struct buf *out);
 int anthropic_error_status(const struct sl_error *e);
+
+/* embed_out.c: take over what the engine pooled; whole bodies */
+void embed_take(struct api_response *p, int choice, const float *pooled);
+void embedding_body(struct api_response *p, struct buf *out);
+void rerank_body(struct api_response *p, struct buf *out);
+void score_body(struct api_response *p, struct buf *out);
 
 /* logprobs_out.c */
 /* The entries of a chat's list, comma-separated. */

@@ -171,7 +171,12 @@ static const char *prompt_param(const struct api_request *r)
         return "messages";
     case API_COMPLETION:
         return "prompt";
+    case API_RERANK:
+        return "documents";
+    case API_SCORE:
+        return "text_2";
     case API_RESPONSE:
+    case API_EMBEDDING:
         break;
     }
     return "input";

@@ -27,6 +27,9 @@ static const struct form_writer writers[] = {
                       responses_body, responses_error},
     [API_MESSAGE] = {"msg_", true, anthropic_start, anthropic_drain, anthropic_end, anthropic_body,
                      anthropic_error},
+    [API_EMBEDDING] = {.id_prefix = "embd-", .body = embedding_body},
+    [API_RERANK] = {.id_prefix = "rerank-", .body = rerank_body},
+    [API_SCORE] = {.id_prefix = "score-", .body = score_body},
 };
 
 static const struct form_writer *writer_of(const struct api_response *p)
@@ -66,6 +69,7 @@ void api_response_free(struct api_response *p)
     for (int i = 0; i < p->n; i++) {
         choice_free(&p->choices[i].c);
         buf_free(&p->choices[i].prefix);
+        free(p->choices[i].vector);
     }
     buf_free(&p->head);
     buf_free(&p->suffix);
@@ -85,6 +89,7 @@ bool api_response_event(struct api_response *p, int choice, const struct sl_even
 {
     ASSERT(choice >= 0 && choice < p->n);
     struct choice *c = &p->choices[choice].c;
+    if (p->r->embed && ev->kind == SL_EV_DONE && ev->pooled) embed_take(p, choice, ev->pooled);
     if (!choice_event(c, ev)) return false;
     if (p->r->f.stream || p->reply) writer_of(p)->drain(p, choice, out);
     return c->is_finished && ev->kind != SL_EV_DONE;

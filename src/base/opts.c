@@ -41,6 +41,7 @@ static const struct row rows[] = {
     {"dtype", T_STR, AT(dtype), "auto", 0, 0, "auto|bfloat16|float16|float32", "model", "", "element type of unquantized weights on the device"},
     {"rope-freq-dtype", T_STR, AT(rope_freq_dtype), "float32", 0, 0, "float32|bfloat16", "model", "", "bfloat16: round the rotary frequencies, to compare with a reference that was cast whole"},
     {"load-format", T_STR, AT(load_format), "auto", 0, 0, "auto|dummy", "model", "", "dummy: random weights from config.json alone"},
+    {"pooling", T_STR, AT(pooling), "auto", 0, 0, "auto|none|last|mean|cls", "model", "pooling-type pooler-config.pooling-type", "rows that make an embedding; auto: as the model's files say, none where they say nothing"},
     {"seed", T_INT, AT(seed), "0", 0, 9007199254740992.0, NULL, "model", "", "seed of dummy weights"},
 
     {"device", T_STR, AT(device), "auto", 0, 0, "auto|cpu|cuda|sim", "device", "", "where the model runs; auto: cuda where there is a GPU, else cpu"},

@@ -29,6 +29,7 @@ struct options {
     double gpu_memory_utilization;
     bool enable_prefix_caching;
     const char *async_scheduling; /* auto, on, off */
+    const char *pooling;          /* auto, none, last, mean, cls */
     int64_t max_queue_size;
     /* http */
     const char *host, *uds;

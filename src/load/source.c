@@ -20,7 +20,7 @@ static bool is_basename(const char *name)
     return name[0] && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
 }
 
-/* Follow one link of the two allowed forms; a descriptor, or -1 with errno. */
+/* Follow one link of the allowed forms; a descriptor, or -1 with errno. */
 static int open_link(int dir, const char *name)
 {
     static const char blobs[] = "../../blobs/";
@@ -30,8 +30,8 @@ static int open_link(int dir, const char *name)
     errno = ELOOP;
     if ((size_t)n >= sizeof target) return -1;
     target[n] = '\0';
-    const char *base =
-        strncmp(target, blobs, sizeof blobs - 1) == 0 ? target + sizeof blobs - 1 : target;
+    const char *base = strncmp(target, "../../../", 9) == 0 ? target + 3 : target;
+    base = strncmp(base, blobs, sizeof blobs - 1) == 0 ? base + sizeof blobs - 1 : target;
     return is_basename(base) ? openat(dir, target, OPEN_FLAGS | O_NOFOLLOW) : -1;
 }
 
@@ -127,5 +127,20 @@ int source_json(struct json_doc **out, int dir, const char *name, size_t max,
         *out = NULL;
         code = sl_fail(e, SL_EFORMAT, "%s is no JSON object", name);
     }
+    return code;
+}
+
+int source_json_in(struct json_doc **out, int dir, const char *folder, const char *name, size_t max,
+                   struct sl_error *e)
+{
+    *out = NULL;
+    if (!is_basename(folder))
+        return sl_fail(e, SL_EFORMAT, "\"%.120s\" is not a plain folder name", folder);
+    int below = openat(dir, folder, OPEN_FLAGS | O_NOFOLLOW | O_DIRECTORY);
+    if (below < 0)
+        return sl_fail(e, errno == ENOENT ? SL_ENOTFOUND : SL_EIO, "cannot open folder %.160s",
+                       folder);
+    int code = source_json(out, below, name, max, &json_limits_file, e);
+    close(below);
     return code;
 }

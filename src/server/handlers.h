@@ -12,6 +12,9 @@ void work_chat(struct request *r);
 void work_completion(struct request *r);
 void work_response(struct request *r);
 void work_message(struct request *r);
+void work_embedding(struct request *r);
+void work_rerank(struct request *r);
+void work_score(struct request *r);
 enum MHD_Result finish_generate(struct request *r);
 
 /* responses.c */

@@ -58,8 +58,10 @@ struct request {
     struct arena arena;
     struct api_request *api;   /* lives in arena; freed by api_request_free */
     struct api_response *resp; /* owned */
-    struct choice *choices;    /* in arena */
-    int n_choices;
+    struct choice *choices;    /* in arena [n_wanted] */
+    int n_wanted, n_choices;   /* choices of the answer; of them, submitted so far */
+    int n_done, n_waiting;     /* ended; counted as waiting until the first of them runs */
+    uint64_t entropy, tenant[2];
 
     struct buf out; /* answer, or the stream's bytes from `sent` on */
     size_t sent;

@@ -147,6 +147,19 @@ static void make_fingerprint(struct server *s)
              digest[1], digest[2], digest[3], digest[4]);
 }
 
+/* The model's own way of pooling, unless the operator knows better. */
+static struct pooling_config pooling_of(const struct server *s)
+{
+    static const char *const names[] = {[SL_POOL_NONE] = "none",
+                                        [SL_POOL_LAST] = "last",
+                                        [SL_POOL_MEAN] = "mean",
+                                        [SL_POOL_CLS] = "cls"};
+    struct pooling_config p = s->text->pooling;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(s->o->pooling, names[i]) == 0) p.kind = (enum sl_pool)i;
+    return p;
+}
+
 static void banner(const struct server *s)
 {
     char url[300];
@@ -188,6 +201,7 @@ bool loader_finish(struct server *s)
         .strict_length = s->o->strict_length,
         .model_defaults = s->o->generation_defaults,
         .has_store = s->responses != NULL,
+        .pooling = pooling_of(s),
     };
     name_model(s);
     make_fingerprint(s);
