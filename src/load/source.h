@@ -20,8 +20,9 @@ struct source {
  * words, in which any symbolic link is followed. Below a folder, `name` comes from a file and is
  * held to a rule: a basename (no slash, not "." or ".."), and a regular file. One symbolic link is
  * followed, if its text is a basename of the same folder or "../../blobs/BASENAME" (the layout of
- * the Hugging Face cache; one more "../" from a folder within); what it points to must not be a link itself. So a downloaded folder
- * cannot make us read a file outside its repository. SL_ENOTFOUND when there is no such file. */
+ * the Hugging Face cache; one more "../" from a folder within); what it points to must not be a
+ * link itself. So a downloaded folder cannot make us read a file outside its repository.
+ * SL_ENOTFOUND when there is no such file. */
 int source_open(struct source *s, int dir, const char *name, struct sl_error *e);
 /* Take over an open descriptor (also when it fails). */
 int source_open_fd(struct source *s, int fd, const char *name, struct sl_error *e);
