@@ -41,9 +41,9 @@ struct answer_event {
 enum tool_choice { TOOLS_NONE, TOOLS_AUTO, TOOLS_REQUIRED, TOOLS_NAMED };
 
 enum { /* what a parameter's schema allows, as bits; no bit: the schema does not say */
-    PARAM_STRING = 1,
-    PARAM_NULL = 2,
-    PARAM_OTHER = 4 /* number, integer, boolean, object, array */
+       PARAM_STRING = 1,
+       PARAM_NULL = 2,
+       PARAM_OTHER = 4 /* number, integer, boolean, object, array */
 };
 
 struct tool_param {
@@ -61,8 +61,8 @@ struct tool_set {
     const struct tool *v; /* [n], all in the request's arena */
     size_t n;
     enum tool_choice choice;
-    struct str named;      /* NAMED: the one to be called */
-    bool no_parallel;      /* at most one call an answer */
+    struct str named; /* NAMED: the one to be called */
+    bool no_parallel; /* at most one call an answer */
 };
 
 /* ------------------------------------------------------------------ the parser */
