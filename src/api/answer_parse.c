@@ -18,6 +18,7 @@ struct answer *answer_new(const struct answer_setup *setup)
     struct buf *const small[] = {&a->name, &a->id, &a->word, &a->key};
     for (size_t i = 0; i < sizeof big / sizeof *big; i++) *big[i] = buf_make(IN_MAX);
     for (size_t i = 0; i < sizeof small / sizeof *small; i++) *small[i] = buf_make(SHORT_MAX);
+    buf_reserve(&a->in, 64); /* never a null pointer */
     bool harmony = (setup->calls && setup->calls->is_harmony) ||
                    (setup->reasoning && setup->reasoning->is_harmony);
     a->phase = harmony                                          ? P_HEADER
@@ -116,22 +117,30 @@ static size_t cut_before(struct str s, size_t max)
     return n ? n : s.n;
 }
 
+bool answer_peek(const struct answer *a, struct answer_event *out)
+{
+    if (a->head == a->n_ev) return false;
+    const struct queued *q = &a->ev[a->head];
+    struct str text = {a->texts.p + q->off, q->n};
+    *out = (struct answer_event){
+        .kind = q->kind, .index = q->index, .text = text, .from = q->from, .to = q->to};
+    if (q->kind != ANSWER_CALL) return true;
+    out->id = (struct str){text.p, q->n_id};
+    out->name = (struct str){text.p + q->n_id, text.n - q->n_id};
+    out->text = STR("");
+    return true;
+}
+
 bool answer_take(struct answer *a, size_t max, struct answer_event *out)
 {
-    if (a->head == a->n_ev) {
+    if (!answer_peek(a, out)) {
         a->head = a->n_ev = a->texts.n = 0;
         return false;
     }
     struct queued *q = &a->ev[a->head];
-    struct str text = {a->texts.p + q->off, q->n};
-    *out = (struct answer_event){.kind = q->kind, .index = q->index};
-    if (q->kind == ANSWER_CALL) {
-        out->id = (struct str){text.p, q->n_id};
-        out->name = (struct str){text.p + q->n_id, text.n - q->n_id};
-    } else if (q->kind != ANSWER_CALL_END) {
-        out->text = (struct str){text.p, cut_before(text, max)};
-        out->from = q->from;
-        out->to = q->to - q->from > out->text.n ? q->from + out->text.n : q->to;
+    if (out->text.n > max) {
+        out->text.n = cut_before(out->text, max);
+        if (out->to - out->from > out->text.n) out->to = out->from + out->text.n;
         q->from = out->to;
         q->off += out->text.n;
         q->n -= out->text.n;

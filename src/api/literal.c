@@ -3,6 +3,9 @@
  */
 #include "api/literal.h"
 
+#include <math.h>
+#include <stdlib.h>
+
 #include "base/err.h"
 #include "base/utf8.h"
 
@@ -174,6 +177,14 @@ static bool hex(struct literal *l, char c, struct buf *out)
 
 /* ------------------------------------------------------------------ numbers and words */
 
+static bool is_finite(struct str number)
+{
+    char z[LITERAL_WORD_MAX + 1] = {0};
+    if (number.n > LITERAL_WORD_MAX) return false;
+    memcpy(z, number.p, number.n);
+    return isfinite(strtod(z, NULL));
+}
+
 /* A number as JSON has it, or mended: +1, .5, 5. (digits only else: no leading zeros). */
 static bool put_number(struct str s, struct buf *out)
 {
@@ -202,7 +213,7 @@ static bool put_number(struct str s, struct buf *out)
         good = good && i > from;
         buf_put(out, s.p + e, i - e);
     }
-    good = good && digits > 0 && i == s.n;
+    good = good && digits > 0 && i == s.n && is_finite(s);
     if (!good) out->n = mark;
     return good;
 }

@@ -10,7 +10,7 @@
 
 #include "base/buf.h"
 
-enum { LITERAL_DEPTH_MAX = 64, LITERAL_WORD_MAX = 400 };
+enum { LITERAL_DEPTH_MAX = 64, LITERAL_WORD_MAX = 63 /* what readers of JSON take */ };
 
 enum literal_dialect {
     LITERAL_JSON,

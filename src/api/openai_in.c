@@ -105,7 +105,8 @@ void api_request_free(struct api_request *r)
 {
     if (!r) return;
     json_free(r->doc);
-    r->doc = NULL;
+    json_free(r->some_tools);
+    r->doc = r->some_tools = NULL;
 }
 
 bool api_is_stream(const struct api_request *r)

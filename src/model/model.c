@@ -307,7 +307,8 @@ static int open_device(struct model *m, const struct sl_options *o, struct sl_er
                            .n_vocab = info->n_vocab,
                            .page_size = info->block_size,
                            .sim_step_us = o->sim_step_us,
-                           .sim_fail_step = o->sim_fail_step};
+                           .sim_fail_step = o->sim_fail_step,
+                           .sim_replay = o->sim_replay};
     return m->device->open(&m->dev, &c, e);
 }
 
