@@ -58,6 +58,8 @@ struct sl_options {
     uint64_t seed; /* of what is random in the engine itself (hash key of the prefix index) */
     uint32_t sim_step_us;   /* sim device: how long a step takes */
     uint32_t sim_fail_step; /* sim device: this step fails, counted from 1; 0: none */
+    uint8_t sim_replay; /* sim device: a prompt with token 2 in it is answered with the tokens behind
+                           the last one, up to a token 3 */
     /* Called while loading, from sl_open's thread; may be NULL. */
     void (*progress)(void *arg, const char *what, uint64_t done_bytes, uint64_t total_bytes);
     void *progress_arg;

@@ -89,6 +89,9 @@ void answer_end(struct answer *a);
  * texts are valid until the next call on a. */
 bool answer_take(struct answer *a, size_t max, struct answer_event *out);
 
+/* The same event, without taking it. */
+bool answer_peek(const struct answer *a, struct answer_event *out);
+
 bool answer_in_reasoning(const struct answer *a); /* pushed text ends inside thinking */
 /* no_parallel and a call is complete: nothing that follows counts, the generation may be ended. */
 bool answer_is_over(const struct answer *a);

@@ -112,6 +112,7 @@ static const struct reply_writer writer = {begin, grow, end};
 static const char *stop_reason(const struct choice *c)
 {
     if (c->reason == SL_FINISH_LENGTH) return "max_tokens";
+    if (strcmp(choice_finish_reason(c), "tool_calls") == 0) return "tool_use";
     return c->stop_string >= 0 ? "stop_sequence" : "end_turn";
 }
 

@@ -22,6 +22,17 @@
 
 enum { API_CHOICES_MAX = 64 }; /* prompts times n of one request that generates */
 
+enum { API_MARKERS_MAX = 32 };
+
+/* How the model writes calls and thinking (answer_formats.h), and which special tokens it uses for
+ * that: they are shown to the parser. NULL: not known, or turned off. */
+struct api_formats {
+    const struct call_format *calls;
+    const struct reasoning_format *reasoning;
+    int32_t call_ids[API_MARKERS_MAX], reasoning_ids[API_MARKERS_MAX];
+    size_t n_call_ids, n_reasoning_ids;
+};
+
 /* Process-wide and immutable; borrowed by every request. */
 struct api_context {
     const struct model_text *text;
@@ -32,10 +43,18 @@ struct api_context {
     char fingerprint[24]; /* "fp_" + 10 hex of build, model and config */
     int n_max;            /* cap of `n` (16) */
     bool strict_length;   /* prompt + max_tokens beyond the context: error instead of clamp */
-    bool model_defaults;  /* generation_config.json's sampling defaults apply */
-    bool has_store;       /* the server keeps responses */
+    struct api_formats formats;
+    const char *reasoning_field;   /* "reasoning_content", "reasoning" or "both"; NULL: the first */
+    bool model_defaults;           /* generation_config.json's sampling defaults apply */
+    bool has_store;                /* the server keeps responses */
     struct pooling_config pooling; /* how embeddings are made; kind NONE: not at all */
 };
+
+/* The formats by name: "auto" (or NULL): as the chat template shows; "none"; or a row of
+ * answer_formats.h. SL_EINVAL names the rows there are. */
+int api_find_formats(struct api_formats *out, const struct model_text *text,
+                     const char *tool_call_parser, const char *reasoning_parser,
+                     struct sl_error *e);
 
 enum api_kind {
     API_CHAT,
@@ -100,7 +119,7 @@ void api_response_finish(struct api_response *p, struct buf *out);
 void api_response_error(struct api_response *p, const struct sl_error *e, struct buf *out);
 
 struct api_usage {
-    uint64_t prompt_tokens, cached_tokens, completion_tokens;
+    uint64_t prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens;
 };
 struct api_usage api_response_usage(const struct api_response *p);
 enum sl_finish api_response_reason(const struct api_response *p, int choice);

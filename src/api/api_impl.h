@@ -2,6 +2,7 @@
 #ifndef API_API_IMPL_H
 #define API_API_IMPL_H
 
+#include "api/answer_parse.h"
 #include "api/api.h"
 #include "api/fields.h"
 #include "api/stop.h"
@@ -11,15 +12,16 @@ enum { BAD_WORD_BYTES_MAX = 1024, CACHE_SALT_BYTES_MAX = 128, TOOLS_MAX = 128 };
 
 /* The scalar fields of a body, as given; the table of sampling_in.c fills it. */
 struct api_fields {
-    struct str model, reasoning_effort, verbosity, cache_salt;
+    struct str model, reasoning_effort, reasoning_format, verbosity, cache_salt;
     double temperature, top_p, min_p, typical_p; /* NAN: absent */
     double repetition_penalty, presence_penalty, frequency_penalty;
     int64_t top_k, n, best_of, max_tokens, max_completion_tokens, max_new_tokens, n_predict;
     int64_t min_tokens, seed, logprobs, top_logprobs, prompt_logprobs;
-    int64_t priority, truncate_prompt_tokens;
+    int64_t priority, truncate_prompt_tokens, thinking_budget;
     bool stream, include_usage, continuous_usage, echo, want_logprobs, ignore_eos;
     bool include_stop, skip_special, spaces_between, add_special, add_generation_prompt;
     bool continue_final, return_token_ids, tokens_as_ids, parallel_tool_calls, beam_search;
+    bool include_reasoning;
 };
 
 struct api_prompt {
@@ -54,6 +56,10 @@ struct api_request {
     struct api_prompt *prompts;                             /* [n_prompts]; one for a chat */
     int n_prompts;
     bool has_service_tier;
+    struct json_doc
+        *some_tools; /* owned until api_prepare: the tools of an allowed_tools, or NULL */
+    struct tool_set tool_set;
+    bool starts_in_reasoning; /* the prompt ends inside thinking; set by api_prepare */
 };
 
 /* The parts of api_parse; all leave the tree alone. */

@@ -25,6 +25,9 @@ const char *const build_shared_fields[] = {"model",
                                            "cache_salt",
                                            "chat_template_kwargs",
                                            "documents",
+                                           "include_reasoning",
+                                           "reasoning_format",
+                                           "thinking_token_budget",
                                            "service_tier",
                                            NULL};
 

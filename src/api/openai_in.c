@@ -152,7 +152,8 @@ void api_request_free(struct api_request *r)
     if (!r) return;
     json_free(r->doc);
     json_free(r->more);
-    r->doc = r->more = NULL;
+    json_free(r->some_tools);
+    r->doc = r->more = r->some_tools = NULL;
 }
 
 bool api_is_stream(const struct api_request *r)

@@ -65,6 +65,10 @@ void put_prompt_logprobs(struct api_response *p, const struct choice *c, struct 
 
 /* openai_out.c: pieces */
 void put_usage(const struct api_usage *u, struct buf *out);
+/* "reasoning_content":..., or whatever --reasoning-field says */
+void put_reasoning(const struct api_response *p, struct str text, struct buf *out);
+/* A call up to the value of its arguments, which "}}" follows; index -1: without one. */
+void put_call_opening(int index, const struct answer_event *call, struct buf *out);
 void put_id_list(const int32_t *ids, size_t n, struct buf *out);
 /* ,"finish_reason":...,"stop_reason":... of a choice that has ended */
 void put_finish(const struct choice *c, struct buf *out);

@@ -4,6 +4,7 @@
  * May run on a work-pool thread. When it returns the JSON tree is gone and the request is plain
  * data in its arena.
  */
+#include "api/answer_formats.h"
 #include "api/kin.h"
 
 enum { PROMPT_TEXT_MAX = 64 << 20 }; /* a rendered prompt's bytes: no less than a body may have */
@@ -121,6 +122,8 @@ int prepare_messages(struct api_request *r, struct sl_error *e)
 {
     struct buf text = buf_make(PROMPT_TEXT_MAX);
     int code = render_chat(r, &text, e);
+    r->starts_in_reasoning =
+        code == 0 && reasoning_is_open(r->ctx->formats.reasoning, buf_str(&text));
     if (code == 0) code = tokenize(r, r->prompts, buf_str(&text), e);
     buf_free(&text);
     return code;

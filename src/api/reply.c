@@ -31,7 +31,7 @@ static void end_part(struct api_response *p, const struct reply_writer *w, bool 
     struct reply *y = p->reply;
     if (y->open == PART_NONE) return;
     if (y->parts.n) buf_putc(&y->parts, ',');
-    w->end(p, is_cut, out);
+    w->end(p, is_cut || (y->open == PART_CALL && !y->is_whole_call), out);
     y->open = PART_NONE;
     y->text.n = y->logprobs.n = y->call_id.n = y->name.n = 0;
 }
@@ -42,6 +42,7 @@ static void begin_part(struct api_response *p, const struct reply_writer *w, enu
     end_part(p, w, false, out);
     p->reply->open = kind;
     p->reply->n_parts++;
+    p->reply->is_whole_call = false;
     w->begin(p, out);
 }
 
@@ -73,6 +74,7 @@ void reply_event(struct api_response *p, const struct reply_writer *w,
         grow(p, w, PART_CALL, ev, NULL, out);
         break;
     case ANSWER_CALL_END:
+        p->reply->is_whole_call = true;
         end_part(p, w, false, out);
         break;
     }
@@ -90,8 +92,7 @@ void reply_drain(struct api_response *p, const struct reply_writer *w, struct bu
     struct slice s;
     if (x->is_closed || x->c.reason == SL_FINISH_ERROR) return;
     while (choice_take(&x->c, &s)) {
-        struct answer_event ev = {.kind = ANSWER_CONTENT, .index = -1, .text = s.text};
-        if (s.text.n || s.n_lp) reply_event(p, w, &ev, &s, out);
+        reply_event(p, w, &s.ev, &s, out);
         choice_drop(&x->c, s.text.n);
     }
     if (!x->c.is_finished) return;

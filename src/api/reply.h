@@ -21,7 +21,7 @@ struct reply {
     struct buf call_id, name; /* of the open call */
     struct buf parts;         /* the finished ones as JSON, comma-separated */
     uint64_t n_events;        /* Responses: the next sequence_number */
-    uint64_t reasoning_tokens;
+    bool is_whole_call;       /* the open call has all its arguments */
 };
 
 /* What a format writes at each of these; `out` takes the stream's events and is not looked at

@@ -54,6 +54,7 @@ struct api_response *api_response_new(const struct api_request *r, const char *i
     p->choices = xcalloc((size_t)p->n, sizeof *p->choices);
     for (int i = 0; i < p->n; i++) {
         choice_init(&p->choices[i].c, r, &r->prompts[i / (int)r->f.n]);
+        if (r->kind == API_CHAT) choice_parse(&p->choices[i].c, str_of(p->id), i);
         p->choices[i].prefix = buf_make(PART_BYTES_MAX);
     }
     if (writer_of(p)->has_reply)
@@ -123,6 +124,7 @@ struct api_usage api_response_usage(const struct api_response *p)
     for (int i = 0; i < p->n; i++) {
         const struct choice *c = &p->choices[i].c;
         u.completion_tokens += c->n_tokens;
+        u.reasoning_tokens += c->n_reasoning;
         if (i % (int)p->r->f.n) continue; /* the prompt counts once, however many choices it has */
         u.prompt_tokens += c->prompt->n;
         u.cached_tokens += c->n_cached;

@@ -375,7 +375,7 @@ static int read_own_fields(struct response_fields *f, const json_node *root,
 static int put_body(struct chat_build *b, const struct response_fields *f, const json_node *root,
                     struct sl_error *e)
 {
-    static const char *const copied[] = {"parallel_tool_calls", NULL};
+    static const char *const copied[] = {"parallel_tool_calls", "stop", NULL};
     if (f->instructions.p) {
         build_turn(b, "system");
         build_text(b, json_opt(root, "instructions"));

@@ -240,7 +240,7 @@ static void put_response_usage(const struct api_response *p, struct buf *out)
                "\"reasoning_tokens\":%llu},\"total_tokens\":%llu}",
                (unsigned long long)u.prompt_tokens, (unsigned long long)u.cached_tokens,
                (unsigned long long)u.completion_tokens,
-               (unsigned long long)p->reply->reasoning_tokens,
+               (unsigned long long)u.reasoning_tokens,
                (unsigned long long)(u.prompt_tokens + u.completion_tokens));
 }
 

@@ -57,6 +57,8 @@ static const struct field chat_rows[] = {
     {"continue_final_message", FIELD_BOOL, AT(continue_final), 0, 0},
     {"parallel_tool_calls", FIELD_BOOL, AT(parallel_tool_calls), 0, 0},
     {"reasoning_effort", FIELD_STR, AT(reasoning_effort), 0, 0},
+    {"reasoning_format", FIELD_STR, AT(reasoning_format), 0, 0},
+    {"include_reasoning", FIELD_BOOL, AT(include_reasoning), 0, 0},
     {"verbosity", FIELD_STR, AT(verbosity), 0, 0},
 };
 static const struct field completion_rows[] = {
@@ -112,7 +114,8 @@ static const struct api_fields absent = {.temperature = NAN,
                                          .skip_special = true,
                                          .spaces_between = true,
                                          .add_generation_prompt = true,
-                                         .parallel_tool_calls = true};
+                                         .parallel_tool_calls = true,
+                                         .include_reasoning = true};
 
 static int read_stream_options(struct api_fields *f, const json_node *root, struct sl_error *e)
 {

@@ -19,6 +19,8 @@ enum {
     N_RESULTS = 3,   /* two outstanding and the one being read */
     EOS_ONE_IN = 64, /* how seldom a text ends by itself */
     WORDS_MIN = 4096,
+    REPLAY_FROM = 2, /* tokens around what sim_replay answers: STX and ETX of a byte vocabulary */
+    REPLAY_TO = 3,
 };
 
 struct sim_slot {
@@ -27,6 +29,8 @@ struct sim_slot {
     size_t ids_max;
     uint64_t head, output_sum, pool_sum;
     int32_t last_token, n_pooled;
+    int32_t *replay; /* owned [n_replay]: sim_replay's answer; -1: the prompt has none */
+    int32_t n_replay;
 };
 
 struct dev {
@@ -62,7 +66,10 @@ static uint64_t sim_memory(void)
 static void sim_close(struct dev *d)
 {
     if (!d) return;
-    for (int32_t i = 0; i < d->cfg.max_seqs; i++) free(d->slot[i].ids);
+    for (int32_t i = 0; i < d->cfg.max_seqs; i++) {
+        free(d->slot[i].ids);
+        free(d->slot[i].replay);
+    }
     for (int i = 0; i < N_RESULTS; i++) {
         struct result *r = &d->result[i];
         void *owned[] = {r->token,  r->logprob,     r->rank,  r->n_top,
@@ -133,6 +140,19 @@ static const int32_t *copy_ids(int32_t **at, const void *from, size_t n)
     return to;
 }
 
+/* The prompt's last text between REPLAY_FROM and REPLAY_TO, or its end. */
+static void find_replay(struct sim_slot *t, const struct slot_init *init)
+{
+    int32_t at = init->n_prompt, n = 0;
+    while (at > 0 && init->tokens[at - 1] != REPLAY_FROM) at--;
+    t->n_replay = -1;
+    if (at == 0) return;
+    while (at + n < init->n_prompt && init->tokens[at + n] != REPLAY_TO) n++;
+    t->replay = xrealloc(t->replay, ((size_t)n + 1) * sizeof *t->replay);
+    memcpy(t->replay, init->tokens + at, (size_t)n * sizeof *t->replay);
+    t->n_replay = n;
+}
+
 static int sim_assign(struct dev *d, int32_t slot, const struct slot_init *init)
 {
     struct sim_slot *t = &d->slot[slot];
@@ -150,6 +170,8 @@ static int sim_assign(struct dev *d, int32_t slot, const struct slot_init *init)
     t->s.bad_word_len = (const uint32_t *)copy_ids(&at, s->bad_word_len, s->n_bad_words);
     t->head = sim_head(init->salt);
     t->last_token = -1;
+    t->n_replay = -1;
+    if (d->cfg.sim_replay) find_replay(t, init);
     t->output_sum = t->pool_sum = 0;
     t->n_pooled = 0;
     for (int32_t i = 0; i < init->n_output; i++)
@@ -245,6 +267,10 @@ static void answer(struct dev *d, const struct batch *b, int32_t i, struct resul
     int32_t token = w->target, n_vocab = d->cfg.n_vocab;
     if (token < 0) {
         token = sim_pick(&t->s, n_vocab, logits, w->position, t->output_sum);
+        if ((int64_t)w->position < t->n_replay)
+            token = t->replay[w->position];
+        else if (t->n_replay >= 0 && t->s.n_eos > 0)
+            token = t->s.stop_ids[0];
         t->output_sum += sim_mix(0, (uint64_t)token);
         t->last_token = token;
     }

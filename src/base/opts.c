@@ -36,6 +36,10 @@ static const struct row rows[] = {
     {"model", T_STR, AT(model), NULL, 0, 0, NULL, "model", "m model-path model-id", "model folder (safetensors) or .gguf file; also the first argument"},
     {"served-model-name", T_LIST, AT(served_model_name), NULL, 0, 0, NULL, "model", "a alias", "name in the API; may be given several times, the first is canonical"},
     {"chat-template", T_STR, AT(chat_template), NULL, 0, 0, NULL, "model", "chat-template-file", "Jinja file or text instead of the model's own template"},
+    {"tool-call-parser", T_STR, AT(tool_call_parser), "auto", 0, 0, NULL, "model", "", "how the model writes tool calls, under vLLM's names (hermes, mistral, llama3_json, ...); auto: as its chat template does; none"},
+    {"reasoning-parser", T_STR, AT(reasoning_parser), "auto", 0, 0, NULL, "model", "", "how the model marks its thinking (deepseek_r1, qwen3, mistral, ...); auto: as its chat template does; none"},
+    {"enable-auto-tool-choice", T_BOOL, AT(enable_auto_tool_choice), "true", 0, 0, NULL, "model", "", "read tool calls out of answers when tool_choice is auto; off: they stay text"},
+    {"reasoning-field", T_STR, AT(reasoning_field), "reasoning_content", 0, 0, "reasoning_content|reasoning|both", "model", "", "name of the field that carries thinking in chat answers"},
     {"generation-defaults", T_BOOL, AT(generation_defaults), "true", 0, 0, NULL, "model", "", "take sampling defaults from the model's generation_config.json"},
     {"max-model-len", T_INT, AT(max_model_len), "0", 0, 1 << 24, NULL, "model", "context-length c ctx-size max-seq-len max-total-tokens", "tokens of one sequence, prompt and answer; 0: the model's"},
     {"dtype", T_STR, AT(dtype), "auto", 0, 0, "auto|bfloat16|float16|float32", "model", "", "element type of unquantized weights on the device"},
@@ -53,6 +57,7 @@ static const struct row rows[] = {
     {"block-size", T_INT, AT(block_size), "16", 1, 256, NULL, "device", "page-size", "tokens of a KV page"},
     {"sim-step-us", T_INT, AT(sim_step_us), "0", 0, 10000000, NULL, "device", "", "sim device: microseconds a step takes"},
     {"sim-fail-step", T_INT, AT(sim_fail_step), "0", 0, 1 << 30, NULL, "device", "", "sim device: the step that fails, counted from 1, as when a GPU is lost; 0: none"},
+    {"sim-replay", T_BOOL, AT(sim_replay), "false", 0, 0, NULL, "device", "", "sim device: answer with what the prompt holds between its last U+0002 and U+0003, for tests"},
 
     {"max-num-seqs", T_INT, AT(max_num_seqs), "0", 0, 65536, NULL, "schedule", "max-running-requests max-batch-size np parallel", "sequences in one step; 0: the device's default"},
     {"max-num-batched-tokens", T_INT, AT(max_num_batched_tokens), "0", 0, 1 << 20, NULL, "schedule", "chunked-prefill-size max-num-tokens b batch-size max-batch-prefill-tokens", "tokens in one step: the prefill chunk; 0: the device's default"},

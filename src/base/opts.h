@@ -36,6 +36,8 @@ struct options {
     int64_t port;
     struct opts_list served_model_name, api_key, allowed_origins;
     const char *api_key_file, *chat_template;
+    const char *tool_call_parser, *reasoning_parser, *reasoning_field; /* names, or auto, none */
+    bool enable_auto_tool_choice;
     int64_t max_body_bytes, max_connections, max_choices;
     int64_t header_timeout, body_timeout, idle_timeout, request_timeout,
         queue_timeout; /* seconds */
@@ -48,6 +50,7 @@ struct options {
     const char *log_level, *log_format;
     /* sim */
     int64_t sim_step_us, sim_fail_step;
+    bool sim_replay;
     const char *config;
 };
 

@@ -308,7 +308,8 @@ static int open_device(struct model *m, const struct sl_options *o, struct sl_er
                            .page_size = info->block_size,
                            .n_hidden = m->plan.config.hidden,
                            .sim_step_us = o->sim_step_us,
-                           .sim_fail_step = o->sim_fail_step};
+                           .sim_fail_step = o->sim_fail_step,
+                           .sim_replay = o->sim_replay};
     return m->device->open(&m->dev, &c, e);
 }
 

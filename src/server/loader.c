@@ -62,6 +62,9 @@ static int load(struct server *s, struct load_result *l, struct progress *p)
     const struct options *o = s->o;
     bool is_sim = strcmp(o->device, "sim") == 0;
     TRY(model_text_open(&l->text, o->model, o->chat_template, &l->err));
+    TRY(api_find_formats(&l->formats, l->text,
+                         o->enable_auto_tool_choice ? o->tool_call_parser : "none",
+                         o->reasoning_parser, &l->err));
     struct sl_options q = {
         .model = o->model,
         .device = o->device,
@@ -84,6 +87,7 @@ static int load(struct server *s, struct load_result *l, struct progress *p)
         .seed = (uint64_t)o->seed,
         .sim_step_us = (uint32_t)o->sim_step_us,
         .sim_fail_step = (uint32_t)o->sim_fail_step,
+        .sim_replay = o->sim_replay,
         .progress = on_progress,
         .progress_arg = p,
         .wake = on_engine_wake,
@@ -202,6 +206,8 @@ bool loader_finish(struct server *s)
         .model_defaults = s->o->generation_defaults,
         .has_store = s->responses != NULL,
         .pooling = pooling_of(s),
+        .formats = s->load.formats,
+        .reasoning_field = s->o->reasoning_field,
     };
     name_model(s);
     make_fingerprint(s);

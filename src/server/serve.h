@@ -56,6 +56,7 @@ struct owner {
 struct load_result { /* written by the loader thread, read after `is_done` */
     struct model_text *text;
     sl_engine *engine;
+    struct api_formats formats;
     struct sl_error err;
     int code;
     atomic_bool is_done; /* release by the loader, acquire by the io thread */
