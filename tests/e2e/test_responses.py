@@ -1,6 +1,6 @@
 """POST /v1/responses and the routes beside it, on the sim device and through openai-python and the Agents SDK.
 
-Numbers are those of the wire specification: 109 to 115. Beyond the list: items, kept responses and their isolation,
+Numbers are those of the wire specification: 109 to 111 and 113 to 115 (112 needs structured output). Beyond the list: items, kept responses and their isolation,
 truncation, errors by field, cancel on disconnect."""
 import json, time
 
@@ -108,6 +108,104 @@ def test_114_previous_without_store(start):
     assert e["param"] == "previous_response_id" and e["code"] == "unsupported_parameter"
     r = s.ok(URL, {"input": "hi", "max_output_tokens": 1})
     assert r["store"] is False and s.get(f"{URL}/{r['id']}").status == 404
+
+
+# ---------------------------------------------------------------- calls and thinking
+# --sim-replay answers with what stands between U+0002 and U+0003, as a model would write it.
+CALLS = ('<think>\nhm\n</think>\n\nI look.<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>\n'
+         '<tool_call>\n{"name": "weather", "arguments": {}}\n</tool_call>')
+CITY = {**TOOL, "strict": False, "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
+
+
+def replay(text):
+    return f"say \x02{text}\x03"
+
+
+@pytest.fixture(scope="module")
+def agent_server():
+    with Server("--sim-replay", "--tool-call-parser", "hermes", "--reasoning-parser", "qwen3") as s:
+        yield s
+
+
+def test_111_round_trip(agent_server):
+    """openai-python: thinking, text and two calls; their results go back, and the answer comes."""
+    c = openai.OpenAI(base_url=agent_server.base_url, api_key="none", max_retries=0, timeout=60)
+    first = c.responses.create(model="m", input=replay(CALLS), tools=[CITY])
+    assert [o.type for o in first.output] == ["reasoning", "message", "function_call", "function_call"]
+    thought, said, call, empty = first.output
+    assert thought.content[0].text == "hm" and said.content[0].text == "I look." and first.status == "completed"
+    assert call.name == "weather" and json.loads(call.arguments) == {"city": "Rome"} and call.call_id != empty.call_id
+    assert json.loads(empty.arguments) == {} and first.usage.output_tokens_details.reasoning_tokens > 0
+    results = [{"type": "function_call_output", "call_id": o.call_id, "output": replay("Sun.")} for o in (call, empty)]
+    kept = c.responses.create(model="m", input=results, previous_response_id=first.id, tools=[CITY])
+    items = [{"role": "user", "content": replay(CALLS)}, *[o.to_dict() for o in first.output], *results]
+    sent = c.responses.create(model="m", input=items, tools=[CITY])
+    assert kept.output_text == sent.output_text == "Sun."
+    assert kept.usage.input_tokens == sent.usage.input_tokens
+
+
+def test_calls_in_a_stream(agent_server):
+    got = events(agent_server, input=replay(CALLS), tools=[CITY], max_output_tokens=500)
+    added = [e["item"]["type"] for e in got if e["type"] == "response.output_item.added"]
+    assert added == ["reasoning", "message", "function_call", "function_call"]
+    names = [e["type"] for e in got if e.get("output_index") == 2]
+    assert names[0] == "response.output_item.added" and names[-2:] == ["response.function_call_arguments.done",
+                                                                       "response.output_item.done"]
+    assert set(names[1:-2]) == {"response.function_call_arguments.delta"}
+    deltas = "".join(e["delta"] for e in got if e["type"] == "response.function_call_arguments.delta"
+                     and e["output_index"] == 2)
+    done = [e for e in got if e["type"] == "response.function_call_arguments.done"]
+    assert deltas == done[0]["arguments"] and done[0]["name"] == "weather"
+    last = got[-1]["response"]
+    whole = agent_server.ok(URL, {"input": replay(CALLS), "tools": [CITY], "max_output_tokens": 500})
+    plain = lambda r: [{k: v for k, v in o.items() if k not in ("id", "call_id")} for o in r["output"]]
+    assert plain(last) == plain(whole) and last["status"] == "completed"
+    assert last["output"] == [e["item"] for e in got if e["type"] == "response.output_item.done"]
+
+
+def test_reasoning_summary(agent_server):
+    """Where a summary is asked for, the thinking comes as one: AI SDK shows no other."""
+    got = events(agent_server, input=replay(CALLS), reasoning={"summary": "auto"}, max_output_tokens=500)
+    names = [e["type"] for e in got if e.get("output_index") == 0]
+    assert [n for i, n in enumerate(names) if n != names[i - 1] or i == 0] == [
+        "response.output_item.added", "response.reasoning_summary_part.added", "response.reasoning_summary_text.delta",
+        "response.reasoning_summary_text.done", "response.reasoning_summary_part.done", "response.output_item.done"]
+    item = got[-1]["response"]["output"][0]
+    assert item["type"] == "reasoning" and item["summary"] == [{"type": "summary_text", "text": "hm"}]
+
+
+def test_cut_call_is_incomplete(agent_server):
+    r = agent_server.ok(URL, {"input": replay(CALLS), "tools": [CITY], "max_output_tokens": 80})
+    assert r["status"] == "incomplete" and r["output"][-1]["status"] == "incomplete"
+    assert [o["status"] for o in r["output"][:-1]] == ["completed"] * (len(r["output"]) - 1)
+
+
+def test_115_agents_sdk(agent_server):
+    """The OpenAI Agents SDK runs one tool and answers, streamed and whole."""
+    import asyncio
+
+    from agents import Agent, ModelSettings, OpenAIResponsesModel, Runner, function_tool, set_tracing_disabled
+    set_tracing_disabled(True)
+    asked = []
+
+    @function_tool
+    def weather(city: str) -> str:
+        asked.append(city)
+        return replay("It is sunny.")
+
+    client = openai.AsyncOpenAI(base_url=agent_server.base_url, api_key="none", max_retries=0)
+    agent = Agent(name="a", instructions="Help.", tools=[weather], model_settings=ModelSettings(temperature=0),
+                  model=OpenAIResponsesModel(model="m", openai_client=client))
+    call = '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>'
+
+    async def run():
+        whole = await Runner.run(agent, replay(call))
+        streamed = Runner.run_streamed(agent, replay(call))
+        async for _ in streamed.stream_events():
+            pass
+        return whole.final_output, streamed.final_output
+
+    assert asyncio.run(run()) == ("It is sunny.", "It is sunny.") and asked == ["Rome", "Rome"]
 
 
 # ---------------------------------------------------------------- kept responses
@@ -275,7 +373,7 @@ def test_cancel_on_disconnect(start):
     running = 'vllm:num_requests_running'
     with s.socket() as c:
         c.sendall(b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-        assert b"response.created" in c.recv(65536)
+        assert b" 200 OK" in c.recv(65536)
         s.wait_metric(running, 1, 5)
     assert s.wait_metric(running, 0, 1) < 1
 
