@@ -24,8 +24,6 @@ enum {
     ATTN_BLOCK = 64, /* positions that one warp's softmax takes at once */
     ATTN_CHUNK =
         256, /* positions of a split: blocks merge within a chunk, then chunks merge, in order */
-    LINEAR_SLICES = 8, /* parts of K, summed in order: the same for every number of rows */
-    LINEAR_FEW = 8,    /* rows up to which the streaming kernel runs; above, the tiled one */
     PREFILL_ROWS = 128 /* (token, head) pairs of a prefill tile */
 };
 
@@ -102,10 +100,12 @@ struct krope {
 
 struct klinear {
     const uint16_t *w, *x;
-    const float *bias; /* [n] or NULL */
+    const uint16_t *w2; /* NULL, or y = act(x . w^T) * (x . w2^T) with `glu` as act, y in bf16 */
+    const float *bias;  /* [n] or NULL, not with is_f32; of w2 behind that of w */
     void *y;           /* bf16, or f32 with is_f32 */
     int64_t n, k, y_stride;
     int32_t m, is_f32;
+    enum glu_kind glu;
 };
 
 int k_embed(cudaStream_t stream, const struct kbatch *b, const struct kslot *slots,

@@ -6,7 +6,7 @@
 #include <stdio.h>
 
 #include "api/kin.h"
-#include "api/reply.h"
+#include "api/parts.h"
 #include "base/utf8.h"
 
 static void event(const char *type, struct buf *out)
@@ -24,13 +24,13 @@ static void event_end(struct buf *out)
 /* ,"index":i of the open block */
 static void put_index(const struct api_response *p, struct buf *out)
 {
-    buf_printf(out, ",\"index\":%d", p->reply->n_parts - 1);
+    buf_printf(out, ",\"index\":%d", p->parts->n_parts - 1);
 }
 
 /* The open block with this text; a call's input is an object. */
 static void put_block(const struct api_response *p, struct str text, struct buf *out)
 {
-    const struct reply *y = p->reply;
+    const struct parts *y = p->parts;
     switch (y->open) {
     case PART_CALL:
         buf_puts(out, "{\"type\":\"tool_use\",\"id\":");
@@ -61,7 +61,7 @@ static void begin(struct api_response *p, struct buf *out)
     event("content_block_start", out);
     put_index(p, out);
     buf_puts(out, ",\"content_block\":");
-    put_block(p, p->reply->open == PART_CALL ? STR("{}") : STR(""), out);
+    put_block(p, p->parts->open == PART_CALL ? STR("{}") : STR(""), out);
     event_end(out);
 }
 
@@ -71,9 +71,9 @@ static void grow(struct api_response *p, struct str text, const struct slice *lp
     if (!p->r->f.stream || text.n == 0) return;
     event("content_block_delta", out);
     put_index(p, out);
-    buf_puts(out, p->reply->open == PART_CALL
+    buf_puts(out, p->parts->open == PART_CALL
                       ? ",\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":"
-                  : p->reply->open == PART_REASONING
+                  : p->parts->open == PART_REASONING
                       ? ",\"delta\":{\"type\":\"thinking_delta\",\"thinking\":"
                       : ",\"delta\":{\"type\":\"text_delta\",\"text\":");
     json_put_str(out, text);
@@ -82,7 +82,7 @@ static void grow(struct api_response *p, struct str text, const struct slice *lp
 }
 
 /* Arguments that the end of the answer cut off are no object: the block keeps none of them. */
-static struct str whole_text(const struct reply *y)
+static struct str whole_text(const struct parts *y)
 {
     struct json_doc *doc;
     struct str text = buf_str(&y->text);
@@ -98,14 +98,14 @@ static struct str whole_text(const struct reply *y)
 static void end(struct api_response *p, bool is_cut, struct buf *out)
 {
     (void)is_cut;
-    put_block(p, whole_text(p->reply), &p->reply->parts);
+    put_block(p, whole_text(p->parts), &p->parts->done);
     if (!p->r->f.stream) return;
     event("content_block_stop", out);
     put_index(p, out);
     event_end(out);
 }
 
-static const struct reply_writer writer = {begin, grow, end};
+static const struct part_writer writer = {begin, grow, end};
 
 /* ------------------------------------------------------------------ the message */
 
@@ -142,7 +142,7 @@ static void put_message(const struct api_response *p, bool is_over, struct buf *
     buf_printf(out, "{\"id\":\"%s\",\"type\":\"message\",\"role\":\"assistant\",\"model\":", p->id);
     json_put_str(out, str_of(p->r->ctx->served_names[0]));
     buf_puts(out, ",\"content\":[");
-    buf_put_str(out, buf_str(&p->reply->parts));
+    buf_put_str(out, buf_str(&p->parts->done));
     buf_puts(out, "],");
     if (is_over)
         put_stop(&p->choices[0].c, out);
@@ -164,7 +164,7 @@ void anthropic_start(struct api_response *p, struct buf *out)
 void anthropic_drain(struct api_response *p, int choice, struct buf *out)
 {
     (void)choice; /* there is one */
-    reply_drain(p, &writer, out);
+    parts_drain(p, &writer, out);
 }
 
 void anthropic_end(struct api_response *p, struct buf *out)

@@ -21,7 +21,7 @@ struct api_response {
     struct buf head;                 /* streaming: an event up to and with "choices":[ */
     struct buf suffix;   /* streaming: an event from behind the text of a plain token to its end */
     struct buf scratch;  /* one token's bytes */
-    struct reply *reply; /* owned; Responses and Messages only, else NULL */
+    struct parts *parts; /* owned; Responses and Messages only, else NULL */
 };
 
 /* sse.c */

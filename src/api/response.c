@@ -6,13 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "api/reply.h"
+#include "api/parts.h"
 #include "base/utf8.h"
 
 /* How a form of request is answered. */
 struct form_writer {
     const char *id_prefix;
-    bool has_reply; /* drain is called for whole answers too, and gathers them */
+    bool has_parts; /* drain is called for whole answers too, and gathers them */
     void (*start)(struct api_response *p, struct buf *out);
     void (*drain)(struct api_response *p, int choice, struct buf *out);
     void (*end)(struct api_response *p, struct buf *out);
@@ -57,8 +57,8 @@ struct api_response *api_response_new(const struct api_request *r, const char *i
         if (r->kind == API_CHAT) choice_parse(&p->choices[i].c, str_of(p->id), i);
         p->choices[i].prefix = buf_make(PART_BYTES_MAX);
     }
-    if (writer_of(p)->has_reply)
-        p->reply = reply_new();
+    if (writer_of(p)->has_parts)
+        p->parts = parts_new();
     else if (r->f.stream)
         sse_prepare(p);
     return p;
@@ -75,7 +75,7 @@ void api_response_free(struct api_response *p)
     buf_free(&p->head);
     buf_free(&p->suffix);
     buf_free(&p->scratch);
-    reply_free(p->reply);
+    parts_free(p->parts);
     free(p->choices);
     free(p);
 }
@@ -92,7 +92,7 @@ bool api_response_event(struct api_response *p, int choice, const struct sl_even
     struct choice *c = &p->choices[choice].c;
     if (p->r->embed && ev->kind == SL_EV_DONE && ev->pooled) embed_take(p, choice, ev->pooled);
     if (!choice_event(c, ev)) return false;
-    if (p->r->f.stream || p->reply) writer_of(p)->drain(p, choice, out);
+    if (p->r->f.stream || p->parts) writer_of(p)->drain(p, choice, out);
     return c->is_finished && ev->kind != SL_EV_DONE;
 }
 

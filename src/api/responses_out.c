@@ -7,7 +7,7 @@
 #include <time.h>
 
 #include "api/kin.h"
-#include "api/reply.h"
+#include "api/parts.h"
 
 /* ------------------------------------------------------------------ pieces */
 
@@ -15,7 +15,7 @@
 static void event_begin(struct api_response *p, const char *type, struct buf *out)
 {
     buf_printf(out, "event: %s\ndata: {\"type\":\"%s\",\"sequence_number\":%llu", type, type,
-               (unsigned long long)p->reply->n_events++);
+               (unsigned long long)p->parts->n_events++);
 }
 
 static void event_end(struct buf *out)
@@ -40,7 +40,7 @@ static const char *item_prefix(enum part_kind kind)
 static void put_item_id(const struct api_response *p, struct buf *out)
 {
     const char *hex = p->id + sizeof "resp_" - 1;
-    buf_printf(out, "\"%s_%.*s%04x\"", item_prefix(p->reply->open), 28, hex, p->reply->n_parts - 1);
+    buf_printf(out, "\"%s_%.*s%04x\"", item_prefix(p->parts->open), 28, hex, p->parts->n_parts - 1);
 }
 
 /* ,"item_id":...,"output_index":... of the open part */
@@ -48,19 +48,19 @@ static void put_place(const struct api_response *p, struct buf *out)
 {
     buf_puts(out, ",\"item_id\":");
     put_item_id(p, out);
-    buf_printf(out, ",\"output_index\":%d", p->reply->n_parts - 1);
+    buf_printf(out, ",\"output_index\":%d", p->parts->n_parts - 1);
 }
 
 static bool is_summary(const struct api_response *p)
 {
-    return p->reply->open == PART_REASONING && p->r->response->wants_summary;
+    return p->parts->open == PART_REASONING && p->r->response->wants_summary;
 }
 
 /* The content part of the open item. */
 static void put_content_part(const struct api_response *p, struct str text, struct str logprobs,
                              struct buf *out)
 {
-    bool is_text = p->reply->open == PART_TEXT;
+    bool is_text = p->parts->open == PART_TEXT;
     buf_puts(out, is_text         ? "{\"type\":\"output_text\",\"text\":"
                   : is_summary(p) ? "{\"type\":\"summary_text\",\"text\":"
                                   : "{\"type\":\"reasoning_text\",\"text\":");
@@ -76,7 +76,7 @@ static void put_content_part(const struct api_response *p, struct str text, stru
 /* The open item; `status` "in_progress": as it begins, empty. */
 static void put_item(const struct api_response *p, const char *status, struct buf *out)
 {
-    const struct reply *y = p->reply;
+    const struct parts *y = p->parts;
     bool is_empty = strcmp(status, "in_progress") == 0;
     struct str text = is_empty ? STR("") : buf_str(&y->text);
     buf_puts(out, "{\"id\":");
@@ -108,7 +108,7 @@ static const char *const part_done[] = {"response.content_part.done",
 
 static const char *delta_event(const struct api_response *p)
 {
-    switch (p->reply->open) {
+    switch (p->parts->open) {
     case PART_REASONING:
         return is_summary(p) ? "response.reasoning_summary_text.delta"
                              : "response.reasoning_text.delta";
@@ -123,7 +123,7 @@ static const char *delta_event(const struct api_response *p)
 
 static const char *done_event(const struct api_response *p)
 {
-    switch (p->reply->open) {
+    switch (p->parts->open) {
     case PART_REASONING:
         return is_summary(p) ? "response.reasoning_summary_text.done"
                              : "response.reasoning_text.done";
@@ -139,7 +139,7 @@ static const char *done_event(const struct api_response *p)
 /* ,"content_index":0 of what has contents */
 static void put_content_index(const struct api_response *p, struct buf *out)
 {
-    if (p->reply->open == PART_CALL) return;
+    if (p->parts->open == PART_CALL) return;
     buf_puts(out, is_summary(p) ? ",\"summary_index\":0" : ",\"content_index\":0");
 }
 
@@ -158,7 +158,7 @@ static void put_item_event(struct api_response *p, const char *type, const char 
                            struct buf *out)
 {
     event_begin(p, type, out);
-    buf_printf(out, ",\"output_index\":%d,\"item\":", p->reply->n_parts - 1);
+    buf_printf(out, ",\"output_index\":%d,\"item\":", p->parts->n_parts - 1);
     put_item(p, status, out);
     event_end(out);
 }
@@ -167,13 +167,13 @@ static void begin(struct api_response *p, struct buf *out)
 {
     if (!p->r->f.stream) return;
     put_item_event(p, "response.output_item.added", "in_progress", out);
-    if (p->reply->open == PART_CALL) return;
+    if (p->parts->open == PART_CALL) return;
     put_part_event(p, part_added[is_summary(p)], STR(""), STR(""), out);
 }
 
 static void grow(struct api_response *p, struct str text, const struct slice *lp, struct buf *out)
 {
-    struct buf *all = &p->reply->logprobs;
+    struct buf *all = &p->parts->logprobs;
     size_t from = all->n;
     bool has_logprobs = lp && lp->n_lp && p->r->sampling.n_logprobs >= 0;
     if (has_logprobs) {
@@ -187,7 +187,7 @@ static void grow(struct api_response *p, struct str text, const struct slice *lp
     put_content_index(p, out);
     buf_puts(out, ",\"delta\":");
     json_put_str(out, text);
-    if (p->reply->open == PART_TEXT) {
+    if (p->parts->open == PART_TEXT) {
         buf_puts(out, ",\"logprobs\":[");
         buf_put(out, all->p ? all->p + from : NULL, all->n - from);
         buf_putc(out, ']');
@@ -197,7 +197,7 @@ static void grow(struct api_response *p, struct str text, const struct slice *lp
 
 static void put_done_events(struct api_response *p, struct buf *out)
 {
-    const struct reply *y = p->reply;
+    const struct parts *y = p->parts;
     bool is_call = y->open == PART_CALL;
     event_begin(p, done_event(p), out);
     put_place(p, out);
@@ -221,13 +221,13 @@ static void put_done_events(struct api_response *p, struct buf *out)
 static void end(struct api_response *p, bool is_cut, struct buf *out)
 {
     const char *status = is_cut ? "incomplete" : "completed";
-    put_item(p, status, &p->reply->parts);
+    put_item(p, status, &p->parts->done);
     if (!p->r->f.stream) return;
     put_done_events(p, out);
     put_item_event(p, "response.output_item.done", status, out);
 }
 
-static const struct reply_writer writer = {begin, grow, end};
+static const struct part_writer writer = {begin, grow, end};
 
 /* ------------------------------------------------------------------ the response object */
 
@@ -239,8 +239,7 @@ static void put_response_usage(const struct api_response *p, struct buf *out)
                "\"cache_write_tokens\":0},\"output_tokens\":%llu,\"output_tokens_details\":{"
                "\"reasoning_tokens\":%llu},\"total_tokens\":%llu}",
                (unsigned long long)u.prompt_tokens, (unsigned long long)u.cached_tokens,
-               (unsigned long long)u.completion_tokens,
-               (unsigned long long)u.reasoning_tokens,
+               (unsigned long long)u.completion_tokens, (unsigned long long)u.reasoning_tokens,
                (unsigned long long)(u.prompt_tokens + u.completion_tokens));
 }
 
@@ -270,7 +269,7 @@ static void put_response(const struct api_response *p, const char *status,
     buf_puts(out, ",\"model\":");
     json_put_str(out, str_of(p->r->ctx->served_names[0]));
     buf_puts(out, ",\"output\":[");
-    buf_put_str(out, buf_str(&p->reply->parts));
+    buf_put_str(out, buf_str(&p->parts->done));
     buf_putc(out, ']');
     buf_put_str(out, p->r->response->echo);
     buf_puts(out, ",\"usage\":");
@@ -304,7 +303,7 @@ void responses_start(struct api_response *p, struct buf *out)
 void responses_drain(struct api_response *p, int choice, struct buf *out)
 {
     (void)choice; /* there is one */
-    reply_drain(p, &writer, out);
+    parts_drain(p, &writer, out);
 }
 
 void responses_end(struct api_response *p, struct buf *out)
@@ -329,6 +328,6 @@ bool api_response_kept(const struct api_response *p, struct api_kept *out, struc
     const struct response_form *f = p->r->response;
     if (!f || !f->is_stored) return false;
     put_response(p, final_status(p), NULL, object);
-    *out = (struct api_kept){str_of(p->id), f->input, buf_str(&p->reply->parts)};
+    *out = (struct api_kept){str_of(p->id), f->input, buf_str(&p->parts->done)};
     return true;
 }

@@ -123,6 +123,7 @@ struct result {
     float *top_logprob;
     float *pooled;      /* [max_seqs, n_hidden]: row i answers pooling[i] where that is the last */
     uint64_t device_us; /* time the device worked on it */
+    float idle_us; /* from the end of the step before to the start of this one; < 0: not known */
 };
 
 /* A sequence takes a device slot: everything there is rewritten. Borrowed for the call. */
@@ -171,7 +172,8 @@ struct device {
      * next one. */
     int (*collect)(struct dev *d, const struct result **out);
     op_fn
-        ops[OP_COUNT]; /* NULL: not offered. ADD_NORM (a fusion) and POOL are used where offered */
+        ops[OP_COUNT]; /* NULL: not offered. ADD_NORM and LINEAR_GLU are fusions, used where they are
+                          offered; without POOL there are no embeddings */
 };
 
 extern const struct device device_cpu, device_sim;

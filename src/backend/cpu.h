@@ -122,6 +122,7 @@ struct dev {
     struct sample_scratch **sample; /* owned: one a thread */
     struct result result[RESULTS];  /* owned arrays */
     uint64_t n_launched, n_collected;
+    uint64_t end_us; /* of the last step; 0: none yet */
     struct scratch quant, angles, attn, bias;
     const float *angles_freq; /* whose angles `angles` holds, in this launch; NULL: nobody's */
     float angles_mscale;

@@ -242,7 +242,9 @@ static int cpu_launch(struct dev *d, const struct step *steps, int32_t n_steps,
     r->n_wants = b->n_wants;
     d->angles_freq = NULL;
     for (int32_t i = 0; i < n_steps; i++) TRY(steps[i].fn(d, b, &steps[i]));
-    r->device_us = now_us() - start;
+    r->idle_us = d->end_us ? (float)(start - d->end_us) : -1;
+    d->end_us = now_us();
+    r->device_us = d->end_us - start;
     d->n_launched++;
     return 0;
 }

@@ -234,8 +234,8 @@ static int dev_launch(struct dev *d, const struct step *steps, int32_t n_steps,
     l->result.step_id = b->step_id;
     l->result.n_wants = b->n_wants;
     TRY(cuda_prepare(d, steps, n_steps));
-    TRY(cuda_check(cudaEventRecord(l->start, d->stream), "event"));
     TRY(cuda_batch_send(d, b, &l->view));
+    TRY(cuda_check(cudaEventRecord(l->start, d->stream), "event"));
     struct cuda_graph *g = choose_graph(d, steps, n_steps, b);
     if (g && !g->exec && g->n_seen++ > 0) TRY(capture(d, g, b));
     if (g && g->exec)
@@ -251,10 +251,14 @@ static int dev_collect(struct dev *d, const struct result **out)
 {
     if (d->n_collected == d->n_launched) return SL_EINTERNAL;
     struct cuda_launch *l = &d->launch[d->n_collected % CUDA_RESULTS];
-    float ms = 0.0f;
+    struct cuda_launch *before = &d->launch[(d->n_collected + CUDA_RESULTS - 1) % CUDA_RESULTS];
+    float ms = 0.0f, gap_ms = -1.0f;
     TRY(cuda_check(cudaEventSynchronize(l->end), "a step"));
     TRY(cuda_check(cudaEventElapsedTime(&ms, l->start, l->end), "event"));
+    if (d->n_collected > 0) /* the copy of the batch lies in the gap */
+        TRY(cuda_check(cudaEventElapsedTime(&gap_ms, before->end, l->start), "event"));
     l->result.device_us = (uint64_t)(ms * 1000.0f);
+    l->result.idle_us = gap_ms * 1000.0f;
     d->n_collected++;
     *out = &l->result;
     return 0;
@@ -283,6 +287,7 @@ const struct device device_cuda = {
             [OP_EMBED] = cuda_op_embed,
             [OP_NORM] = cuda_op_norm,
             [OP_LINEAR] = cuda_op_linear,
+            [OP_LINEAR_GLU] = cuda_op_linear_glu,
             [OP_ROPE_KV] = cuda_op_rope_kv,
             [OP_ATTN] = cuda_op_attn,
             [OP_GLU] = cuda_op_glu,

@@ -117,6 +117,7 @@ int cuda_prepare(struct dev *d, const struct step *steps, int32_t n_steps);
 int cuda_op_embed(struct dev *d, const struct batch *b, const struct step *s);
 int cuda_op_norm(struct dev *d, const struct batch *b, const struct step *s);
 int cuda_op_linear(struct dev *d, const struct batch *b, const struct step *s);
+int cuda_op_linear_glu(struct dev *d, const struct batch *b, const struct step *s);
 int cuda_op_rope_kv(struct dev *d, const struct batch *b, const struct step *s);
 int cuda_op_attn(struct dev *d, const struct batch *b, const struct step *s);
 int cuda_op_glu(struct dev *d, const struct batch *b, const struct step *s);

@@ -311,9 +311,11 @@ static int sim_launch(struct dev *d, const struct step *steps, int32_t n_steps,
     (void)steps, (void)n_steps; /* no maths */
     uint64_t at = d->n_launched % N_RESULTS;
     run(d, b);
+    d->result[at].idle_us = -1;
     if (d->cfg.sim_step_us) { /* steps run one after the other */
         uint64_t start = now_us(), before = d->end_us[(at + N_RESULTS - 1) % N_RESULTS];
         d->end_us[at] = (start > before ? start : before) + d->cfg.sim_step_us;
+        if (before) d->result[at].idle_us = start > before ? (float)(start - before) : 0;
     }
     d->n_launched++;
     return 0;

@@ -62,6 +62,11 @@ int model_collect(struct model *m, const struct result **out)
     return m->device->collect(m->dev, out);
 }
 
+double model_flops(const struct model *m, uint32_t from, uint32_t to, uint32_t n_logits)
+{
+    return plan_flops(&m->plan, from, to, n_logits);
+}
+
 void model_close(struct model *m)
 {
     if (!m) return;

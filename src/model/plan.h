@@ -92,6 +92,8 @@ int model_open_as(struct model **out, const struct sl_options *o, bool fuse, str
                   struct sl_error *e);
 struct plan *model_plan(struct model *m);
 
+/* explain.c: see sl_flops. */
+double plan_flops(const struct plan *p, uint32_t from, uint32_t to, uint32_t n_logits);
 /* explain.c: the program as text. */
 void plan_explain(const struct plan *p, int32_t n_tokens, int32_t ctx, FILE *out);
 

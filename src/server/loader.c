@@ -52,47 +52,22 @@ static void on_engine_wake(void *arg)
     uv_async_send(arg);
 }
 
-static int8_t tristate(const char *text)
-{
-    return strcmp(text, "on") == 0 ? 1 : strcmp(text, "off") == 0 ? 0 : -1;
-}
-
 static int load(struct server *s, struct load_result *l, struct progress *p)
 {
     const struct options *o = s->o;
     bool is_sim = strcmp(o->device, "sim") == 0;
-    TRY(model_text_open(&l->text, o->model, o->chat_template, &l->err));
+    bool is_dummy = strcmp(o->load_format, "dummy") == 0;
+    TRY((is_dummy ? model_text_open_dummy : model_text_open)(&l->text, o->model, o->chat_template,
+                                                             &l->err));
     TRY(api_find_formats(&l->formats, l->text,
                          o->enable_auto_tool_choice ? o->tool_call_parser : "none",
                          o->reasoning_parser, &l->err));
-    struct sl_options q = {
-        .model = o->model,
-        .device = o->device,
-        .dtype = o->dtype,
-        .load_format = o->load_format,
-        .rope_freq_dtype = o->rope_freq_dtype,
-        .max_model_len = (int32_t)o->max_model_len,
-        .max_num_seqs = (int32_t)o->max_num_seqs,
-        .max_num_batched_tokens = (int32_t)o->max_num_batched_tokens,
-        .block_size = (int32_t)o->block_size,
-        .num_gpu_blocks_override = (int32_t)o->num_gpu_blocks_override,
-        .kv_cache_memory_bytes = (uint64_t)o->kv_cache_memory_bytes,
-        .gpu_memory_utilization = o->gpu_memory_utilization,
-        .max_queue_size = (int32_t)o->max_queue_size,
-        .tensor_parallel_size = (int32_t)o->tensor_parallel_size,
-        .n_threads = (int32_t)o->threads,
-        .n_vocab = is_sim ? (int32_t)tokenizer_n_vocab(l->text->tok) : 0,
-        .enable_prefix_caching = o->enable_prefix_caching,
-        .async_scheduling = tristate(o->async_scheduling),
-        .seed = (uint64_t)o->seed,
-        .sim_step_us = (uint32_t)o->sim_step_us,
-        .sim_fail_step = (uint32_t)o->sim_fail_step,
-        .sim_replay = o->sim_replay,
-        .progress = on_progress,
-        .progress_arg = p,
-        .wake = on_engine_wake,
-        .wake_arg = &s->wake,
-    };
+    struct sl_options q = opts_engine(o);
+    q.n_vocab = is_sim ? (int32_t)tokenizer_n_vocab(l->text->tok) : 0;
+    q.progress = on_progress;
+    q.progress_arg = p;
+    q.wake = on_engine_wake;
+    q.wake_arg = &s->wake;
     return sl_open(&l->engine, &q, &l->err);
 }
 

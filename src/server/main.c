@@ -7,6 +7,7 @@
 
 #include "backend/backend.h"
 #include "base/log.h"
+#include "bench/bench.h"
 #include "load/model_text.h"
 #include "model/model.h"
 #include "server/server.h"
@@ -140,6 +141,7 @@ static const struct command {
 } commands[] = {
     {"serve", cmd_serve, "serve MODEL over HTTP (sluice serve --help)"},
     {"explain", cmd_explain, "print MODEL's plan with shapes, bytes, FLOPs and roofline time"},
+    {"bench", bench_main, "serve: load a running server; engine MODEL: without HTTP"},
     {"tokenize", cmd_tokenize, "MODEL --jsonl: {\"text\"} lines to {\"ids\",\"decoded\"} lines"},
     {"render", cmd_render,
      "--chat-template FILE --jsonl: {\"messages\"} lines to {\"output\"} lines"},

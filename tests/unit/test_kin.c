@@ -1,7 +1,7 @@
 /* test_kin.c - Responses and Messages: bodies against the prompt they become or the field they are
  * refused for, and scripted answers against the exact bytes of streams and bodies.
  */
-#include "api/reply.h"
+#include "api/parts.h"
 #include "api_fixture.h"
 #include "base/test.h"
 

@@ -241,11 +241,12 @@ TEST(lowering)
         bool fuse;
         const char *steps, *says;
     } rows[] = {
-        {0, 1, true, "EMBED NORM LINEAR ROPE_KV ATTN LINEAR ADD_NORM LINEAR GLU LINEAR ADD_NORM POOL GATHER LOGITS SAMPLE ", NULL},
+        {0, 1, true, "EMBED NORM LINEAR ROPE_KV ATTN LINEAR ADD_NORM LINEAR_GLU LINEAR ADD_NORM POOL GATHER LOGITS SAMPLE ", NULL},
+        {1u << OP_LINEAR_GLU, 1, true, "EMBED NORM LINEAR ROPE_KV ATTN LINEAR ADD_NORM LINEAR GLU LINEAR ADD_NORM POOL GATHER LOGITS SAMPLE ", NULL},
         {0, 1, false, "EMBED NORM LINEAR ROPE_KV ATTN LINEAR ADD NORM LINEAR GLU LINEAR ADD NORM POOL GATHER LOGITS SAMPLE ", NULL},
-        {1u << OP_ADD_NORM, 1, true, "EMBED NORM LINEAR ROPE_KV ATTN LINEAR ADD NORM LINEAR GLU LINEAR ADD NORM POOL GATHER LOGITS SAMPLE ", NULL},
-        {0, 2, true, "EMBED NORM LINEAR ROPE_KV ATTN LINEAR REDUCE ADD_NORM LINEAR GLU LINEAR REDUCE ADD_NORM POOL GATHER LOGITS SAMPLE ", NULL},
-        {1u << OP_POOL, 1, true, "EMBED NORM LINEAR ROPE_KV ATTN LINEAR ADD_NORM LINEAR GLU LINEAR ADD_NORM GATHER LOGITS SAMPLE ", NULL},
+        {1u << OP_ADD_NORM, 1, true, "EMBED NORM LINEAR ROPE_KV ATTN LINEAR ADD NORM LINEAR_GLU LINEAR ADD NORM POOL GATHER LOGITS SAMPLE ", NULL},
+        {0, 2, true, "EMBED NORM LINEAR ROPE_KV ATTN LINEAR REDUCE ADD_NORM LINEAR_GLU LINEAR REDUCE ADD_NORM POOL GATHER LOGITS SAMPLE ", NULL},
+        {1u << OP_POOL, 1, true, "EMBED NORM LINEAR ROPE_KV ATTN LINEAR ADD_NORM LINEAR_GLU LINEAR ADD_NORM GATHER LOGITS SAMPLE ", NULL},
         {1u << OP_ATTN, 1, true, NULL, "the test device has no op ATTN, which model type llama needs"},
         {1u << OP_REDUCE, 2, true, NULL, "has no op REDUCE"},
         {0, 3, true, NULL, "cannot be divided by 3 ranks"},
@@ -533,6 +534,38 @@ TEST(bad_checkpoints)
 }
 
 /* The text of `sluice explain`, held against a file. */
+/* Products of the layers and the head, and each query over what it sees: with a window of 16, at
+ * most 16 positions. */
+TEST(flops)
+{
+    static const struct {
+        const char *text;
+        uint32_t from, to;
+        double seen; /* positions, summed over the tokens */
+    } rows[] = {
+        {"{\"model_type\":\"llama\"," SHAPE(64, 128, 3, 4, 2, 100, ""), 0, 10, 55},
+        {"{\"model_type\":\"llama\"," SHAPE(64, 128, 3, 4, 2, 100, ""), 9, 10, 10},
+        {"{\"model_type\":\"mistral\"," SHAPE(64, 128, 3, 4, 2, 100, ",\"sliding_window\":16"), 0, 10, 55},
+        {"{\"model_type\":\"mistral\"," SHAPE(64, 128, 3, 4, 2, 100, ",\"sliding_window\":16"), 0, 20, 136 + 64},
+        {"{\"model_type\":\"mistral\"," SHAPE(64, 128, 3, 4, 2, 100, ",\"sliding_window\":16"), 30, 33, 48},
+    };
+    const struct device d = device_of(0);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct model_config c;
+        struct plan p;
+        struct sl_error e = {0};
+        struct plan_target t = {.device = &d, .n_ranks = 1, .fuse = true};
+        CHECK(read_text(&c, rows[i].text, &e) == 0 && plan_open(&p, &c, &t, &e) == 0);
+        CHECK(weights_find(&p, NULL, true, -1, &e) == 0);
+        CHECK(plan_lower(&p, &t, (void *[SLOT_BUFS]){0}, &e) == 0);
+        double n = rows[i].to - rows[i].from, layer = 64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128;
+        double want = 3 * (2 * n * layer + 4 * rows[i].seen * 64) + 2 * 2 * 64 * 100;
+        double got = plan_flops(&p, rows[i].from, rows[i].to, 2);
+        CHECK_MSG(fabs(got - want) < 1e-6 * want, "row %zu: %g, not %g", i, got, want);
+        plan_close(&p);
+    }
+}
+
 TEST(explain)
 {
     char *text = NULL, want[16384];
