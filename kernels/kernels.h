@@ -144,6 +144,18 @@ struct ksample {
 };
 int k_sample(cudaStream_t stream, const struct ksample *s, int32_t n_rows);
 
+/* A kernel that faults, for tests: what follows on the device fails, as after any fault. */
+int k_trap(cudaStream_t stream);
+
+/* Loading. n elements of `type` (any but BF16) as their file holds them to bf16, with the bits of
+ * dtype_expand and f32_to_bf16 (NaN: some NaN). n: at most 2^39. */
+int k_expand(cudaStream_t stream, enum dtype type, uint16_t *dst, const void *src, int64_t n);
+/* Rows [row0, row0 + n_rows) of a dummy weight to dst, rounded to `type` (a float type) first; cols
+ * a multiple of 8. */
+struct dummy;
+int k_fill(cudaStream_t stream, enum dtype type, uint16_t *dst, const struct dummy *d, int64_t row0,
+           int64_t n_rows, int64_t cols);
+
 #ifdef __cplusplus
 }
 #endif

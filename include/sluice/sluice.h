@@ -56,8 +56,9 @@ struct sl_options {
     uint8_t enable_prefix_caching;
     int8_t async_scheduling; /* 1, 0, -1: the device's default; one step runs ahead */
     uint64_t seed; /* of what is random in the engine itself (hash key of the prefix index) */
-    uint32_t sim_step_us;   /* sim device: how long a step takes */
-    uint32_t sim_fail_step; /* sim device: this step fails, counted from 1; 0: none */
+    uint32_t sim_step_us;  /* sim device: how long a step takes */
+    uint32_t fail_step;    /* sim and cuda: this step fails, counted from 1, for tests; 0: none */
+    uint8_t enforce_eager; /* cuda: no graphs */
     uint8_t sim_replay; /* sim device: a prompt with token 2 in it is answered with the tokens behind
                            the last one, up to a token 3 */
     /* Called while loading, from sl_open's thread; may be NULL. */
@@ -76,6 +77,8 @@ struct sl_info {
     int32_t max_num_seqs, max_num_batched_tokens, block_size, num_blocks;
     int32_t n_pooled; /* width of a pooled vector; 0: this device does not pool */
     uint64_t n_parameters, weight_bytes, kv_bytes, scratch_bytes;
+    uint64_t memory_bytes, budget_bytes; /* of the device in all, and of it for this model */
+    uint64_t state_bytes; /* the device's own: libraries, sampling state, staging; 0: not known */
 };
 
 /* A request for a vector instead of tokens: which rows of the last hidden state (normed, before the

@@ -70,12 +70,24 @@ static bool open_desc(struct lt *lt)
                                               sizeof transposed) == CUBLAS_STATUS_SUCCESS;
 }
 
-struct lt *lt_open(struct dev *d)
+static void *open_library(void)
 {
     static const char *const names[] = {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"};
+    void *library = NULL;
+    for (size_t i = 0; i < sizeof names / sizeof *names && !library; i++)
+        library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+    return library;
+}
+
+void lt_preload(void)
+{
+    open_library(); /* stays for the life of the process */
+}
+
+struct lt *lt_open(struct dev *d)
+{
     struct lt *lt = xcalloc(1, sizeof *lt);
-    for (size_t i = 0; i < sizeof names / sizeof *names && !lt->library; i++)
-        lt->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+    lt->library = open_library();
     if (lt->library && find_functions(lt) && open_desc(lt) &&
         (lt->workspace_d = cuda_alloc(d, workspace_bytes, "cuBLASLt", NULL)))
         return lt;

@@ -39,8 +39,9 @@ struct options {
     bool strict_length, generation_defaults, api_key_metrics;
     /* log */
     const char *log_level, *log_format;
-    /* sim */
-    int64_t sim_step_us, sim_fail_step;
+    /* devices */
+    int64_t sim_step_us, fail_step;
+    bool enforce_eager;
     bool sim_replay;
     const char *config;
 };
