@@ -73,9 +73,8 @@ static void rename_param(enum api_kind form, struct sl_error *e)
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         size_t n = strlen(names[i].chat);
-        bool is_whole = e && (e->param[n] == '\0' || e->param[n] == '.' || e->param[n] == '[');
-        if (names[i].form != form || !e || strncmp(e->param, names[i].chat, n) != 0 || !is_whole)
-            continue;
+        if (names[i].form != form || strncmp(e->param, names[i].chat, n) != 0) continue;
+        if (e->param[n] != '\0' && e->param[n] != '.' && e->param[n] != '[') continue;
         snprintf(e->param, sizeof e->param, "%s", names[i].own);
         return;
     }

@@ -20,9 +20,8 @@ struct source {
  * words, in which any symbolic link is followed. Below a folder, `name` comes from a file and is
  * held to a rule: a basename (no slash, not "." or ".."), and a regular file. One symbolic link is
  * followed, if its text is a basename of the same folder or "../../blobs/BASENAME" (the layout of
- * the Hugging Face cache; one more "../" from a folder within); what it points to must not be a
- * link itself. So a downloaded folder cannot make us read a file outside its repository.
- * SL_ENOTFOUND when there is no such file. */
+ * the Hugging Face cache); what it points to must not be a link itself. So a downloaded folder
+ * cannot make us read a file outside its repository. SL_ENOTFOUND when there is no such file. */
 int source_open(struct source *s, int dir, const char *name, struct sl_error *e);
 /* Take over an open descriptor (also when it fails). */
 int source_open_fd(struct source *s, int fd, const char *name, struct sl_error *e);
@@ -38,7 +37,8 @@ int source_slurp_at(int dir, const char *name, size_t max, struct buf *out, stru
  */
 int source_json(struct json_doc **out, int dir, const char *name, size_t max,
                 const struct json_limits *limits, struct sl_error *e);
-/* As source_json for a small file in the folder `folder`, a basename, below dir. */
+/* As source_json for a small file in the folder `folder`, a basename, below dir; the cache's blobs
+ * are one folder further up from there. */
 int source_json_in(struct json_doc **out, int dir, const char *folder, const char *name, size_t max,
                    struct sl_error *e);
 
