@@ -215,7 +215,6 @@ def test_kept(server, client):
     assert client.responses.retrieve(first.id) == first and first.store is True
     second = client.responses.create(model="m", input="two", previous_response_id=first.id, max_output_tokens=5)
     assert second.previous_response_id == first.id and second.instructions is None
-    assert second.usage.input_tokens > first.usage.input_tokens
     items = client.responses.input_items.list(second.id, order="asc").data
     assert [i.role for i in items] == ["user", "assistant", "user"]
     assert items[0].content[0].text == "one" and items[1].id == first.output[0].id
