@@ -65,6 +65,7 @@ struct grammar_opts {
     bool is_strict;       /* OpenAI's strict subset is checked first; objects are closed */
     bool is_lenient;      /* what cannot be decided byte by byte (uniqueItems, contains with a
                              maximum, unevaluated*) is left unchecked instead of refused */
+    uint8_t draft;        /* of a schema without $schema: 4, 6, 7; 0: 2020-12 */
 };
 
 /* Each sets *out (owned: grammar_unref) or returns a code with the reason in e:

@@ -110,6 +110,7 @@ static void walk(struct compiler *c, const json_node *v, uint32_t resource, bool
         if (is_keyword && is_data(m)) continue;
         for (size_t i = 0; is_keyword && i < sizeof maps / sizeof *maps; i++)
             names |= str_is(json_key(m), maps[i]) && json_type(m) == JSON_OBJ;
+        if (is_keyword && !names && keyword_of(json_key(m)) == KW_OTHER) continue; /* no schemas */
         if (json_child(m)) walk(c, m, resource, names, depth + 1);
     }
 }

@@ -82,7 +82,6 @@ static bool item_equal(const struct item *a, const struct item *b)
 
 void items_add(struct compiler *c, struct items *l, struct item it)
 {
-    if (it.kind == IT_SCHEMA && json_type(it.s) == JSON_TRUE) return;
     for (uint32_t i = 0; i < l->n; i++)
         if (item_equal(&l->v[i], &it)) return; /* also where its choices were made */
     if (l->n == l->cap) {
@@ -233,10 +232,21 @@ static part_id shape_part(struct compiler *c, struct shape *s)
     return part_alt2(c->g, scalars, queue_rule(c, s));
 }
 
+/* Schemas that say nothing: true and {}. */
+static bool says_nothing(const struct items *l)
+{
+    for (uint32_t i = 0; i < l->n; i++) {
+        enum json_type t = json_type(l->v[i].s);
+        bool is_open = t == JSON_TRUE || (t == JSON_OBJ && !json_child(l->v[i].s));
+        if (l->v[i].kind != IT_SCHEMA || !is_open) return false;
+    }
+    return true;
+}
+
 part_id schema_part(struct compiler *c, const struct items *l)
 {
     if (schema_stopped(c)) return P_NEVER;
-    if (l->n == 0) return c->any_value;
+    if (says_nothing(l)) return c->any_value;
     struct memo_entry *m = memo_find(c, l);
     if (m->items.v) return m->part;
     part_id p = shape_part(c, shape_make(c, l));
@@ -297,10 +307,10 @@ static void compiler_begin(struct compiler *c)
 }
 
 /* Drafts up to 7 are told by $schema. */
-static bool is_old_draft(const json_node *root)
+static bool is_old_draft(const json_node *root, const struct grammar_opts *o)
 {
     const json_node *v = json_get(root, "$schema");
-    if (!v || json_type(v) != JSON_STR) return false;
+    if (!v || json_type(v) != JSON_STR) return o->draft > 0 && o->draft <= 7;
     struct str s = json_str(v);
     return s.n && (memmem(s.p, s.n, "draft-0", 7) != NULL);
 }
@@ -364,7 +374,7 @@ int schema_compile(struct grammar *g, const json_node *schema, const struct gram
 {
     struct compiler c = {.g = g, .o = o, .e = e, .root = schema, .arena = arena_make(ARENA_BYTES)};
     struct items root = {0};
-    c.old_ref = is_old_draft(schema);
+    c.old_ref = is_old_draft(schema, o);
     compiler_begin(&c);
     any_rules(&c);
     refs_collect(&c);

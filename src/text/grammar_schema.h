@@ -78,7 +78,7 @@ struct name_list {
     struct str *v;
     uint32_t n, cap;
 };
-enum { MULTIPLES = 2 };
+enum { MULTIPLES = 4 };
 
 struct shape {
     struct items all; /* what it was made from, references opened */
