@@ -163,13 +163,16 @@ static void random_walk(struct bench *b, struct grammar *g, const json_node *lin
     buf_free(&record);
 }
 
-static void one_instance(struct bench *b, struct grammar *g, const json_node *test, const char *name)
+static void one_instance(struct bench *b, struct grammar *g, const json_node *line,
+                         const json_node *test)
 {
+    const char *name = json_str(json_get(line, "name")).p;
+    const json_node *schema = json_get(line, "schema");
     bool valid = json_type(json_get(test, "valid")) == JSON_TRUE;
     const json_node *data = json_get(test, "data");
     struct buf compact = buf_make(1u << 20), spaced = buf_make(1u << 20);
-    bool takes = takes_value(g, data, "", "", &compact);
-    bool takes_spaced = takes_value(g, data, "\n  ", " ", &spaced);
+    bool takes = takes_value(g, schema, data, true, &compact);
+    bool takes_spaced = takes_value(g, schema, data, false, &spaced);
     b->instances++;
     if (takes != valid || takes_spaced != valid) {
         struct buf text = buf_make(1u << 20);
@@ -202,7 +205,7 @@ static void one_schema(struct bench *b, const json_node *line)
     add_time(&b->compile, now_us() - start);
     b->compiled++;
     const json_node *tests = json_get(line, "tests");
-    for (const json_node *t = json_child(tests); t; t = json_next(t)) one_instance(b, g, t, name);
+    for (const json_node *t = json_child(tests); t; t = json_next(t)) one_instance(b, g, line, t);
     for (int i = 0; b->out && i < RANDOM_WALKS; i++) random_walk(b, g, line);
     grammar_unref(g);
 }

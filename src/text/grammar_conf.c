@@ -260,3 +260,44 @@ conf_id conf_step_new(struct grammar *g, conf_id c, uint8_t class)
     if (!g->failed) ((conf_id *)g->rows.p)[(size_t)c * g->n_class + class] = next;
     return next;
 }
+
+/* Do the bytes lo..hi, and then those of UTF-8 that must follow, always lead from c to `home`? */
+static bool leads_home(struct grammar *g, conf_id c, conf_id home, unsigned lo, unsigned hi, int more)
+{
+    conf_id same = CONF_UNKNOWN;
+    uint8_t done[256] = {0};
+    for (unsigned b = lo; b <= hi; b++) {
+        if (done[g->class_of[b]]++) continue;
+        conf_id next = conf_step(g, c, (uint8_t)b);
+        if (next == CONF_DEAD || (more == 0 && next != home)) return false;
+        if (same != CONF_UNKNOWN && next != same && more) return false;
+        same = next;
+    }
+    return more == 0 || leads_home(g, same, home, 0x80, 0xBF, more - 1);
+}
+
+/* As leads_home, where the byte after the first is limited. */
+static bool limited(struct grammar *g, conf_id c, unsigned first, unsigned lo, unsigned hi, int more)
+{
+    conf_id next = conf_step(g, c, (uint8_t)first);
+    return next != CONF_DEAD && leads_home(g, next, c, lo, hi, more);
+}
+
+uint64_t conf_loops(struct grammar *g, conf_id c)
+{
+    uint64_t loops = ~(1ull << GROUP_BAD);
+    if (conf_at(g, c)->has_loops) return conf_at(g, c)->loops;
+    for (unsigned b = 0; b < 0x80; b++)
+        if (conf_step(g, c, (uint8_t)b) != c) loops &= ~(1ull << byte_group((uint8_t)b));
+    if (!leads_home(g, c, c, 0xC2, 0xDF, 1)) loops &= ~(1ull << GROUP_2);
+    if (!limited(g, c, 0xE0, 0xA0, 0xBF, 1) || !leads_home(g, c, c, 0xE1, 0xEC, 2) ||
+        !limited(g, c, 0xED, 0x80, 0x9F, 1) || !leads_home(g, c, c, 0xEE, 0xEF, 2))
+        loops &= ~(1ull << GROUP_3);
+    if (!limited(g, c, 0xF0, 0x90, 0xBF, 2) || !leads_home(g, c, c, 0xF1, 0xF3, 3) ||
+        !limited(g, c, 0xF4, 0x80, 0x8F, 2))
+        loops &= ~(1ull << GROUP_4);
+    struct conf *made = conf_at(g, c);
+    made->loops = loops;
+    made->has_loops = true;
+    return loops;
+}

@@ -100,6 +100,8 @@ struct conf {
     uint32_t threads, n; /* grammar.threads */
     uint32_t hash;
     uint32_t room;  /* in_string: how many more characters fit, RE_INF: any */
+    uint64_t loops; /* byte groups that lead back here; set by conf_loops */
+    bool has_loops; /* they were looked at */
     int8_t in_string; /* index of the JSON string state that its only thread is in, or -1 */
     bool may_end;
 };
@@ -246,6 +248,8 @@ void confs_free(struct grammar *g);
 conf_id conf_of_kont(struct grammar *g, kont_id k);
 kont_id kont_make(struct grammar *g, part_id part, uint32_t lo, uint32_t hi, kont_id next);
 conf_id conf_intern(struct grammar *g, struct thread *t, uint32_t n, bool may_end);
+/* The byte groups (byte_group) whose characters, from first to last byte, lead from c back to c. */
+uint64_t conf_loops(struct grammar *g, conf_id c);
 conf_id conf_step_new(struct grammar *g, conf_id c, uint8_t class);
 static inline conf_id conf_step(struct grammar *g, conf_id c, uint8_t byte)
 {
@@ -262,10 +266,13 @@ struct grammar_vocab {
     size_t n_vocab, n_words, bytes;
     uint32_t n_nodes;
     uint8_t *byte;      /* [n_nodes] on the edge into it */
+    uint64_t *below;    /* [n_nodes] groups of the bytes below; GROUP_BAD: not all is UTF-8 there */
     uint8_t *depth;     /* [n_nodes] bytes from the root, at most TRIE_DEPTH */
     uint8_t *height;    /* [n_nodes] longest way down */
     uint32_t *after;    /* [n_nodes] first node past its subtree */
     int32_t *token;     /* [n_nodes] id, or -1 */
+    uint32_t *ordinal;  /* [n_nodes + 1] tokens (with those of same bytes) at nodes before it */
+    int32_t *in_order;  /* [ordinal[n_nodes]] ids by node */
     int32_t *same;      /* [n_vocab] next id with the same bytes, or -1 */
     uint32_t *node_of;  /* [n_vocab] 0: never matches */
     int32_t *eos;       /* [n_eos] */
@@ -283,6 +290,10 @@ struct grammar_vocab {
     uint8_t tail_length[STRING_STATES];
     int n_tails;
 };
+/* The group of a byte: bytes that expressions seldom tell apart share one. */
+unsigned byte_group(uint8_t byte);
+enum { GROUP_2 = 60, GROUP_3, GROUP_4, GROUP_BAD }; /* first bytes of 2, 3, 4; none of these */
+
 enum { TRIE_DEPTH = 255, SPECIAL_BEGIN = 0xFF, SPECIAL_END = 0xFE };
 
 /* ---- grammar_mask.c ---- */

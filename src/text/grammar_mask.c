@@ -13,11 +13,13 @@
 /* Walks longer than this are kept for the next time at the same configuration. */
 enum { KEEP_NODES = 3000 };
 
+/* Subtrees of fewer nodes are walked without asking whether all of it leads back to one place. */
+enum { LOOP_NODES = 32 };
+
 struct walk {
     struct grammar *g;
     const struct grammar_vocab *v;
     uint32_t *words;
-    bool from_string; /* words began as string_words; else as zeros */
     uint32_t n_steps;
 };
 
@@ -41,6 +43,14 @@ static bool is_string(const struct walk *w, conf_id c, uint32_t node)
            f->room >= w->v->height[node];
 }
 
+/* Does all below `node` lead from c back to c? A look at one byte spares most places the rest. */
+static bool is_loop(const struct walk *w, conf_id c, uint32_t node)
+{
+    uint8_t byte = w->v->byte[node + 1];
+    if (!conf_at(w->g, c)->has_loops && (byte >= 0x80 || conf_step(w->g, c, byte) != c)) return false;
+    return !(w->v->below[node] & ~conf_loops(w->g, c));
+}
+
 /* Set the bits of nodes first..end, children (and below) of a node at depth - 1 reached with c. */
 static void walk_set(struct walk *w, uint32_t first, uint32_t end, conf_id c)
 {
@@ -51,6 +61,12 @@ static void walk_set(struct walk *w, uint32_t first, uint32_t end, conf_id c)
     for (uint32_t i = first; i < end; w->n_steps++) {
         conf_id next = conf_step(w->g, stack[v->depth[i] - 1], v->byte[i]);
         if (next == CONF_DEAD) {
+            i = v->after[i];
+            continue;
+        }
+        if (v->after[i] - i > LOOP_NODES && is_loop(w, next, i)) {
+            for (uint32_t k = v->ordinal[i]; k < v->ordinal[v->after[i]]; k++)
+                w->words[v->in_order[k] / 32] |= 1u << (v->in_order[k] % 32);
             i = v->after[i];
             continue;
         }
@@ -153,8 +169,7 @@ int mask_write(struct grammar *g, conf_id c, uint32_t *words)
             return g->kept[i].n_set;
         }
     struct walk w = {.g = g, .v = v, .words = words};
-    w.from_string = is_string(&w, c, 0) || is_mostly_string(&w, c);
-    if (w.from_string) {
+    if (is_string(&w, c, 0) || is_mostly_string(&w, c)) {
         memcpy(words, v->string_words, bytes);
         if (is_string(&w, c, 0))
             walk_exits(&w, 1, v->n_nodes, c);

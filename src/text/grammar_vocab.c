@@ -101,6 +101,67 @@ static void trie_fill(struct grammar_vocab *v, const struct entry *entries, size
             if (v->height[c] >= v->height[i]) v->height[i] = (uint8_t)(v->height[c] + 1);
 }
 
+unsigned byte_group(uint8_t b)
+{
+    if (b >= 0x80) return b < 0xC2 || b > 0xF4 ? GROUP_BAD : b < 0xE0 ? GROUP_2 : b < 0xF0 ? GROUP_3 : GROUP_4;
+    if (b < 0x20) return 0;
+    if (b >= '0' && b <= '9') return 1 + (b == '0');
+    if ((b | 32) >= 'a' && (b | 32) <= 'z') return 3 + 2 * (b < 'a') + ((b | 32) > 'f');
+    unsigned punctuation = 7; /* the others one each: 34 groups */
+    for (uint8_t c = 0x20; c < b; c++)
+        punctuation += !(c >= '0' && c <= '9') && !((c | 32) >= 'a' && (c | 32) <= 'z');
+    return punctuation;
+}
+
+/* One byte further in UTF-8: how many bytes must still come, the first of them with limits. */
+enum { AT_START = 0, NEED_1, NEED_2, NEED_3, AFTER_E0, AFTER_ED, AFTER_F0, AFTER_F4, NOT_UTF8 };
+static uint8_t utf8_after(uint8_t state, uint8_t b)
+{
+    static const struct {
+        uint8_t lo, hi, next;
+    } rows[] = {[NEED_1] = {0x80, 0xBF, AT_START}, [NEED_2] = {0x80, 0xBF, NEED_1},
+                [NEED_3] = {0x80, 0xBF, NEED_2},   [AFTER_E0] = {0xA0, 0xBF, NEED_1},
+                [AFTER_ED] = {0x80, 0x9F, NEED_1}, [AFTER_F0] = {0x90, 0xBF, NEED_2},
+                [AFTER_F4] = {0x80, 0x8F, NEED_2}, [NOT_UTF8] = {1, 0, NOT_UTF8}};
+    if (state != AT_START)
+        return b >= rows[state].lo && b <= rows[state].hi ? rows[state].next : NOT_UTF8;
+    if (b < 0x80) return AT_START;
+    if (b < 0xC2 || b > 0xF4) return NOT_UTF8;
+    if (b < 0xE0) return NEED_1;
+    if (b < 0xF0) return b == 0xE0 ? AFTER_E0 : b == 0xED ? AFTER_ED : NEED_2;
+    return b == 0xF0 ? AFTER_F0 : b == 0xF4 ? AFTER_F4 : NEED_3;
+}
+
+/* For each node the groups of bytes below it, and whether what is below is UTF-8 when read from
+ * there: state[d][s] is where the bytes from depth s to d have led. */
+static void groups_fill(struct grammar_vocab *v)
+{
+    uint8_t(*state)[TRIE_DEPTH + 1] = xcalloc(TRIE_DEPTH + 1, sizeof *state);
+    uint32_t path[TRIE_DEPTH + 1] = {0};
+    for (uint32_t i = 1; i < v->n_nodes; i++) {
+        uint32_t d = v->depth[i];
+        unsigned group = byte_group(v->byte[i]);
+        path[d] = i;
+        state[d][d] = AT_START;
+        for (uint32_t s = 0; s < d; s++) {
+            state[d][s] = utf8_after(state[d - 1][s], v->byte[i]);
+            if (group != GROUP_BAD) v->below[path[s]] |= 1ull << group;
+            if (state[d][s] == NOT_UTF8) v->below[path[s]] |= 1ull << GROUP_BAD;
+        }
+    }
+    free(state);
+}
+
+static void order_fill(struct grammar_vocab *v)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < v->n_nodes; i++) {
+        v->ordinal[i] = n;
+        for (int32_t id = v->token[i]; id >= 0; id = v->same[id]) v->in_order[n++] = id;
+    }
+    v->ordinal[v->n_nodes] = n;
+}
+
 static void set_token(const struct grammar_vocab *v, uint32_t *words, int32_t id, int *count)
 {
     for (; id >= 0; id = v->same[id]) {
@@ -198,6 +259,9 @@ int grammar_vocab_new(struct grammar_vocab **out, const struct grammar_vocab_des
     v->after = xcalloc(room, sizeof *v->after);
     v->token = xcalloc(room, sizeof *v->token);
     v->string_state = xcalloc(room, 1);
+    v->below = xcalloc(room, sizeof *v->below);
+    v->ordinal = xcalloc(room + 1, sizeof *v->ordinal);
+    v->in_order = xcalloc(d->n_vocab + 1, sizeof *v->in_order);
     v->same = xcalloc(d->n_vocab + 1, sizeof *v->same);
     v->node_of = xcalloc(d->n_vocab + 1, sizeof *v->node_of);
     v->string_words = xcalloc(v->n_words + 1, sizeof *v->string_words);
@@ -206,7 +270,9 @@ int grammar_vocab_new(struct grammar_vocab **out, const struct grammar_vocab_des
         if (d->eos[i] >= 0 && (size_t)d->eos[i] < d->n_vocab) v->eos[v->n_eos++] = d->eos[i];
     names_collect(v, entries, n);
     trie_fill(v, entries, n);
-    v->bytes = sizeof *v + room * 12 + d->n_vocab * 8 + v->n_words * 4 + bytes.n;
+    groups_fill(v);
+    order_fill(v);
+    v->bytes = sizeof *v + room * 24 + d->n_vocab * 12 + v->n_words * 4 + bytes.n;
     code = string_facts(v);
     if (code < 0) {
         sl_fail(e, code, "no room for the vocabulary's tables");
@@ -225,7 +291,7 @@ void grammar_vocab_unref(struct grammar_vocab *v)
     if (!v || atomic_fetch_sub_explicit(&v->refs, 1, memory_order_acq_rel) > 1) return;
     void *owned[] = {v->byte, v->depth,   v->height,  v->after,        v->token,        v->same,
                      v->eos,  v->node_of, v->names,   v->name_bytes,   v->string_words, v->exits,
-                     v->string_state};
+                     v->string_state, v->below, v->ordinal, v->in_order};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     free(v);
 }

@@ -14,7 +14,49 @@ struct feed {
     const char *gap, *colon; /* after , [ { and before ] }; after : */
     long tries;              /* left */
     struct buf *text;        /* what was accepted, or NULL */
+    const json_node *schema; /* where orders of members are looked up, or NULL */
 };
+
+/* How many of v's members the map has. */
+static size_t count_known(const json_node *v, const json_node *map)
+{
+    size_t n = 0;
+    for (const json_node *m = json_child(map); m; m = json_next(m)) {
+        const json_node *k = json_child(v);
+        while (k && !str_eq(json_key(k), json_key(m))) k = json_next(k);
+        n += k != NULL;
+    }
+    return n;
+}
+
+/* The "properties" under s that knows most of v's members. */
+static void find_map(const json_node *s, const json_node *v, const json_node **best, size_t *known)
+{
+    for (const json_node *m = json_child(s); m; m = json_next(m)) {
+        if (json_type(s) == JSON_OBJ && str_is(json_key(m), "properties")) {
+            size_t n = count_known(v, m);
+            if (n > *known) *known = n, *best = m;
+        }
+        if (json_child(m)) find_map(m, v, best, known);
+    }
+}
+
+/* v's members, those that the schema names first and in its order. */
+static const json_node **in_order(const json_node *schema, const json_node *v, size_t n)
+{
+    const json_node **out = xcalloc(n + 1, sizeof *out), *map = NULL;
+    size_t known = 0, k = 0;
+    if (schema) find_map(schema, v, &map, &known);
+    for (const json_node *m = map ? json_child(map) : NULL; m; m = json_next(m))
+        for (const json_node *x = json_child(v); x; x = json_next(x))
+            if (str_eq(json_key(x), json_key(m))) out[k++] = x;
+    for (const json_node *x = json_child(v); x; x = json_next(x)) {
+        size_t i = 0;
+        while (i < k && out[i] != x) i++;
+        if (i == k) out[k++] = x;
+    }
+    return out;
+}
 
 static bool feed_bytes(struct feed *f, struct str s)
 {
@@ -60,10 +102,9 @@ static bool feed_key(struct feed *f, struct str key)
 
 static bool feed_value(struct feed *f, const json_node *v);
 
-/* The members of v not in `used`, in any order, then the brace. */
-static bool feed_members(struct feed *f, const json_node *v, bool *used, size_t n_used, size_t n)
+/* The members m not in `used`, in any order, then the brace. */
+static bool feed_members(struct feed *f, const json_node **m, bool *used, size_t n_used, size_t n)
 {
-    size_t i = 0;
     if (n_used == n) {
         if (n && !feed_bytes(f, str_of(f->gap))) return false;
         return feed_bytes(f, STR("}"));
@@ -72,13 +113,13 @@ static bool feed_members(struct feed *f, const json_node *v, bool *used, size_t 
     size_t mark = f->text ? f->text->n : 0;
     grammar_copy(&back, &f->at);
     bool ok = false;
-    for (const json_node *m = json_child(v); m && !ok && f->tries > 0; m = json_next(m), i++) {
+    for (size_t i = 0; i < n && f->tries > 0; i++) {
         if (used[i]) continue;
         f->tries--;
         used[i] = true;
         ok = (n_used == 0 || feed_bytes(f, STR(","))) && feed_bytes(f, str_of(f->gap)) &&
-             feed_key(f, json_key(m)) && feed_value(f, m) &&
-             feed_members(f, v, used, n_used + 1, n);
+             feed_key(f, json_key(m[i])) && feed_value(f, m[i]) &&
+             feed_members(f, m, used, n_used + 1, n);
         used[i] = false;
         if (ok) break;
         f->at.config = back.config; /* back holds the reference that keeps it in the tables */
@@ -93,7 +134,9 @@ static bool feed_value(struct feed *f, const json_node *v)
     if (json_type(v) == JSON_OBJ) {
         size_t n = json_len(v);
         bool *used = xcalloc(n + 1, sizeof *used);
-        bool ok = feed_bytes(f, STR("{")) && feed_members(f, v, used, 0, n);
+        const json_node **members = in_order(f->schema, v, n);
+        bool ok = feed_bytes(f, STR("{")) && feed_members(f, members, used, 0, n);
+        free(members);
         free(used);
         return ok;
     }
@@ -107,11 +150,13 @@ static bool feed_value(struct feed *f, const json_node *v)
     return feed_bytes(f, STR("]"));
 }
 
-/* Does the grammar take the value as a whole? text (may be NULL) gets it as it was written. */
-static bool takes_value(struct grammar *g, const json_node *v, const char *gap, const char *colon,
-                        struct buf *text)
+/* Does the grammar take the value as a whole? text (may be NULL) gets it as it was written; schema
+ * may be NULL. */
+static bool takes_value(struct grammar *g, const json_node *schema, const json_node *v,
+                        bool is_compact, struct buf *text)
 {
-    struct feed f = {.gap = gap, .colon = colon, .tries = 3000, .text = text};
+    struct feed f = {.gap = is_compact ? "" : "\n  ", .colon = is_compact ? "" : " ",
+                     .tries = 3000, .text = text, .schema = schema};
     grammar_begin(&f.at, g);
     bool ok = feed_value(&f, v) && grammar_may_end(&f.at);
     grammar_end(&f.at);
