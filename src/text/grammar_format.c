@@ -29,6 +29,19 @@
     "(?://" AUTHORITY PATH "|/(?:" PCHAR "+" PATH                                                  \
     ")?|(?:[a-zA-Z0-9._~!$&'()*+,;=@-]|%[0-9a-fA-F]{2})+" PATH ")?(?:\\?" AFTER ")?(?:#" AFTER ")?"
 
+#define VARCHAR "(?:[a-zA-Z0-9_]|%[0-9a-fA-F]{2})"
+#define VARSPEC VARCHAR "(?:\\.?" VARCHAR ")*(?::[1-9][0-9]{0,3}|\\*)?"
+#define TEMPLATE "(?:[^\\x00-\\x20\"'%<>\\\\^`{|}]|%[0-9a-fA-F]{2}|\\{[+#./;?&=,!@|]?" VARSPEC "(?:," VARSPEC ")*\\})*"
+
+/* Expressions that ECMA-262 accepts: a part of them, with groups three deep; not every valid one,
+ * but none that is not. */
+#define ESCAPE "\\\\[dDwWsStnrfv.*+?^$(){}|\\[\\]\\\\/-]"
+#define CLASS "\\[\\^?(?:a-z|A-Z|0-9|[^\\]\\\\\\[-]|" ESCAPE ")+-?\\]"
+#define SIMPLE "[^\\\\^$.|?*+(){}\\[\\]]|\\.|" ESCAPE "|" CLASS
+#define REPEAT "(?:[*+?]|\\{[0-9]{1,3}\\}|\\{[0-9]{1,3},\\})?\\??"
+#define GROUPS(inner) "(?:(?:" SIMPLE "|\\((?:\\?:)?" inner "\\))(?:" REPEAT ")|[\\^$|])*"
+#define REGEX_0 "(?:(?:" SIMPLE ")(?:" REPEAT ")|[\\^$|])*"
+
 static const struct {
     const char *name, *pattern;
 } formats[] = {
@@ -48,6 +61,8 @@ static const struct {
     {"uuid", "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"},
     {"uri", "^" URI "$"},
     {"uri-reference", "^(?:" URI "|" RELATIVE ")$"},
+    {"uri-template", "^" TEMPLATE "$"},
+    {"regex", "^" GROUPS(GROUPS(GROUPS(REGEX_0))) "$"},
     {"json-pointer", "^(?:/(?:[^~/]|~[01])*)*$"},
     {"relative-json-pointer", "^(?:0|[1-9][0-9]*)(?:#|(?:/(?:[^~/]|~[01])*)*)$"},
 };

@@ -82,6 +82,12 @@ static bool item_equal(const struct item *a, const struct item *b)
 
 void items_add(struct compiler *c, struct items *l, struct item it)
 {
+    uint32_t at = l->n;
+    items_insert(c, l, &at, it);
+}
+
+void items_insert(struct compiler *c, struct items *l, uint32_t *at, struct item it)
+{
     for (uint32_t i = 0; i < l->n; i++)
         if (item_equal(&l->v[i], &it)) return; /* also where its choices were made */
     if (l->n == l->cap) {
@@ -90,7 +96,9 @@ void items_add(struct compiler *c, struct items *l, struct item it)
         if (l->n) memcpy(v, l->v, l->n * sizeof *v);
         l->v = v;
     }
-    l->v[l->n++] = it;
+    memmove(l->v + *at + 1, l->v + *at, (l->n - *at) * sizeof it);
+    l->v[(*at)++] = it;
+    l->n++;
 }
 
 struct items items_copy(struct compiler *c, const struct items *l)

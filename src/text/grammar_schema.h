@@ -81,7 +81,8 @@ struct name_list {
 enum { MULTIPLES = 4 };
 
 struct shape {
-    struct items all; /* what it was made from, references opened */
+    struct items all;    /* what it was made from, references opened */
+    uint32_t insert_at;  /* where the item at hand puts what it opens */
     uint8_t types;
     struct number_range range;
     struct decimal multiple[MULTIPLES], not_multiple[MULTIPLES];
@@ -162,7 +163,9 @@ int schema_fail(struct compiler *c, int code, const json_node *at, const char *f
 /* From the compiler's arena; never NULL: past the limit it fails and gives static scratch. */
 void *schema_alloc(struct compiler *c, size_t n);
 bool schema_stopped(struct compiler *c); /* an error, or the grammar's budget is spent */
+/* At the end, or at *at, which moves on; nothing where the list has it already. */
 void items_add(struct compiler *c, struct items *l, struct item it);
+void items_insert(struct compiler *c, struct items *l, uint32_t *at, struct item it);
 struct items items_copy(struct compiler *c, const struct items *l);
 bool items_equal(const struct items *a, const struct items *b);
 struct item item_schema(const json_node *s, bool is_negated);

@@ -329,7 +329,7 @@ static void list_of_schemas(struct compiler *c, struct shape *s, const json_node
         schema_fail(c, SL_ESCHEMA, v, "allOf must be an array of schemas");
     else
         for (const json_node *m = json_child(v); m; m = json_next(m))
-            items_add(c, &s->all, item_schema(m, false));
+            items_insert(c, &s->all, &s->insert_at, item_schema(m, false));
 }
 
 /* The member v of a schema, which is item `index`. */
@@ -364,13 +364,13 @@ static void one_keyword(struct compiler *c, struct shape *s, uint32_t index, con
     case KW_IF:
         if (json_get(schema, "then") || json_get(schema, "else")) note_choice(s, index, k, DONE_IF);
         break;
-    case KW_NOT: items_add(c, &s->all, item_schema(v, true)); break;
+    case KW_NOT: items_insert(c, &s->all, &s->insert_at, item_schema(v, true)); break;
     case KW_DEPENDENCIES:
     case KW_DEPENDENT_REQUIRED:
     case KW_DEPENDENT_SCHEMAS: dependencies(c, s, index, v, k); break;
     case KW_REF: {
         const json_node *to = refs_resolve(c, schema, v);
-        if (to) items_add(c, &s->all, item_schema(to, false));
+        if (to) items_insert(c, &s->all, &s->insert_at, item_schema(to, false));
         break;
     }
     case KW_DYNAMIC_REF:
@@ -496,7 +496,7 @@ static void add_not(struct compiler *c, struct shape *s, uint32_t index)
     if (a.n == 0) {
         s->types = 0;
     } else if (a.n == 1) {
-        for (uint32_t i = 0; i < a.v[0].n; i++) items_add(c, &s->all, a.v[0].v[i]);
+        for (uint32_t i = 0; i < a.v[0].n; i++) items_insert(c, &s->all, &s->insert_at, a.v[0].v[i]);
     } else {
         note_choice(s, index, KW_NOT, 1);
     }
@@ -533,7 +533,10 @@ struct shape *shape_make(struct compiler *c, const struct items *l)
                         .text = RE_ALL,
                         .choice = UINT32_MAX};
     s->all = items_copy(c, l);
-    for (uint32_t i = 0; i < s->all.n && !schema_stopped(c); i++) add_item(c, s, i);
+    for (uint32_t i = 0; i < s->all.n && !schema_stopped(c); i++) {
+        s->insert_at = i + 1; /* what an item opens comes right after it: the document's order */
+        add_item(c, s, i);
+    }
     for (uint32_t i = 0; i < s->required.n; i++) /* required and forbidden: no object */
         for (uint32_t k = 0; k < s->forbidden.n; k++)
             if (str_eq(s->required.v[i], s->forbidden.v[k])) s->types &= (uint8_t)~TYPE_OBJECT;

@@ -150,16 +150,20 @@ static bool feed_value(struct feed *f, const json_node *v)
     return feed_bytes(f, STR("]"));
 }
 
-/* Does the grammar take the value as a whole? text (may be NULL) gets it as it was written; schema
- * may be NULL. */
+/* Does the grammar take the value as a whole? Tried in the value's own order, then (schema may be
+ * NULL) in the schema's. text (may be NULL) gets it as it was written. */
 static bool takes_value(struct grammar *g, const json_node *schema, const json_node *v,
                         bool is_compact, struct buf *text)
 {
-    struct feed f = {.gap = is_compact ? "" : "\n  ", .colon = is_compact ? "" : " ",
-                     .tries = 3000, .text = text, .schema = schema};
-    grammar_begin(&f.at, g);
-    bool ok = feed_value(&f, v) && grammar_may_end(&f.at);
-    grammar_end(&f.at);
+    bool ok = false;
+    for (int attempt = 0; attempt < (schema ? 2 : 1) && !ok; attempt++) {
+        struct feed f = {.gap = is_compact ? "" : "\n  ", .colon = is_compact ? "" : " ",
+                         .tries = 3000, .text = text, .schema = attempt ? schema : NULL};
+        if (text) text->n = 0;
+        grammar_begin(&f.at, g);
+        ok = feed_value(&f, v) && grammar_may_end(&f.at);
+        grammar_end(&f.at);
+    }
     return ok;
 }
 
