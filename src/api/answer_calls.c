@@ -1,12 +1,9 @@
-/* answer_calls.c - sections of calls: patterns, names, arguments in their four forms. A row of
+/* answer_calls.c - sections of calls: patterns, names, arguments as one value. A row of
  * answer_formats.c says what stands where; each phase below reads one of its fields.
  */
 #include "api/answer_impl.h"
 
 #include "base/err.h"
-
-/* HELD: text of a call whose name is not known yet. */
-enum { NAME_BYTES_MAX = 256, HELD_BYTES_MAX = 1 << 20 };
 
 /* ------------------------------------------------------------------ patterns */
 
@@ -110,7 +107,7 @@ void call_end(struct answer *a)
 }
 
 /* It does not fit: an unbegun call is content; of one that has begun the rest is. */
-static enum go misfit(struct answer *a)
+enum go misfit(struct answer *a)
 {
     if (!a->is_begun) return refuse(a);
     a->is_broken |= !a->is_closed;
@@ -119,13 +116,13 @@ static enum go misfit(struct answer *a)
 }
 
 /* Read up to here; what was read of a call that has begun is done with. */
-static void commit(struct answer *a, size_t at)
+void commit(struct answer *a, size_t at)
 {
     a->at = at;
     if (a->is_begun) a->lo = at;
 }
 
-static enum go next_phase(struct answer *a, enum phase p)
+enum go next_phase(struct answer *a, enum phase p)
 {
     if (a->phase != P_OVER) a->phase = p;
     return GO;
@@ -135,7 +132,7 @@ static enum go next_phase(struct answer *a, enum phase p)
 
 /* Up to the literal `end` (left out) into *out; `cut`, if not 0, also ends it and stays. UNSURE: more
  * is needed. MISFIT: not within the limit, or a byte that no name has. */
-static enum fit read_short(struct answer *a, const char *end, char cut, struct buf *out)
+enum fit read_short(struct answer *a, const char *end, char cut, struct buf *out)
 {
     for (size_t i = a->at; i < a->in.n; i++) {
         char c = a->in.p[i];
@@ -154,7 +151,7 @@ static enum fit read_short(struct answer *a, const char *end, char cut, struct b
     return UNSURE;
 }
 
-static struct str strip(struct str s)
+struct str strip(struct str s)
 {
     while (s.n && is_blank(s.p[0])) s.p++, s.n--;
     while (s.n && is_blank(s.p[s.n - 1])) s.n--;
@@ -213,7 +210,7 @@ static enum go run_name(struct answer *a)
 /* ------------------------------------------------------------------ arguments as one value */
 
 /* The running literal read that many bytes on. A word that fits nowhere is not lost. */
-static enum go was_fed(struct answer *a, size_t used, enum literal_state *state)
+enum go was_fed(struct answer *a, size_t used, enum literal_state *state)
 {
     size_t held = literal_held(&a->lit);
     a->at += used;
@@ -224,7 +221,7 @@ static enum go was_fed(struct answer *a, size_t used, enum literal_state *state)
 }
 
 /* Feed the running literal; it is an object, and nothing else. GO: *state tells of its end. */
-static enum go feed_object(struct answer *a, enum literal_state *state)
+enum go feed_object(struct answer *a, enum literal_state *state)
 {
     struct str rest = {a->in.p + a->at, a->in.n - a->at};
     *state = LITERAL_MORE;
@@ -252,270 +249,6 @@ enum go read_arguments(struct answer *a, enum phase then)
     call_end(a);
     commit(a, a->at);
     return next_phase(a, then);
-}
-
-/* ------------------------------------------------------------------ arguments as tags */
-
-static enum go run_tag(struct answer *a)
-{
-    size_t n;
-    enum fit fit = match(a, a->row->key_open, a->at, &n);
-    if (fit == FIT) {
-        commit(a, a->at + n);
-        return next_phase(a, P_KEY);
-    }
-    enum fit end = match(a, a->row->after, a->at, &n);
-    if ((fit == UNSURE || end == UNSURE) && end != FIT && !a->is_ended) return MORE;
-    if (a->is_ended && end == UNSURE) n = a->in.n - a->at; /* the start of it is left out */
-    bool is_end = end == FIT || (a->is_ended && end == UNSURE);
-    if (!a->has_keys && end != FIT) return refuse(a);
-    if (a->is_ended && fit == UNSURE && end == MISFIT) return starve(a);
-    call_begin(a);
-    emit_arguments(a, a->has_keys ? STR("}") : STR("{}"));
-    call_end(a);
-    commit(a, is_end ? a->at + n : a->at);
-    return next_phase(a, P_NEXT);
-}
-
-static enum go run_key(struct answer *a)
-{
-    enum fit fit = read_short(a, a->row->key_end, 0, &a->key);
-    if (fit == UNSURE) return starve(a);
-    return fit == MISFIT || a->key.n == 0 ? misfit(a) : next_phase(a, P_OPEN);
-}
-
-static unsigned types_of(const struct answer *a)
-{
-    struct str name = buf_str(&a->name), key = strip(buf_str(&a->key));
-    for (size_t i = 0; a->s.tools && i < a->s.tools->n; i++) {
-        const struct tool *t = &a->s.tools->v[i];
-        for (size_t k = 0; str_eq(t->name, name) && k < t->n_params; k++)
-            if (str_eq(t->params[k].name, key)) return t->params[k].types;
-    }
-    return 0;
-}
-
-/* Behind a key: what the value is, and the JSON in front of it. */
-static enum go run_open(struct answer *a)
-{
-    const struct call_format *f = a->row;
-    size_t n = 0;
-    a->types = types_of(a);
-    if (f->type_end) {
-        enum fit fit = read_short(a, f->type_end, 0, &a->word);
-        if (fit == UNSURE) return starve(a);
-        if (fit == MISFIT) return misfit(a);
-        a->types = str_is(buf_str(&a->word), "true") ? PARAM_STRING : PARAM_OTHER;
-    }
-    enum fit fit = f->value_open ? match(a, f->value_open, a->at, &n) : FIT;
-    if (fit == UNSURE) return starve(a);
-    if (fit == MISFIT) return misfit(a);
-    call_begin(a);
-    struct str key = strip(buf_str(&a->key));
-    a->args.n = 0;
-    buf_puts(&a->args, a->has_keys ? ", " : "{");
-    json_put_str(&a->args, key);
-    buf_puts(&a->args, ": ");
-    a->is_text = a->types == PARAM_STRING;
-    if (a->is_text) buf_putc(&a->args, '"');
-    emit_arguments(a, buf_str(&a->args));
-    a->args.n = a->value.n = 0;
-    a->has_keys = true;
-    a->has_text_begun = false;
-    commit(a, a->at + n);
-    return next_phase(a, P_VALUE);
-}
-
-static void say_text(struct answer *a, struct str s)
-{
-    a->args.n = 0;
-    put_escaped(&a->args, s);
-    emit_arguments(a, buf_str(&a->args));
-    a->args.n = 0;
-}
-
-/* A value whose schema does not make it text: JSON or a Python literal if it is one. */
-static void say_value(struct answer *a)
-{
-    struct str s = buf_str(&a->value), core = strip(s);
-    bool is_null = str_is(core, "null") || str_is(core, "None");
-    a->args.n = 0;
-    if ((a->types & PARAM_STRING && !(is_null && a->types & PARAM_NULL)) ||
-        !literal_whole(LITERAL_PYTHON, core, &a->args)) {
-        a->args.n = 0;
-        buf_putc(&a->args, '"');
-        put_escaped(&a->args, s);
-        buf_putc(&a->args, '"');
-    }
-    emit_arguments(a, buf_str(&a->args));
-    a->args.n = 0;
-}
-
-/* A piece of the value; the newline that ends it may be the tag's, so it waits. */
-static void add_value(struct answer *a, size_t end)
-{
-    struct str s = {a->in.p + a->at, end - a->at};
-    if (a->is_text)
-        say_text(a, s);
-    else
-        buf_put_str(&a->value, s);
-    commit(a, end);
-}
-
-static enum go run_value(struct answer *a)
-{
-    const char *close = a->row->value_end;
-    if (!a->has_text_begun) {
-        if (a->at == a->in.n) return starve(a);
-        a->has_text_begun = true;
-        if (a->in.p[a->at] == '\n') commit(a, a->at + 1);
-        a->scan = a->at;
-    }
-    const char *p = a->in.p + a->scan;
-    const char *hit = a->in.n > a->scan ? memmem(p, a->in.n - a->scan, close, strlen(close)) : NULL;
-    size_t end = hit ? (size_t)(hit - a->in.p) : a->in.n - held_for(a, a->scan, close);
-    size_t solid = end > a->at && a->in.p[end - 1] == '\n' ? end - 1 : end;
-    add_value(a, solid);
-    a->scan = end;
-    if (!hit) {
-        if (!a->is_ended) return MORE;
-        add_value(a, a->in.n);
-        return starve(a);
-    }
-    if (a->is_text)
-        emit_arguments(a, STR("\""));
-    else
-        say_value(a);
-    commit(a, end + strlen(close));
-    return next_phase(a, P_TAG);
-}
-
-/* ------------------------------------------------------------------ an object with its name in it */
-
-static bool is_one_of(const struct buf *key, const char *const *names)
-{
-    for (; *names; names++)
-        if (str_is(buf_str(key), *names)) return true;
-    return false;
-}
-
-/* Feed a literal that is no object of arguments into *to. */
-static enum go feed_other(struct answer *a, struct buf *to, enum literal_state *state)
-{
-    struct str rest = {a->in.p + a->at, a->in.n - a->at};
-    size_t used = literal_feed(&a->lit, rest, to, state);
-    if (to->overflow) *state = LITERAL_BAD;
-    return was_fed(a, used, state);
-}
-
-/* The JSON string `json` decoded into *out; false if it is something else. */
-static bool decode(const struct buf *json, struct buf *out)
-{
-    struct json_doc *doc;
-    if (json_parse(&doc, json->p, json->n, &json_limits_request, NULL) < 0) return false;
-    bool is_text = json_type(json_root(doc)) == JSON_STR;
-    out->n = 0;
-    if (is_text) buf_put_str(out, json_str(json_root(doc)));
-    json_free(doc);
-    return is_text;
-}
-
-/* Arguments that were written as a string of JSON. */
-static bool decode_arguments(struct answer *a)
-{
-    struct buf text = buf_make(HELD_BYTES_MAX);
-    bool good = decode(&a->value, &text);
-    struct str s = strip(buf_str(&text));
-    if (good && s.n == 0) s = STR("{}");
-    good = good && s.p[0] == '{' && literal_whole(LITERAL_JSON, s, &a->args);
-    buf_free(&text);
-    return good;
-}
-
-/* Name and arguments may come in either order; when both are there the call is complete. */
-static void object_part_done(struct answer *a)
-{
-    if (a->has_name && a->is_args_done && !a->is_closed) {
-        call_begin(a);
-        call_end(a);
-        commit(a, a->at);
-    }
-}
-
-static enum go object_value(struct answer *a, char c)
-{
-    static const char *const names[] = {"name", "tool_name", "function", NULL};
-    static const char *const args[] = {"arguments", "parameters", NULL};
-    static const char *const extra[] = {"id", "type", "tool_call_id", NULL};
-    literal_begin(&a->lit, LITERAL_JSON);
-    a->word.n = a->value.n = 0;
-    bool is_args = is_one_of(&a->key, args) && !a->has_args;
-    if (is_one_of(&a->key, names) && !a->has_name && c == '"')
-        a->object = O_NAME;
-    else if (is_args && (c == '{' || c == '"'))
-        a->object = c == '{' ? O_ARGS : O_TEXT_ARGS;
-    else if (is_args && c != 'n')
-        return misfit(a);
-    else if (a->row->is_bare && !a->is_begun && !is_one_of(&a->key, extra))
-        return misfit(a); /* JSON, but no call */
-    else
-        a->object = O_SKIP;
-    return GO;
-}
-
-/* Between the members. */
-static enum go object_mark(struct answer *a)
-{
-    while (a->at < a->in.n && is_blank(a->in.p[a->at])) commit(a, a->at + 1);
-    if (!a->is_begun && a->at - a->lo > HELD_BYTES_MAX) return refuse(a);
-    if (a->at == a->in.n) return starve(a);
-    char c = a->in.p[a->at];
-    if (a->object == O_VALUE) return object_value(a, c);
-    if (a->object == O_KEY && c == '"') {
-        literal_begin(&a->lit, LITERAL_JSON);
-        a->word.n = 0;
-        a->object = O_KEY_TEXT;
-        return GO;
-    }
-    if (a->object == O_KEY && c == '}') {
-        if (!a->is_closed && (!a->has_name || a->row->is_bare)) return misfit(a);
-        if (!a->is_closed) { /* no arguments: an empty object */
-            buf_puts(&a->args, "{}");
-            a->is_args_done = true;
-            object_part_done(a);
-        }
-        commit(a, a->at + 1);
-        return next_phase(a, P_AFTER);
-    }
-    bool fits = (a->object == O_OPEN && c == '{') || (a->object == O_COLON && c == ':') ||
-                (a->object == O_KEY && c == ',');
-    if (!fits) return misfit(a);
-    commit(a, a->at + 1);
-    a->object = a->object == O_COLON ? O_VALUE : O_KEY;
-    return GO;
-}
-
-static enum go run_object(struct answer *a)
-{
-    enum literal_state state;
-    enum object_at what = a->object;
-    if (what == O_OPEN || what == O_KEY || what == O_COLON || what == O_VALUE)
-        return object_mark(a);
-    bool is_long = what == O_SKIP || what == O_TEXT_ARGS;
-    enum go go = what == O_ARGS ? feed_object(a, &state)
-                                : feed_other(a, is_long ? &a->value : &a->word, &state);
-    if (what == O_SKIP) a->value.n = 0;
-    if (go == MORE) return starve(a);
-    bool good = state == LITERAL_DONE;
-    if (what == O_KEY_TEXT) good = good && decode(&a->word, &a->key);
-    if (what == O_NAME) good = good && decode(&a->word, &a->name) && a->name.n > 0;
-    if (what == O_TEXT_ARGS) good = good && decode_arguments(a);
-    if (!good) return misfit(a);
-    a->object = what == O_KEY_TEXT ? O_COLON : O_KEY;
-    a->has_name |= what == O_NAME;
-    a->is_args_done |= what == O_ARGS || what == O_TEXT_ARGS;
-    if (what != O_KEY_TEXT) object_part_done(a);
-    return GO;
 }
 
 /* ------------------------------------------------------------------ around a call */

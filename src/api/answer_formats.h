@@ -49,6 +49,9 @@ struct call_format {
     const char *type_end;             /* ARGS_TAGS: literal behind "true" or "false" after key_end:
                                          is the value a string? */
     const char *value_end;            /* ARGS_TAGS: literal */
+    const char *name_key, *args_key;  /* CALL_OBJECT, written: NULL: "name" and "arguments" */
+    const char *blank;                /* what `~` is when a call is written; NULL: nothing */
+    bool is_call_a_section;           /* ... and each call has a section of its own */
     const char *other;                /* the row to try where this one does not fit */
 };
 

@@ -11,6 +11,9 @@
 #include "api/answer_formats.h"
 #include "api/answer_parse.h"
 
+/* HELD: text of a call whose name is not known yet. */
+enum { NAME_BYTES_MAX = 256, HELD_BYTES_MAX = 1 << 20 };
+
 enum go { GO, MORE };
 
 enum phase {
@@ -110,6 +113,27 @@ void call_end(struct answer *a);
 enum go run_call_phase(struct answer *a);
 /* Arguments as one value from `at` on: GO when DONE or refused (phase changed), else MORE. */
 enum go read_arguments(struct answer *a, enum phase then);
+
+/* It does not fit: an unbegun call is content; of one that has begun the rest is. */
+enum go misfit(struct answer *a);
+/* Read up to `at`; what was read of a call that has begun is done with. */
+void commit(struct answer *a, size_t at);
+enum go next_phase(struct answer *a, enum phase p); /* unless the answer is over */
+/* Up to the literal `end` (left out) into *out; `cut`, if not 0, also ends it and stays. UNSURE: more
+ * is needed. MISFIT: not within the limit, or a byte that no name has. */
+enum fit read_short(struct answer *a, const char *end, char cut, struct buf *out);
+struct str strip(struct str s); /* without blanks around it */
+/* Feed the running literal, an object of arguments. GO: *state tells of its end. */
+enum go feed_object(struct answer *a, enum literal_state *state);
+/* The running literal read that many bytes on. */
+enum go was_fed(struct answer *a, size_t used, enum literal_state *state);
+
+/* ---- answer_tags.c, answer_object.c ---- */
+enum go run_tag(struct answer *a);
+enum go run_key(struct answer *a);
+enum go run_open(struct answer *a);
+enum go run_value(struct answer *a);
+enum go run_object(struct answer *a);
 
 /* ---- answer_harmony.c ---- */
 enum go run_header(struct answer *a);

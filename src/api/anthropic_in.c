@@ -221,7 +221,9 @@ static int put_tool_choice(struct chat_build *b, const json_node *v, struct sl_e
     return 0;
 }
 
-/* Whether to think is the template's business, under the name that most templates use. */
+/* Whether to think is the template's business, under the name that most templates use. How much
+ * (budget_tokens) is not held to: clients that ask for thinking must name a budget, so refusing it
+ * would refuse them all. */
 static int put_thinking_options(struct chat_build *b, const json_node *root, struct sl_error *e)
 {
     const json_node *v = json_opt(root, "thinking");
@@ -235,15 +237,9 @@ static int put_thinking_options(struct chat_build *b, const json_node *root, str
                              "Invalid value: '%.40s'. Supported values are: 'enabled', 'adaptive', "
                              "and 'disabled'.",
                              type.p);
-    const json_node *budget = json_opt(v, "budget_tokens");
     if (is_off && !json_opt(root, "include_reasoning")) {
         build_key(b, "include_reasoning");
         buf_puts(&b->out, "false");
-    } else if (!is_off && budget && !json_opt(root, "thinking_token_budget")) {
-        int64_t n;
-        TRY(field_int(budget, "thinking.budget_tokens", 0, 0x1p53, &n, e));
-        build_key(b, "thinking_token_budget");
-        buf_put_i64(&b->out, n);
     }
     if (json_opt(root, "chat_template_kwargs")) return 0; /* says it itself */
     build_key(b, "chat_template_kwargs");

@@ -59,6 +59,7 @@ struct api_request {
     struct json_doc
         *some_tools; /* owned until api_prepare: the tools of an allowed_tools, or NULL */
     struct tool_set tool_set;
+    bool keeps_thinking;      /* reasoning_format none: thinking stays text */
     bool starts_in_reasoning; /* the prompt ends inside thinking; set by api_prepare */
 };
 

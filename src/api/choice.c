@@ -50,8 +50,7 @@ void choice_parse(struct choice *c, struct str id, int index)
     const struct api_request *r = c->r;
     const struct api_formats *f = &r->ctx->formats;
     bool calls = f->calls && r->tool_set.choice != TOOLS_NONE;
-    bool thinks =
-        f->reasoning && !(r->f.reasoning_format.p && str_is(r->f.reasoning_format, "none"));
+    bool thinks = f->reasoning && !r->keeps_thinking;
     if (!calls && !thinks) return;
     c->answer =
         answer_new(&(struct answer_setup){.calls = calls ? f->calls : NULL,
@@ -288,7 +287,11 @@ static void token_complete(struct choice *c)
 {
     bool thinks = c->answer && answer_in_reasoning(c->answer);
     add_token_text(c);
-    c->n_reasoning += thinks || (c->answer && answer_in_reasoning(c->answer));
+    bool now = c->answer && answer_in_reasoning(c->answer);
+    if (now && c->n_reasoning == 0)
+        c->n_reasoning = c->n_tokens; /* the opener's tokens too */
+    else
+        c->n_reasoning += thinks || now;
 }
 
 static void token_begin(struct choice *c, const struct sl_event *ev)

@@ -80,7 +80,7 @@ struct slice {
 bool choice_take(struct choice *c, struct slice *out);
 void choice_drop(struct choice *c, size_t n);
 /* Of a finished choice that was never taken from: everything at once. A chat's parts are gathered in
- * w, which must be empty (NULL for a completion); the slice's text is the content, its entries are the content's. */
+ * w, which must be empty (NULL for a completion); the slice's text and entries are the content's. */
 struct slice choice_all(struct choice *c, struct answer_whole *w);
 
 /* "stop", "length" or "tool_calls". */

@@ -35,6 +35,7 @@ int read_chat(struct api_request *r, const json_node *root, struct sl_error *e)
 {
     static const char *const efforts[] = {"none", "minimal", "low", "medium",
                                           "high", "xhigh",   "max", NULL};
+    static const char *const formats[] = {"none", "auto", "deepseek", NULL};
     static const char *const verbosities[] = {"low", "medium", "high", NULL};
     struct api_fields *f = &r->f;
     TRY(check_messages(json_opt(root, "messages"), e));
@@ -42,6 +43,8 @@ int read_chat(struct api_request *r, const json_node *root, struct sl_error *e)
         return sl_fail_param(e, SL_EVALUE, "top_logprobs",
                              "'top_logprobs' requires 'logprobs' to be true.");
     TRY(check_enum(f->reasoning_effort, "reasoning_effort", efforts, e));
+    TRY(check_enum(f->reasoning_format, "reasoning_format", formats, e));
+    r->keeps_thinking = f->reasoning_format.p && str_is(f->reasoning_format, "none");
     TRY(check_enum(f->verbosity, "verbosity", verbosities, e));
     TRY(check_modalities(json_opt(root, "modalities"), e));
     TRY(read_tools(r, root, e));

@@ -73,7 +73,9 @@ static const struct field stream_rows[] = {
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 /* Recognised, but not what this server does: better refused than silently without effect. */
-static const char *const refused[] = {"functions",
+static const char *const refused[] = {"thinking_token_budget",
+                                      "reasoning_budget",
+                                      "functions",
                                       "function_call",
                                       "audio",
                                       "web_search_options",
