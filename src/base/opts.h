@@ -36,7 +36,7 @@ struct options {
     double sse_ping_interval; /* seconds; 0: off */
     int64_t stream_buffer_bytes;
     int64_t max_stored_responses, stored_responses_bytes, stored_responses_ttl;
-    bool strict_length, generation_defaults, api_key_metrics;
+    bool strict_length, generation_defaults, api_key_metrics, ui;
     /* log */
     const char *log_level, *log_format;
     /* devices */
