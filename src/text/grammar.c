@@ -335,6 +335,11 @@ bool grammar_may_end(struct grammar_state *s)
     return !s->is_ended && conf_at(s->g, s->config)->may_end;
 }
 
+bool grammar_must_end(struct grammar_state *s)
+{
+    return grammar_may_end(s) && conf_at(s->g, s->config)->n == 0;
+}
+
 void grammar_forced(struct grammar_state *s, size_t max, struct buf *out)
 {
     struct grammar *g = s->g;
