@@ -75,6 +75,11 @@ size_t grammar_bytes_max(const struct grammar *g)
     return g->max_bytes;
 }
 
+size_t grammar_words(const struct grammar *g)
+{
+    return g->vocab ? g->vocab->n_words : 0;
+}
+
 /* The states inside a JSON string, in the numbering of the vocabulary. */
 static void find_string_tails(struct grammar *g)
 {

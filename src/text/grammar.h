@@ -115,6 +115,8 @@ void grammar_unref(struct grammar *g); /* any thread; the last one frees. NULL i
 size_t grammar_bytes(const struct grammar *g); /* memory held now */
 size_t grammar_bytes_max(const struct grammar *g); /* the most it will hold: max_bytes */
 
+size_t grammar_words(const struct grammar *g); /* of its masks; 0: without a vocabulary */
+
 /* ---- a place in a grammar ---- */
 
 struct grammar_state {
