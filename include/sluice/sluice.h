@@ -77,12 +77,20 @@ struct sl_info {
     uint64_t n_parameters, weight_bytes, kv_bytes, scratch_bytes;
 };
 
+struct grammar; /* text/grammar.h */
+
 struct sl_request {
     const int32_t *prompt; /* [n_prompt], copied; each in [0, n_vocab) */
     uint32_t n_prompt;     /* 1 .. max_model_len (prompt + max_tokens <= max_model_len) */
     struct sl_sampling sampling;
     uint64_t salt[2]; /* prefix-cache tenant: pages are shared only between equal salts */
     int32_t priority; /* lower runs first; ties by arrival */
+    /* What the output must look like, or NULL. Referenced; compiled for a vocabulary of at most
+     * n_vocab. The engine moves through it with the tokens that are committed, on its own thread;
+     * the sequence ends with SL_FINISH_STOP when nothing may follow. A mask is laid over step 2 of
+     * the sampling order; ignore_eos takes the eos ids out of it. With one step run ahead such a
+     * sequence is launched only when its last token is known. */
+    struct grammar *grammar;
 };
 
 enum sl_event_kind {

@@ -82,13 +82,14 @@ struct want {
                        probability */
     uint32_t
         position; /* sampling: index of this output token in its sequence, the Philox counter */
+    int32_t mask; /* sampling: only tokens of masks[mask - 1]; 0: all */
 };
 
 /* One step's work. The engine writes, workers read; arrays stay untouched until the step is
  * collected. */
 struct batch {
     uint64_t step_id;
-    int32_t n_tokens, n_seqs, n_wants;
+    int32_t n_tokens, n_seqs, n_wants, n_masks;
     int32_t page_size, pages_stride;
     const int32_t *token;    /* [n_tokens] id, or -1: the id last sampled in that sequence's slot */
     const int32_t *pos;      /* [n_tokens] */
@@ -98,6 +99,8 @@ struct batch {
     const int32_t *slot;     /* [n_seqs] device slot: sampling state lives there */
     const int32_t *pages;    /* [n_seqs, pages_stride] block tables */
     const struct want *want; /* [n_wants]; rows ascending */
+    int32_t mask_words;      /* (n_vocab + 31) / 32 */
+    const uint32_t *masks;   /* [n_masks, mask_words] allowed tokens, least bit first */
 };
 
 /* What came of it, row i answering want[i]. */

@@ -173,6 +173,7 @@ static int core_config_of(struct core_config *cfg, const struct sl_options *o,
                                 .max_wants = model_max_wants(g->model),
                                 .max_model_len = info->max_model_len,
                                 .page_size = info->block_size,
+                                .n_vocab = info->n_vocab,
                                 .n_pages = info->num_blocks,
                                 .n_reqs = g->n_slots,
                                 .depth = is_async ? 2 : 1,
@@ -259,7 +260,7 @@ void sl_close(sl_engine *g)
     worker_close(&g->worker);
     core_close(&g->core);
     model_close(g->model);
-    for (int32_t i = 0; i < g->n_slots; i++) free(g->slot[i].rq);
+    for (int32_t i = 0; i < g->n_slots; i++) request_free(g->slot[i].rq);
     free(g->slot);
     ring_free(&g->commands);
     ring_free(&g->events);
@@ -312,7 +313,7 @@ void sl_cancel(sl_engine *g, sl_req r)
 static void free_slot(struct sl_engine *g, int32_t i)
 {
     struct client_slot *s = &g->slot[i];
-    free(s->rq);
+    request_free(s->rq);
     s->rq = NULL;
     if (++s->gen == 0) s->gen = 1;
     s->next_free = g->free_slot;

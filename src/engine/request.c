@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "engine/mutants.h"
+#include "text/grammar.h"
 
 enum { BAD_WORD_MAX = 1024 }; /* tokens */
 
@@ -93,6 +94,8 @@ int request_check(const struct sl_request *r, const struct request_limits *l, st
                              (unsigned long long)n_pages, l->n_pages);
     TRY(check_ids(r->prompt, r->n_prompt, l->n_vocab, "prompt", e));
     TRY(check_numbers(s, e));
+    if (r->grammar && grammar_words(r->grammar) > ((size_t)l->n_vocab + 31) / 32)
+        return sl_fail(e, SL_EINVAL, "The grammar's vocabulary is wider than the model's.");
     return check_lists(s, l->n_vocab, e);
 }
 
@@ -122,6 +125,7 @@ struct request *request_new(const struct sl_request *r)
     *q = (struct request){.sampling = *s,
                           .salt = {r->salt[0], r->salt[1]},
                           .priority = r->priority,
+                          .grammar = r->grammar,
                           .n_prompt = (int32_t)r->n_prompt,
                           .max_tokens = (int32_t)s->max_tokens};
     char *at = (char *)(q + 1);
@@ -131,5 +135,12 @@ struct request *request_new(const struct sl_request *r)
     q->sampling.bad_words = place(&at, s->bad_words, bad_bytes);
     q->sampling.bad_word_len = place(&at, s->bad_word_len, len_bytes);
     q->tokens = place(&at, r->prompt, prompt_bytes);
+    if (q->grammar) grammar_ref(q->grammar);
     return q;
+}
+
+void request_free(struct request *q)
+{
+    if (q) grammar_unref(q->grammar);
+    free(q);
 }

@@ -15,6 +15,7 @@ struct request {
     uint64_t salt[2];
     int32_t priority;
     int32_t n_prompt, max_tokens;
+    struct grammar *grammar; /* referenced, or NULL */
     int32_t *tokens; /* [n_prompt + max_tokens], in this block */
 };
 
@@ -25,7 +26,8 @@ struct request_limits {
 /* Can it run here, alone, to its end? 0 or a code with the reason; the only gate into the engine.
  */
 int request_check(const struct sl_request *r, const struct request_limits *l, struct sl_error *e);
-/* A checked request, copied; NULL when memory is out. Freed with free(). */
+/* A checked request, copied; NULL when memory is out. */
 struct request *request_new(const struct sl_request *r);
+void request_free(struct request *q); /* NULL is fine */
 
 #endif
