@@ -59,7 +59,8 @@ struct sl_options {
     uint32_t sim_step_us;  /* sim device: how long a step takes */
     uint32_t fail_step;    /* sim and cuda: this step fails, counted from 1, for tests; 0: none */
     uint8_t enforce_eager; /* cuda: no graphs */
-    uint8_t sim_replay; /* sim device: a prompt with token 2 in it is answered with the tokens behind
+    uint8_t
+        sim_replay; /* sim device: a prompt with token 2 in it is answered with the tokens behind
                            the last one, up to a token 3 */
     /* Called while loading, from sl_open's thread; may be NULL. */
     void (*progress)(void *arg, const char *what, uint64_t done_bytes, uint64_t total_bytes);
@@ -90,6 +91,8 @@ enum sl_pool {
     SL_POOL_CLS,  /* the first token's; takes no prefix-cache hit */
 };
 
+struct grammar; /* text/grammar.h */
+
 struct sl_request {
     const int32_t *prompt; /* [n_prompt], copied; each in [0, n_vocab) */
     uint32_t n_prompt;     /* 1 .. max_model_len (prompt + max_tokens <= max_model_len) */
@@ -97,6 +100,12 @@ struct sl_request {
     uint64_t salt[2]; /* prefix-cache tenant: pages are shared only between equal salts */
     int32_t priority; /* lower runs first; ties by arrival */
     enum sl_pool pool;
+    /* What the output must look like, or NULL. Referenced; compiled for a vocabulary of at most
+     * n_vocab. The engine moves through it with the tokens that are committed, on its own thread;
+     * the sequence ends with SL_FINISH_STOP when nothing may follow. A mask is laid over step 2 of
+     * the sampling order; ignore_eos takes the eos ids out of it. With one step run ahead such a
+     * sequence is launched only when its last token is known. */
+    struct grammar *grammar;
 };
 
 enum sl_event_kind {

@@ -270,6 +270,9 @@ static void sample_item(void *arg, int i, int thread)
     const struct want *w = &j->b->want[i];
     float *logits = (float *)j->s->src.data + (int64_t)i * j->s->src.cols;
     struct result *r = &j->d->result[j->d->n_launched % RESULTS];
+    const uint32_t *masks = j->b->masks;
+    size_t n_words = (size_t)j->b->mask_words;
+    sample_mask(j->d->sample[thread], w->mask ? masks + (size_t)(w->mask - 1) * n_words : NULL);
     cpu_sample_row(j->d->slots, j->b->slot[w->seq], j->d->sample[thread], logits, w, r, i);
 }
 

@@ -196,14 +196,29 @@ static bool is_banned(const struct sl_sampling *s, int32_t token, uint32_t posit
     return false;
 }
 
-int32_t sim_pick(const struct sl_sampling *s, int32_t n_vocab, uint64_t logits, uint32_t position,
-                 uint64_t output_sum)
+/* The first allowed token from one that the hash picks, going round; -1: there is none. */
+static int32_t pick_masked(const struct sl_sampling *s, const struct sim_row *r, uint64_t x)
 {
+    int32_t start = (int32_t)(x % (uint64_t)r->n_vocab);
+    for (int32_t i = 0; i < r->n_vocab; i++) {
+        int32_t token = (start + i) % r->n_vocab;
+        if (r->mask[token / 32] >> (token % 32) & 1 && !is_banned(s, token, r->position))
+            return token;
+    }
+    return -1;
+}
+
+int32_t sim_pick(const struct sl_sampling *s, const struct sim_row *r)
+{
+    uint64_t logits = r->logits, output_sum = r->output_sum;
+    int32_t n_vocab = r->n_vocab;
+    uint32_t position = r->position;
     static const char text[] = "the quick brown fox jumps over a lazy dog and then sleeps a lot ";
     uint64_t x = logits;
     if (s->temperature > 0) x = sim_mix(x, s->seed + position);
     if (s->repetition_penalty != 1 || s->presence_penalty != 0 || s->frequency_penalty != 0)
         x = sim_mix(x, output_sum);
+    if (r->mask) return pick_masked(s, r, x);
     for (uint32_t i = 0; i < s->n_bias; i++)
         if (s->bias[i].value >= 100) return s->bias[i].token;
     if (s->n_eos > 0 && !s->ignore_eos && s->n_allowed == 0 && (x >> 40) % EOS_ONE_IN == 0 &&
@@ -264,6 +279,13 @@ static void pool_rows(struct dev *d, const struct batch *b, int32_t i, struct re
         r->pooled[i * d->cfg.n_hidden + k] = sim_pooled(t->pool_sum, t->n_pooled, k);
 }
 
+/* What sim_replay says at an output index; -1: nothing. */
+static int32_t replay_token(const struct sim_slot *t, uint32_t position)
+{
+    if ((int64_t)position < t->n_replay) return t->replay[position];
+    return t->n_replay >= 0 && t->s.n_eos > 0 ? t->s.stop_ids[0] : -1;
+}
+
 static void answer(struct dev *d, const struct batch *b, int32_t i, struct result *r)
 {
     const struct want *w = &b->want[i];
@@ -271,11 +293,15 @@ static void answer(struct dev *d, const struct batch *b, int32_t i, struct resul
     uint64_t logits = logits_of(d, b, w->seq, w->row);
     int32_t token = w->target, n_vocab = d->cfg.n_vocab;
     if (token < 0) {
-        token = sim_pick(&t->s, n_vocab, logits, w->position, t->output_sum);
-        if ((int64_t)w->position < t->n_replay)
-            token = t->replay[w->position];
-        else if (t->n_replay >= 0 && t->s.n_eos > 0)
-            token = t->s.stop_ids[0];
+        const struct sim_row row = {
+            .n_vocab = n_vocab,
+            .logits = logits,
+            .position = w->position,
+            .output_sum = t->output_sum,
+            .mask = w->mask ? b->masks + (size_t)(w->mask - 1) * (size_t)b->mask_words : NULL};
+        token = sim_pick(&t->s, &row);
+        int32_t said = replay_token(t, w->position);
+        if (said >= 0 && (!row.mask || row.mask[said / 32] >> (said % 32) & 1)) token = said;
         t->output_sum += sim_mix(0, (uint64_t)token);
         t->last_token = token;
     }

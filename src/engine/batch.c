@@ -21,6 +21,7 @@ void job_open(struct job *j, const struct job_limits *l)
     j->pages = xcalloc(n_seqs * (size_t)l->pages_stride, sizeof *j->pages);
     j->want = xcalloc((size_t)l->max_wants, sizeof *j->want);
     j->pooling = xcalloc(n_seqs, sizeof *j->pooling);
+    j->masks = xcalloc(n_seqs * (size_t)l->mask_words + 1, sizeof *j->masks);
     j->b = (struct batch){.page_size = l->page_size,
                           .pages_stride = l->pages_stride,
                           .token = j->token,
@@ -31,13 +32,15 @@ void job_open(struct job *j, const struct job_limits *l)
                           .slot = j->slot,
                           .pages = j->pages,
                           .want = j->want,
-                          .pooling = j->pooling};
+                          .pooling = j->pooling,
+                          .mask_words = l->mask_words,
+                          .masks = j->masks};
 }
 
 void job_close(struct job *j)
 {
     void *owned[] = {j->assign, j->req,  j->token, j->pos,  j->kv_slot, j->q_start,
-                     j->kv_len, j->slot, j->pages, j->want, j->pooling};
+                     j->kv_len, j->slot, j->pages, j->want, j->pooling, j->masks};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     *j = (struct job){0};
 }
@@ -45,7 +48,8 @@ void job_close(struct job *j)
 void job_clear(struct job *j, uint64_t step_id)
 {
     j->b.step_id = step_id;
-    j->b.n_tokens = j->b.n_seqs = j->b.n_wants = j->b.n_poolings = j->n_assigns = 0;
+    j->b.n_tokens = j->b.n_seqs = j->b.n_wants = j->b.n_poolings = j->b.n_masks = 0;
+    j->n_assigns = 0;
 }
 
 void job_assign(struct job *j, const struct seq *s)
@@ -86,7 +90,21 @@ int32_t job_wants(const struct seq *s, int32_t n_rows)
     return n + (last > first ? last - first : 0);
 }
 
-static void add_want(struct job *j, const struct seq *s, int32_t pos, int32_t row)
+/* The tokens that the grammar allows next; none where its budget is spent: the device then has no
+ * token to give, and the request ends with an error. Returns the mask's number, from 1. */
+static int32_t add_mask(struct job *j, struct seq *s)
+{
+    const struct sl_sampling *p = &s->rq->sampling;
+    size_t n_words = (size_t)j->b.mask_words, n_own = grammar_words(s->rq->grammar);
+    uint32_t *words = j->masks + (size_t)j->b.n_masks++ * n_words;
+    grammar_mask(&s->place, words);
+    memset(words + n_own, 0, (n_words - n_own) * sizeof *words);
+    for (uint32_t i = 0; p->ignore_eos && i < p->n_eos; i++)
+        words[p->stop_ids[i] / 32] &= ~(1u << (p->stop_ids[i] % 32));
+    return j->b.n_masks;
+}
+
+static void add_want(struct job *j, struct seq *s, int32_t pos, int32_t row)
 {
     struct want w = {.row = row, .seq = j->b.n_seqs};
     if (is_scored_row(s, pos)) {
@@ -97,6 +115,7 @@ static void add_want(struct job *j, const struct seq *s, int32_t pos, int32_t ro
         w.target = -1;
         w.n_top = s->rq->sampling.n_logprobs;
         w.position = (uint32_t)MUT(BATCH_COUNTER, index, index - s->n_output_at_start);
+        if (s->rq->grammar && MUT(BATCH_NO_MASK, true, index > 4)) w.mask = add_mask(j, s);
     } else {
         return;
     }

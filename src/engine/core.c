@@ -49,8 +49,8 @@ void core_open(struct core *c, const struct core_config *cfg, const struct core_
     c->table = xcalloc((size_t)cfg->max_seqs * (size_t)c->stride, sizeof *c->table);
     c->check_counts = xcalloc((size_t)(cfg->n_pages > cfg->n_reqs ? cfg->n_pages : cfg->n_reqs),
                               sizeof *c->check_counts);
-    struct job_limits limits = {cfg->max_tokens, cfg->max_seqs, cfg->max_wants, cfg->page_size,
-                                c->stride};
+    struct job_limits limits = {cfg->max_tokens, cfg->max_seqs, cfg->max_wants,
+                                cfg->page_size,  c->stride,     (cfg->n_vocab + 31) / 32};
     for (int32_t i = 0; i <= cfg->depth; i++) job_open(&c->job[i], &limits);
     while (c->n_free_slots < cfg->max_seqs) {
         c->free_slot[c->n_free_slots] = cfg->max_seqs - 1 - c->n_free_slots;
@@ -60,6 +60,7 @@ void core_open(struct core *c, const struct core_config *cfg, const struct core_
 
 void core_close(struct core *c)
 {
+    for (int32_t i = 0; i < c->cfg.n_reqs; i++) grammar_end(&c->seq[i].place);
     for (int32_t i = 0; i <= c->cfg.depth; i++) job_close(&c->job[i]);
     void *owned[] = {c->seq, c->heap, c->running, c->free_slot, c->table, c->check_counts};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
@@ -94,6 +95,7 @@ static void release(struct core *c, struct seq *s)
 {
     struct sl_event ev = {.req = handle_of(c, s), .kind = EV_RELEASE};
     if (s->dev_slot >= 0) core_let_go(c, s);
+    if (MUT(GRAMMAR_LEAK, true, s->n_output != 3)) grammar_end(&s->place);
     s->state = SEQ_FREE;
     s->rq = NULL;
     c->n_live--;
@@ -134,6 +136,7 @@ static void submit(struct core *c, const struct command *cmd)
     ASSERT(cmd->req.slot < (uint32_t)c->cfg.n_reqs && s->state == SEQ_FREE);
     *s = (struct seq){
         .rq = cmd->rq, .gen = cmd->req.gen, .arrival = c->n_arrivals++, .dev_slot = -1};
+    if (cmd->rq->grammar) grammar_begin(&s->place, cmd->rq->grammar);
     c->n_live++;
     if (c->blocked_req == (int32_t)cmd->req.slot) c->blocked_req = -1;
     sched_enqueue(c, s);
@@ -198,6 +201,21 @@ static bool is_stop(const struct seq *s, int32_t token)
     return false;
 }
 
+/* The grammar moves on with the token. false: it refuses it, which a mask rules out unless the
+ * grammar's budget is spent. */
+static bool follow_grammar(struct seq *s, int32_t token)
+{
+    if (!s->rq->grammar) return true;
+    if (MUT(GRAMMAR_TWICE, false, s->n_output == 2)) grammar_accept(&s->place, token);
+    return grammar_accept(&s->place, token);
+}
+
+/* Nothing may follow: the end comes without a token that says so. */
+static bool is_grammar_over(struct seq *s)
+{
+    return s->rq->grammar && (s->place.is_ended || grammar_must_end(&s->place));
+}
+
 /* One wanted row of a running sequence came back. */
 static void commit_want(struct core *c, struct seq *s, const struct want *w, const struct result *r,
                         int32_t i)
@@ -213,12 +231,18 @@ static void commit_want(struct core *c, struct seq *s, const struct want *w, con
         emit_choice(c, s, w, r, i);
         return;
     }
+    if (!follow_grammar(s, token)) {
+        finish(c, s, SL_FINISH_ERROR, SL_EINTERNAL);
+        return;
+    }
     s->rq->tokens[seq_len(s)] = token;
     s->n_output++;
     c->stats.generation_tokens++;
     emit_choice(c, s, w, r, i);
     if (is_stop(s, token))
         finish(c, s, SL_FINISH_STOP, token);
+    else if (is_grammar_over(s))
+        finish(c, s, SL_FINISH_STOP, -1);
     else if (s->n_output == s->rq->max_tokens + MUT(COMMIT_MAX_TOKENS, 0, 1))
         finish(c, s, SL_FINISH_LENGTH, -1);
 }

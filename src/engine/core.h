@@ -22,6 +22,7 @@ struct core_config {
     int32_t max_model_len, page_size, n_pages;
     int32_t n_pooled; /* width of a pooled vector; 0: the device does not pool */
     int32_t n_reqs;   /* requests alive at once: the client's slots are 0 .. n_reqs - 1 */
+    int32_t n_vocab;  /* of masks; 0: no request has a grammar */
     int32_t depth;    /* steps in flight: 1 is synchronous, 2 runs one ahead */
     bool has_prefix_cache;
     uint64_t seed;

@@ -195,6 +195,7 @@ static int core_config_of(struct core_config *cfg, const struct sl_options *o,
                                 .n_pooled = info->n_pooled,
                                 .max_model_len = info->max_model_len,
                                 .page_size = info->block_size,
+                                .n_vocab = info->n_vocab,
                                 .n_pages = info->num_blocks,
                                 .n_reqs = g->n_slots,
                                 .depth = is_async ? 2 : 1,
@@ -276,7 +277,7 @@ static void free_spent(struct sl_engine *g)
 {
     while (g->spent) {
         struct request *next = g->spent->next;
-        free(g->spent);
+        request_free(g->spent);
         g->spent = next;
     }
 }
@@ -291,7 +292,7 @@ void sl_close(sl_engine *g)
     core_close(&g->core);
     model_close(g->model);
     free_spent(g);
-    for (int32_t i = 0; i < g->n_slots; i++) free(g->slot[i].rq);
+    for (int32_t i = 0; i < g->n_slots; i++) request_free(g->slot[i].rq);
     free(g->slot);
     ring_free(&g->commands);
     ring_free(&g->events);
@@ -348,7 +349,7 @@ static void free_slot(struct sl_engine *g, int32_t i)
         s->rq->next = g->spent;
         g->spent = s->rq;
     } else {
-        free(s->rq);
+        request_free(s->rq);
     }
     s->rq = NULL;
     if (++s->gen == 0) s->gen = 1;

@@ -44,6 +44,10 @@
     X(BATCH_KV_LEN,      "the readable length misses this step's tokens")                         \
     X(BATCH_KV_SLOT,     "a row past the first page boundary of its chunk lands in the old page") \
     X(COMMIT_AFTER_END,  "a run-ahead token after the end is reported")                           \
+    X(BATCH_NO_MASK,     "a grammar's mask is forgotten after some tokens")                       \
+    X(GRAMMAR_LEAK,      "a request keeps its place in a grammar")                                \
+    X(GRAMMAR_TWICE,     "the grammar moves on twice by one token")                               \
+    X(GRAMMAR_AHEAD,     "a mask is made before the token in front of it is known")               \
     X(COMMIT_MAX_TOKENS, "one token more than max_tokens is allowed")                             \
     X(COMMIT_EOS,        "ignore_eos is not honoured")                                            \
     X(COMMIT_NAN,        "a row that is not finite yields token 0")                               \

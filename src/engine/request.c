@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "engine/mutants.h"
+#include "text/grammar.h"
 
 enum { BAD_WORD_MAX = 1024 }; /* tokens */
 
@@ -81,7 +82,7 @@ static int check_pool(const struct sl_request *r, int32_t n_pooled, struct sl_er
     if (n_pooled == 0)
         return sl_fail(e, SL_EUNSUPPORTED,
                        "This server's device makes no embeddings; use --device cpu.");
-    if (r->sampling.max_tokens > 0 || r->sampling.n_prompt_logprobs >= 0)
+    if (r->sampling.max_tokens > 0 || r->sampling.n_prompt_logprobs >= 0 || r->grammar)
         return sl_fail(e, SL_EINVAL, "A pooled request generates and scores nothing.");
     return 0;
 }
@@ -106,6 +107,8 @@ int request_check(const struct sl_request *r, const struct request_limits *l, st
     TRY(check_ids(r->prompt, r->n_prompt, l->n_vocab, "prompt", e));
     TRY(check_numbers(s, e));
     TRY(check_pool(r, l->n_pooled, e));
+    if (r->grammar && grammar_words(r->grammar) > ((size_t)l->n_vocab + 31) / 32)
+        return sl_fail(e, SL_EINVAL, "The grammar's vocabulary is wider than the model's.");
     return check_lists(s, l->n_vocab, e);
 }
 
@@ -136,6 +139,7 @@ struct request *request_new(const struct sl_request *r, int32_t n_pooled)
     *q = (struct request){.sampling = *s,
                           .salt = {r->salt[0], r->salt[1]},
                           .priority = r->priority,
+                          .grammar = r->grammar,
                           .n_prompt = (int32_t)r->n_prompt,
                           .max_tokens = (int32_t)s->max_tokens,
                           .pool = r->pool};
@@ -148,5 +152,12 @@ struct request *request_new(const struct sl_request *r, int32_t n_pooled)
     if (r->pool) q->pooled = (float *)(void *)at;
     at += pooled_bytes;
     q->tokens = place(&at, r->prompt, prompt_bytes);
+    if (q->grammar) grammar_ref(q->grammar);
     return q;
+}
+
+void request_free(struct request *q)
+{
+    if (q) grammar_unref(q->grammar);
+    free(q);
 }

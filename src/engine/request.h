@@ -15,7 +15,8 @@ struct request {
     uint64_t salt[2];
     int32_t priority;
     int32_t n_prompt, max_tokens;
-    int32_t *tokens; /* [n_prompt + max_tokens], in this block */
+    struct grammar *grammar; /* referenced, or NULL */
+    int32_t *tokens;         /* [n_prompt + max_tokens], in this block */
     enum sl_pool pool;
     float *pooled;        /* [n_pooled], in this block: written before its DONE; NULL: not pooled */
     struct request *next; /* io thread: of those kept for one more sl_poll */
@@ -29,7 +30,8 @@ struct request_limits {
 /* Can it run here, alone, to its end? 0 or a code with the reason; the only gate into the engine.
  */
 int request_check(const struct sl_request *r, const struct request_limits *l, struct sl_error *e);
-/* A checked request, copied; NULL when memory is out. Freed with free(). */
+/* A checked request, copied; NULL when memory is out. */
 struct request *request_new(const struct sl_request *r, int32_t n_pooled);
+void request_free(struct request *q); /* NULL is fine */
 
 #endif

@@ -10,7 +10,9 @@
 #ifndef ENGINE_SEQ_H
 #define ENGINE_SEQ_H
 
+#include "engine/mutants.h"
 #include "engine/request.h"
+#include "text/grammar.h"
 
 enum seq_state { SEQ_FREE, SEQ_WAITING, SEQ_RUNNING, SEQ_ENDED };
 
@@ -33,7 +35,8 @@ struct seq {
     int32_t n_flight;   /* steps in flight that name it */
     int32_t n_scored;   /* prompt positions whose log probability is reported (n_prompt_logprobs) */
     int32_t n_cached;   /* prompt tokens found in the cache at first admission */
-    int32_t n_output_at_start; /* output when the slot was assigned */
+    struct grammar_state place; /* in rq's grammar, after the committed output */
+    int32_t n_output_at_start;  /* output when the slot was assigned */
 };
 
 static inline int32_t seq_len(const struct seq *s)
@@ -41,10 +44,18 @@ static inline int32_t seq_len(const struct seq *s)
     return s->rq->n_prompt + s->n_output;
 }
 
+/* Must the token that is being sampled be known before the next one can be? Its grammar says what
+ * may follow it. */
+static inline bool seq_waits_for_token(const struct seq *s)
+{
+    return s->rq->grammar && s->n_pending > 0 && MUT(GRAMMAR_AHEAD, true, false);
+}
+
 /* Rows to compute before it has no more to do: known tokens, and those being sampled, minus what is
  * planned. Nothing once every token it may generate is known or being sampled. */
 static inline int32_t seq_rows_left(const struct seq *s)
 {
+    if (seq_waits_for_token(s)) return 0;
     if (s->n_planned >= seq_len(s) && s->n_output + s->n_pending >= s->rq->max_tokens) return 0;
     return seq_len(s) + s->n_pending - s->n_planned;
 }

@@ -75,6 +75,11 @@ size_t grammar_bytes_max(const struct grammar *g)
     return g->max_bytes;
 }
 
+size_t grammar_words(const struct grammar *g)
+{
+    return g->vocab ? g->vocab->n_words : 0;
+}
+
 /* The states inside a JSON string, in the numbering of the vocabulary. */
 static void find_string_tails(struct grammar *g)
 {
@@ -333,6 +338,11 @@ bool grammar_accept_bytes(struct grammar_state *s, struct str bytes)
 bool grammar_may_end(struct grammar_state *s)
 {
     return !s->is_ended && conf_at(s->g, s->config)->may_end;
+}
+
+bool grammar_must_end(struct grammar_state *s)
+{
+    return grammar_may_end(s) && conf_at(s->g, s->config)->n == 0;
 }
 
 void grammar_forced(struct grammar_state *s, size_t max, struct buf *out)

@@ -115,6 +115,8 @@ void grammar_unref(struct grammar *g); /* any thread; the last one frees. NULL i
 size_t grammar_bytes(const struct grammar *g); /* memory held now */
 size_t grammar_bytes_max(const struct grammar *g); /* the most it will hold: max_bytes */
 
+size_t grammar_words(const struct grammar *g); /* of its masks; 0: without a vocabulary */
+
 /* ---- a place in a grammar ---- */
 
 struct grammar_state {
@@ -136,6 +138,7 @@ bool grammar_accept(struct grammar_state *s, int32_t token);
 /* As grammar_accept, by bytes: what tests and fixed prefixes use. */
 bool grammar_accept_bytes(struct grammar_state *s, struct str bytes);
 bool grammar_may_end(struct grammar_state *s); /* is the text so far complete? */
+bool grammar_must_end(struct grammar_state *s); /* complete, and nothing may follow but the end */
 /* Append the bytes that must come next whatever is chosen (at most max); nothing where the text may
  * end. */
 void grammar_forced(struct grammar_state *s, size_t max, struct buf *out);

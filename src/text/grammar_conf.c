@@ -206,7 +206,7 @@ conf_id conf_intern(struct grammar *g, struct thread *t, uint32_t n, bool may_en
     for (; tab->slots[at]; at = (at + 1) & (tab->cap - 1)) {
         const struct conf *c = conf_at(g, tab->slots[at]);
         if (c->hash == h && c->n == kept && c->may_end == may_end &&
-            memcmp(conf_threads(g, tab->slots[at]), t, kept * sizeof *t) == 0)
+            (!kept || memcmp(conf_threads(g, tab->slots[at]), t, kept * sizeof *t) == 0))
             return tab->slots[at];
     }
     struct thread *copy = pool_push(g, &g->threads, kept ? kept : 1);

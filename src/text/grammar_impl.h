@@ -23,7 +23,7 @@ typedef uint32_t part_id;
 typedef uint32_t kont_id;
 typedef uint32_t conf_id;
 
-enum { RE_INF = UINT32_MAX };
+static const uint32_t RE_INF = UINT32_MAX;
 
 /* A growable array of one kind. */
 struct pool {

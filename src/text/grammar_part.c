@@ -46,6 +46,7 @@ void parts_begin(struct grammar *g)
     g->part_lists.size = sizeof(part_id);
     g->rules.size = sizeof(part_id);
     pool_push(g, &g->parts, 1); /* NEVER */
+    pool_push(g, &g->part_lists, 1); /* so that there is an array to point into */
     intern(g, (struct part){.op = PART_EMPTY}, NULL);
 }
 

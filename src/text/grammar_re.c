@@ -101,6 +101,7 @@ void re_begin(struct grammar *g)
     g->sets.size = sizeof(struct byte_set);
     g->mods.size = sizeof(struct re_mod);
     g->scratch.size = sizeof(uint32_t);
+    pool_push(g, &g->lists, 1); /* so that there is an array to point into */
     pool_push(g, &g->nodes, 1); /* NONE; never in the table, whose 0 means free */
     intern(g, (struct re_node){.op = RE_OP_EMPTY}, NULL);
     intern(g, (struct re_node){.op = RE_OP_NOT, .a = RE_NONE}, NULL);

@@ -40,6 +40,7 @@ static int collect(const struct grammar_vocab_desc *d, struct buf *bytes, struct
         struct str s = d->bytes(d->arg, (int32_t)i);
         bool is_special = d->is_special && d->is_special(d->arg, (int32_t)i);
         if (s.n == 0 || s.n + 2 > TRIE_DEPTH) continue;
+        if (memchr(s.p, SPECIAL_BEGIN, s.n) || memchr(s.p, SPECIAL_END, s.n)) continue; /* no UTF-8 */
         at[n] = bytes->n;
         if (is_special) buf_putc(bytes, (char)SPECIAL_BEGIN);
         buf_put_str(bytes, s);
@@ -54,16 +55,21 @@ static int collect(const struct grammar_vocab_desc *d, struct buf *bytes, struct
     return 0;
 }
 
+static bool is_name(const struct entry *e)
+{
+    return e->p[0] == SPECIAL_BEGIN;
+}
+
 static void names_collect(struct grammar_vocab *v, const struct entry *entries, size_t n)
 {
     size_t total = 0;
     for (size_t i = 0; i < n; i++)
-        if (entries[i].p[0] == SPECIAL_BEGIN) v->n_names++, total += entries[i].n - 2;
+        if (is_name(&entries[i])) v->n_names++, total += entries[i].n - 2;
     v->names = xcalloc(v->n_names ? v->n_names : 1, sizeof *v->names);
     v->name_bytes = xmalloc(total ? total : 1);
     size_t k = 0, at = 0;
     for (size_t i = 0; i < n; i++) {
-        if (entries[i].p[0] != SPECIAL_BEGIN || entries[i].n < 3) continue;
+        if (!is_name(&entries[i])) continue;
         memcpy(v->name_bytes + at, entries[i].p + 1, entries[i].n - 2);
         v->names[k++] = (struct str){v->name_bytes + at, entries[i].n - 2};
         at += entries[i].n - 2;

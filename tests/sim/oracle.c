@@ -1,11 +1,55 @@
 /* oracle.c - draws requests and foretells their output from their tokens alone. */
 #include "oracle.h"
 
+#include <stdio.h>
 #include <string.h>
+
+#include "text/grammar.h"
 
 static int32_t shorter(int32_t a, int32_t b)
 {
     return a < b ? a : b;
+}
+
+/* ------------------------------------------------------------------ grammars */
+
+enum { GRAMMAR_VOCAB_MAX = 261 }; /* tokens past it are in no grammar */
+
+static int32_t grammar_vocab_of(int32_t n_vocab)
+{
+    return n_vocab < GRAMMAR_VOCAB_MAX ? n_vocab : GRAMMAR_VOCAB_MAX;
+}
+
+/* One letter, then two; the last id ends a text. */
+static struct str token_text(void *arg, int32_t id)
+{
+    static char text[2];
+    const int32_t *n = arg;
+    if (id == *n - 1) return (struct str){0};
+    text[0] = (char)('a' + id % 26);
+    text[1] = (char)('a' + id / 26 - 1);
+    return (struct str){text, id < 26 ? 1 : 2};
+}
+
+struct grammar *sim_grammar(int32_t n_vocab, int which)
+{
+    static const char *const patterns[SIM_GRAMMARS] = {"(ab?|[c-g]{1,3}h)*", "[a-f]{0,9}",
+                                                       "(a|b(c|d)*)+p?", "abc(d|ef){3}"};
+    static struct grammar *made[2][SIM_GRAMMARS];
+    int32_t n = grammar_vocab_of(n_vocab), eos = n - 1;
+    struct grammar **g = &made[n == GRAMMAR_VOCAB_MAX][which];
+    struct grammar_vocab_desc d = {
+        .n_vocab = (size_t)n, .bytes = token_text, .arg = &n, .eos = &eos, .n_eos = 1};
+    struct grammar_vocab *v;
+    const struct grammar_opts o = {.max_bytes =
+                                       which == 2 ? 200000 : 0}; /* its tables are emptied */
+    struct sl_error e = {0};
+    if (*g) return *g;
+    if (grammar_vocab_new(&v, &d, &e) < 0 ||
+        grammar_regex(g, str_of(patterns[which]), v, &o, &e) < 0)
+        printf("grammar %d: %s\n", which, e.text);
+    grammar_vocab_unref(v);
+    return *g;
 }
 
 static void draw_sampling(struct oracle *o, const struct sim_plan *p, uint64_t *r)
@@ -103,8 +147,21 @@ static void foretell_pool(struct oracle *o)
     o->n_pooled = end - first;
 }
 
-static void foretell(struct oracle *o)
+/* The mask as the engine makes it: over the whole vocabulary, without eos ids that do not end. */
+static const uint32_t *allowed_next(const struct oracle *o, struct grammar_state *place,
+                                    uint32_t *mask)
 {
+    const struct sl_sampling *s = &o->rq.sampling;
+    memset(mask, 0, ((size_t)o->n_vocab + 31) / 32 * sizeof *mask);
+    grammar_mask(place, mask);
+    for (uint32_t i = 0; s->ignore_eos && i < s->n_eos; i++)
+        mask[o->stop_ids[i] / 32] &= ~(1u << (o->stop_ids[i] % 32));
+    return mask;
+}
+
+static void foretell_from(struct oracle *o, struct grammar_state *place)
+{
+    static uint32_t mask[70000 / 32 + 1];
     const struct sl_sampling *s = &o->rq.sampling;
     uint64_t h = sim_head(o->rq.salt), output_sum = 0;
     int32_t n_prompt = (int32_t)o->rq.n_prompt;
@@ -120,7 +177,19 @@ static void foretell(struct oracle *o)
             o->end_token = SL_ENUMERIC;
             return;
         }
-        int32_t token = sim_pick(s, o->n_vocab, oracle_logits(o, pos), (uint32_t)k, output_sum);
+        const struct sim_row row = {.n_vocab = o->n_vocab,
+                                    .logits = oracle_logits(o, pos),
+                                    .position = (uint32_t)k,
+                                    .output_sum = output_sum,
+                                    .mask = place->g ? allowed_next(o, place, mask) : NULL};
+        int32_t token = sim_pick(s, &row);
+        if (token < 0) {
+            o->reason = SL_FINISH_ERROR;
+            o->end_token = SL_ENUMERIC;
+            return;
+        }
+        bool is_over = place->g && (!grammar_accept(place, token) || place->is_ended ||
+                                    grammar_must_end(place));
         output_sum += sim_mix(0, (uint64_t)token);
         o->token[pos + 1] = token;
         o->h[pos + 1] = h = sim_mix(h, (uint64_t)token);
@@ -130,7 +199,19 @@ static void foretell(struct oracle *o)
             o->end_token = token;
             return;
         }
+        if (is_over) {
+            o->reason = SL_FINISH_STOP;
+            return;
+        }
     }
+}
+
+static void foretell(struct oracle *o)
+{
+    struct grammar_state place = {0};
+    if (o->grammar >= 0) grammar_begin(&place, sim_grammar(o->n_vocab, o->grammar));
+    foretell_from(o, &place);
+    grammar_end(&place);
 }
 
 static void remember(const struct oracle *o, struct transcripts *past, int32_t at)
@@ -149,6 +230,9 @@ void oracle_draw(struct oracle *o, const struct sim_plan *p, uint64_t seed,
     draw_sampling(o, p, &r);
     draw_pool(o, &r);
     draw_prompt(o, p, &r, past);
+    o->grammar = sim_below(&r, 3) ? -1 : sim_below(&r, SIM_GRAMMARS);
+    if (o->rq.pool) o->grammar = -1;
+    o->rq.grammar = o->grammar < 0 ? NULL : sim_grammar(o->n_vocab, o->grammar);
     int32_t n = (int32_t)(o->rq.n_prompt + o->rq.sampling.max_tokens);
     int32_t n_computed = n - (o->rq.sampling.max_tokens > 0);
     o->nan_at = sim_below(&r, 40) ? -1 : sim_below(&r, 8);

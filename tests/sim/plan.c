@@ -62,6 +62,7 @@ void plan_draw(struct sim_plan *p, uint64_t seed)
     p->n_events = 0;
     draw_core(p, &r);
     p->n_vocab = vocabs[sim_below(&r, 4)];
+    p->core.n_vocab = p->n_vocab;
     p->n_steps = between(&r, 50, 1200);
     int32_t room =
         p->core.page_size * p->core.n_pages; /* short prompts with long outputs run out of pages */

@@ -48,7 +48,7 @@ static void put_byte_char(struct buf *b, int byte)
 
 static struct tokenizer *fixture_tokenizer(void)
 {
-    static const char *const names[] = {"<bos>", "<eos>", "<end>", "<tool>"};
+    static const char *const names[] = {"<bos>", "<eos>", "<end>", "[TOOL_CALLS]"};
     struct buf b = buf_make(1 << 20), text = buf_make(16);
     struct json_doc *doc;
     struct tokenizer *tok;
