@@ -244,6 +244,7 @@ static struct request *dispatch(struct server *s, const struct sl_event *ev, uin
     if (ev->kind == SL_EV_DONE) {
         c->is_done = true;
         r->n_done++;
+        waiting_remove(r); /* a vector has no token that would say so */
         owner_clear(s, c->handle);
     }
     s->metrics.n_sse_events += r->is_stream && ev->kind == SL_EV_TOKEN;

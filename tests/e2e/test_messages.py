@@ -6,7 +6,7 @@ import json
 import anthropic
 import pytest
 
-from harness import MODEL, Server
+from harness import MODEL, REPLAY_FLAGS, THINK_SAY_CALL, Server, replay
 
 URL = "/v1/messages"
 TOOL = {"name": "weather", "description": "of a city", "input_schema": {"type": "object", "properties": {}}}
@@ -192,46 +192,39 @@ def test_failure_in_the_stream(start):
 
 
 # ---------------------------------------------------------------- calls and thinking
-CALLS = ('<think>\nhm\n</think>\n\nI look.<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>\n'
-         '<tool_call>\n{"name": "weather", "arguments": {}}\n</tool_call>')
 CITY = {**TOOL, "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
-
-
-def replay(text):
-    """--sim-replay answers with what stands between the two, as a model would write it."""
-    return f"say \x02{text}\x03"
 
 
 @pytest.fixture(scope="module")
 def agent_server():
-    with Server("--sim-replay", "--tool-call-parser", "hermes", "--reasoning-parser", "qwen3") as s:
+    with Server(*REPLAY_FLAGS) as s:
         yield s
 
 
 def test_tool_use(agent_server):
-    r = agent_server.ok(URL, body(replay(CALLS), tools=[CITY], max_tokens=500))
+    r = agent_server.ok(URL, body(replay(THINK_SAY_CALL), tools=[CITY], max_tokens=500))
     assert [b["type"] for b in r["content"]] == ["thinking", "text", "tool_use", "tool_use"]
     assert r["content"][0]["thinking"] == "hm" and r["content"][1]["text"] == "I look."
     assert r["content"][2]["input"] == {"city": "Rome"} and r["content"][3]["input"] == {}
     assert r["stop_reason"] == "tool_use"
-    got = events(agent_server, content=replay(CALLS), tools=[CITY], max_tokens=500)
+    got = events(agent_server, content=replay(THINK_SAY_CALL), tools=[CITY], max_tokens=500)
     starts = [e for e in got if e["type"] == "content_block_start"]
     assert [e["index"] for e in starts] == [0, 1, 2, 3] and starts[2]["content_block"]["input"] == {}
     parts = [e["delta"]["partial_json"] for e in got if e["type"] == "content_block_delta" and e["index"] == 2]
     assert json.loads("".join(parts)) == {"city": "Rome"}
     assert got[-2]["delta"]["stop_reason"] == "tool_use"
-    off = agent_server.ok(URL, body(replay(CALLS), tools=[CITY], max_tokens=500, thinking={"type": "disabled"}))
+    off = agent_server.ok(URL, body(replay(THINK_SAY_CALL), tools=[CITY], max_tokens=500, thinking={"type": "disabled"}))
     assert [b["type"] for b in off["content"]] == ["text", "tool_use", "tool_use"]
 
 
 def test_cut_tool_use(agent_server):
-    r = agent_server.ok(URL, body(replay(CALLS), tools=[CITY], max_tokens=85))
+    r = agent_server.ok(URL, body(replay(THINK_SAY_CALL), tools=[CITY], max_tokens=85))
     assert r["stop_reason"] == "max_tokens" and r["content"][-1]["type"] == "tool_use" and r["content"][-1]["input"] == {}
 
 
 def test_sdk_tool_round_trip(agent_server):
     sdk = anthropic.Anthropic(base_url=agent_server.base_url[: -len("/v1")], api_key="k", max_retries=0, timeout=60)
-    messages = [{"role": "user", "content": replay(CALLS)}]
+    messages = [{"role": "user", "content": replay(THINK_SAY_CALL)}]
     with sdk.messages.stream(model="m", max_tokens=500, messages=messages, tools=[CITY]) as stream:
         first = stream.get_final_message()
     calls = [b for b in first.content if b.type == "tool_use"]

@@ -7,7 +7,7 @@ import json, time
 import openai
 import pytest
 
-from harness import MODEL, Server, error_of
+from harness import MODEL, REPLAY_FLAGS, THINK_SAY_CALL, Server, error_of, replay
 
 URL = "/v1/responses"
 KEYS = {"id", "object", "created_at", "completed_at", "status", "error", "incomplete_details", "instructions",
@@ -111,26 +111,19 @@ def test_114_previous_without_store(start):
 
 
 # ---------------------------------------------------------------- calls and thinking
-# --sim-replay answers with what stands between U+0002 and U+0003, as a model would write it.
-CALLS = ('<think>\nhm\n</think>\n\nI look.<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>\n'
-         '<tool_call>\n{"name": "weather", "arguments": {}}\n</tool_call>')
 CITY = {**TOOL, "strict": False, "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
-
-
-def replay(text):
-    return f"say \x02{text}\x03"
 
 
 @pytest.fixture(scope="module")
 def agent_server():
-    with Server("--sim-replay", "--tool-call-parser", "hermes", "--reasoning-parser", "qwen3") as s:
+    with Server(*REPLAY_FLAGS) as s:
         yield s
 
 
 def test_111_round_trip(agent_server):
     """openai-python: thinking, text and two calls; their results go back, and the answer comes."""
     c = openai.OpenAI(base_url=agent_server.base_url, api_key="none", max_retries=0, timeout=60)
-    first = c.responses.create(model="m", input=replay(CALLS), tools=[CITY])
+    first = c.responses.create(model="m", input=replay(THINK_SAY_CALL), tools=[CITY])
     assert [o.type for o in first.output] == ["reasoning", "message", "function_call", "function_call"]
     thought, said, call, empty = first.output
     assert thought.content[0].text == "hm" and said.content[0].text == "I look." and first.status == "completed"
@@ -138,14 +131,14 @@ def test_111_round_trip(agent_server):
     assert json.loads(empty.arguments) == {} and first.usage.output_tokens_details.reasoning_tokens > 0
     results = [{"type": "function_call_output", "call_id": o.call_id, "output": replay("Sun.")} for o in (call, empty)]
     kept = c.responses.create(model="m", input=results, previous_response_id=first.id, tools=[CITY])
-    items = [{"role": "user", "content": replay(CALLS)}, *[o.to_dict() for o in first.output], *results]
+    items = [{"role": "user", "content": replay(THINK_SAY_CALL)}, *[o.to_dict() for o in first.output], *results]
     sent = c.responses.create(model="m", input=items, tools=[CITY])
     assert kept.output_text == sent.output_text == "Sun."
     assert kept.usage.input_tokens == sent.usage.input_tokens
 
 
 def test_calls_in_a_stream(agent_server):
-    got = events(agent_server, input=replay(CALLS), tools=[CITY], max_output_tokens=500)
+    got = events(agent_server, input=replay(THINK_SAY_CALL), tools=[CITY], max_output_tokens=500)
     added = [e["item"]["type"] for e in got if e["type"] == "response.output_item.added"]
     assert added == ["reasoning", "message", "function_call", "function_call"]
     names = [e["type"] for e in got if e.get("output_index") == 2]
@@ -157,7 +150,7 @@ def test_calls_in_a_stream(agent_server):
     done = [e for e in got if e["type"] == "response.function_call_arguments.done"]
     assert deltas == done[0]["arguments"] and done[0]["name"] == "weather"
     last = got[-1]["response"]
-    whole = agent_server.ok(URL, {"input": replay(CALLS), "tools": [CITY], "max_output_tokens": 500})
+    whole = agent_server.ok(URL, {"input": replay(THINK_SAY_CALL), "tools": [CITY], "max_output_tokens": 500})
     plain = lambda r: [{k: v for k, v in o.items() if k not in ("id", "call_id")} for o in r["output"]]
     assert plain(last) == plain(whole) and last["status"] == "completed"
     assert last["output"] == [e["item"] for e in got if e["type"] == "response.output_item.done"]
@@ -165,7 +158,7 @@ def test_calls_in_a_stream(agent_server):
 
 def test_reasoning_summary(agent_server):
     """Where a summary is asked for, the thinking comes as one: AI SDK shows no other."""
-    got = events(agent_server, input=replay(CALLS), reasoning={"summary": "auto"}, max_output_tokens=500)
+    got = events(agent_server, input=replay(THINK_SAY_CALL), reasoning={"summary": "auto"}, max_output_tokens=500)
     names = [e["type"] for e in got if e.get("output_index") == 0]
     assert [n for i, n in enumerate(names) if n != names[i - 1] or i == 0] == [
         "response.output_item.added", "response.reasoning_summary_part.added", "response.reasoning_summary_text.delta",
@@ -175,7 +168,7 @@ def test_reasoning_summary(agent_server):
 
 
 def test_cut_call_is_incomplete(agent_server):
-    r = agent_server.ok(URL, {"input": replay(CALLS), "tools": [CITY], "max_output_tokens": 80})
+    r = agent_server.ok(URL, {"input": replay(THINK_SAY_CALL), "tools": [CITY], "max_output_tokens": 80})
     assert r["status"] == "incomplete" and r["output"][-1]["status"] == "incomplete"
     assert [o["status"] for o in r["output"][:-1]] == ["completed"] * (len(r["output"]) - 1)
 
