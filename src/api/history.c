@@ -51,7 +51,7 @@ static int put_joined(const struct api_request *r, const json_node *items, struc
         buf_put(out, b.out.p + start, b.out.n - 1 - start); /* without the closing bracket */
     }
     build_free(&b);
-    for (; m; m = json_next(m)) put_element(out, m);
+    for (; m && r->response->has_input; m = json_next(m)) put_element(out, m);
     buf_putc(out, ']');
     return code;
 }

@@ -13,6 +13,7 @@ struct response_form {
     struct str input;       /* the input's items, comma-separated; kept requests only */
     struct str previous_id; /* p NULL: none */
     bool has_instructions;  /* the first message is theirs: no part of the history */
+    bool has_input;         /* else the last message stands for none */
     bool is_stored, wants_summary;
     bool drops_oldest; /* truncation auto */
     bool is_joined;    /* the messages have their history in front */

@@ -137,8 +137,16 @@ static int put_items(struct chat_build *b, const json_node *list, const char *na
     return 0;
 }
 
-static int put_input(struct chat_build *b, const json_node *input, struct sl_error *e)
+/* Without input of its own a request goes on from the one before: the history takes the place of
+ * the empty message that stands here until then. */
+static int put_input(struct chat_build *b, const struct response_fields *f, struct sl_error *e)
 {
+    const json_node *input = f->input;
+    if (!input && f->previous_id.p) {
+        build_turn(b, "user");
+        b->has_content = true;
+        return 0;
+    }
     if (!input)
         return sl_fail_param(e, SL_EMISSING, "input", "Missing required parameter: 'input'.");
     if (json_type(input) == JSON_STR) {
@@ -380,7 +388,7 @@ static int put_body(struct chat_build *b, const struct response_fields *f, const
         build_turn(b, "system");
         build_text(b, json_opt(root, "instructions"));
     }
-    TRY(put_input(b, f->input, e));
+    TRY(put_input(b, f, e));
     build_end_messages(b);
     build_copy(b, root, build_shared_fields);
     build_copy(b, root, copied);
@@ -526,6 +534,7 @@ int responses_write(struct api_request *r, const json_node *root, struct chat_bu
     if (!form) return arena_full(e);
     TRY(read_own_fields(&f, root, r->ctx, e));
     form->has_instructions = f.instructions.p != NULL;
+    form->has_input = f.input != NULL;
     form->is_stored = f.store;
     form->drops_oldest = f.truncation.p && str_is(f.truncation, "auto");
     const json_node *summary = json_opt(f.reasoning, "summary");

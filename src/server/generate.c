@@ -1,9 +1,10 @@
 /* generate.c - a generation from admission to its end: stages 4 and 10 to 12; io thread.
  *
- * All choices of a request are submitted or none. Engine events come in one batch a wake; each
- * finds its request by engine slot, is formatted, and at the end of the batch every touched
- * connection is resumed once and MHD driven once. A request that ends early (client gone, deadline,
- * error) gives up its slots at once: events that still come for them find no owner.
+ * All choices of a request that generates are submitted or none; inputs to embed go in through a
+ * window. Engine events come in one batch a wake; each finds its request by engine slot, is
+ * formatted, and at the end of the batch every touched connection is resumed once and MHD driven
+ * once. A request that ends early (client gone, deadline, error) gives up its slots at once: events
+ * that still come for them find no owner.
  */
 #include <stdlib.h>
 #include <sys/socket.h>

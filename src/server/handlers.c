@@ -98,6 +98,7 @@ enum MHD_Result finish_metrics(struct request *r)
         .n_connections = s->n_conns,
         .n_requests = s->n_requests,
     };
+    if (s->responses) response_store_size(s->responses, &view.n_stored, &view.stored_bytes);
     metrics_text(&s->metrics, &view, &r->out);
     return answer_body(r, 200, "text/plain; version=0.0.4; charset=utf-8");
 }

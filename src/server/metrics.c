@@ -232,6 +232,9 @@ static void put_requests(struct writer *w, const struct metrics *m, const struct
     simple(w, "sluice:http_connections", "gauge", "Open connections.", v->n_connections);
     simple(w, "sluice:http_requests_in_progress", "gauge", "Requests being handled.",
            v->n_requests);
+    simple(w, "sluice:stored_responses", "gauge", "Responses kept.", (double)v->n_stored);
+    simple(w, "sluice:stored_responses_bytes", "gauge", "Bytes of kept Responses.",
+           (double)v->stored_bytes);
 }
 
 void metrics_text(const struct metrics *m, const struct metrics_view *v, struct buf *out)

@@ -213,6 +213,7 @@ def test_kept(server, client):
     assert items[0].content[0].text == "one" and items[1].id == first.output[0].id
     newest = list(client.responses.input_items.list(second.id, limit=1))
     assert [i.id for i in newest] == [i.id for i in reversed(items)]
+    assert client.responses.create(model="m", previous_response_id=second.id, max_output_tokens=5).output
     client.responses.delete(first.id)
     with pytest.raises(openai.NotFoundError):
         client.responses.retrieve(first.id)
@@ -263,8 +264,10 @@ def test_bounded(start):
     assert s.get(f"{URL}/{ids[0]}").status == 200  # used: the second goes first now
     ids.append(s.ok(URL, {"input": "hi", "max_output_tokens": 2})["id"])
     assert [s.get(f"{URL}/{i}").status for i in ids] == [200, 404, 200, 200]
+    m = s.metrics()
+    assert m["sluice:stored_responses"] == 3 and 1000 < m["sluice:stored_responses_bytes"] < 10000
     time.sleep(5)
-    assert [s.get(f"{URL}/{i}").status for i in ids] == [404] * 4
+    assert [s.get(f"{URL}/{i}").status for i in ids] == [404] * 4 and s.metrics()["sluice:stored_responses"] == 0
 
 
 def test_routes(server):

@@ -73,6 +73,8 @@ static const struct {
      "\"content\":[{\"type\":\"output_text\",\"text\":\"said\"}]}",
      "system:new;user:before;assistant:said;user:on;assistant:"},
     {API_RESPONSE, "{\"input\":\"on\",\"previous_response_id\":\"r\"}", "", "user:on;assistant:"},
+    {API_RESPONSE, "{\"previous_response_id\":\"r\",\"instructions\":\"i\"}",
+     "{\"role\":\"user\",\"content\":\"before\"}", "system:i;user:before;assistant:"},
     {API_RESPONSE,
      "{\"input\":\"hi\",\"tools\":[{\"type\":\"function\",\"name\":\"f\"}],\"reasoning\":"
      "{\"effort\":\"low\"}}",
