@@ -256,6 +256,8 @@ static int prepare(struct api_request *r, struct sl_error *e)
 int api_prepare(struct api_request *r, struct sl_error *e)
 {
     int code = prepare(r, e);
-    api_request_free(r);
+    if (code == 0) code = form_compile(r, e);
+    json_free(r->doc);
+    r->doc = NULL;
     return code;
 }
