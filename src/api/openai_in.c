@@ -5,6 +5,7 @@
  * out of it.
  */
 #include "api/api_impl.h"
+#include "text/grammar.h"
 
 static int check_enum(struct str given, const char *param, const char *const *allowed,
                       struct sl_error *e)
@@ -45,7 +46,6 @@ int read_chat(struct api_request *r, const json_node *root, struct sl_error *e)
     TRY(check_enum(f->verbosity, "verbosity", verbosities, e));
     TRY(check_modalities(json_opt(root, "modalities"), e));
     TRY(read_tools(r, root, e));
-    TRY(check_response_format(json_opt(root, "response_format"), e));
     if (f->continue_final && json_opt(root, "add_generation_prompt") && f->add_generation_prompt)
         return sl_fail_param(
             e, SL_EVALUE, "continue_final_message",
@@ -81,6 +81,7 @@ static int read_body(struct api_request *r, const json_node *root, struct sl_err
     }
     TRY(read_fields(r, root, e));
     TRY(r->kind == API_CHAT ? read_chat(r, root, e) : read_completion(r, root, e));
+    TRY(read_form(r, root, e));
     return read_sampling(r, root, e);
 }
 
@@ -110,6 +111,8 @@ void api_request_free(struct api_request *r)
     json_free(r->doc);
     json_free(r->some_tools);
     r->doc = r->some_tools = NULL;
+    grammar_unref(r->grammar);
+    r->grammar = NULL;
 }
 
 bool api_is_stream(const struct api_request *r)
@@ -143,6 +146,7 @@ void api_engine_request(const struct api_request *r, int choice, uint64_t entrop
     *out = (struct sl_request){.prompt = p->ids,
                                .n_prompt = p->n,
                                .sampling = r->sampling,
+                               .grammar = r->grammar,
                                .priority = (int32_t)r->f.priority};
     out->sampling.seed =
         has_seed ? (uint64_t)r->f.seed + (uint64_t)(choice % n) : entropy + (uint64_t)choice;

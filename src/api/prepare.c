@@ -259,6 +259,9 @@ static int prepare(struct api_request *r, struct sl_error *e)
 int api_prepare(struct api_request *r, struct sl_error *e)
 {
     int code = prepare(r, e);
-    api_request_free(r);
+    if (code == 0) code = form_compile(r, e);
+    json_free(r->doc);
+    json_free(r->some_tools);
+    r->doc = r->some_tools = NULL;
     return code;
 }

@@ -81,16 +81,6 @@ static const char *const refused[] = {"thinking_token_budget",
                                       "web_search_options",
                                       "chat_template",
                                       "prompt_embeds",
-                                      "structured_outputs",
-                                      "guided_json",
-                                      "guided_regex",
-                                      "guided_choice",
-                                      "guided_grammar",
-
-                                      "grammar",
-                                      "json_schema",
-                                      "ebnf",
-                                      "regex",
                                       "logits_processors"};
 
 static const struct api_fields absent = {.temperature = NAN,

@@ -9,11 +9,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "api/grammar_cache.h"
 #include "base/log.h"
 #include "server/serve.h"
 #include "server/sha256.h"
 
 enum { BAR = 30 };
+enum { GRAMMAR_CACHE_BYTES = 256 << 20 };
 
 struct progress { /* loader thread */
     uint64_t start_us, drawn_us;
@@ -57,6 +59,40 @@ static int8_t tristate(const char *text)
     return strcmp(text, "on") == 0 ? 1 : strcmp(text, "off") == 0 ? 0 : -1;
 }
 
+/* The tokenizer as the grammars see it, as wide as the model at most. */
+struct vocab_source {
+    const struct tokenizer *tok;
+    struct buf token;
+};
+
+static struct str token_bytes(void *arg, int32_t id)
+{
+    struct vocab_source *v = arg;
+    v->token.n = 0;
+    tokenizer_token_bytes(v->tok, id, &v->token);
+    return buf_str(&v->token);
+}
+
+static bool token_is_special(void *arg, int32_t id)
+{
+    return tokenizer_is_special(((struct vocab_source *)arg)->tok, id);
+}
+
+static int open_vocab(struct load_result *l)
+{
+    struct vocab_source v = {l->text->tok, buf_make(1 << 20)};
+    size_t n = tokenizer_n_vocab(l->text->tok), n_model = (size_t)sl_get_info(l->engine)->n_vocab;
+    const struct grammar_vocab_desc d = {.n_vocab = n < n_model ? n : n_model,
+                                         .bytes = token_bytes,
+                                         .is_special = token_is_special,
+                                         .arg = &v,
+                                         .eos = l->text->eos,
+                                         .n_eos = (size_t)l->text->n_eos};
+    int code = grammar_vocab_new(&l->vocab, &d, &l->err);
+    buf_free(&v.token);
+    return code;
+}
+
 static int load(struct server *s, struct load_result *l, struct progress *p)
 {
     const struct options *o = s->o;
@@ -93,7 +129,8 @@ static int load(struct server *s, struct load_result *l, struct progress *p)
         .wake = on_engine_wake,
         .wake_arg = &s->wake,
     };
-    return sl_open(&l->engine, &q, &l->err);
+    TRY(sl_open(&l->engine, &q, &l->err));
+    return open_vocab(l);
 }
 
 static void *run(void *arg)
@@ -187,6 +224,8 @@ bool loader_finish(struct server *s)
     s->ctx = (struct api_context){
         .text = s->text,
         .info = sl_get_info(s->engine),
+        .vocab = s->load.vocab,
+        .grammars = grammar_cache_new(GRAMMAR_CACHE_BYTES),
         .created = (int64_t)time(NULL),
         .n_max = (int)s->o->max_choices,
         .strict_length = s->o->strict_length,
