@@ -44,8 +44,8 @@ void core_open(struct core *c, const struct core_config *cfg, const struct core_
     c->table = xcalloc((size_t)cfg->max_seqs * (size_t)c->stride, sizeof *c->table);
     c->check_counts = xcalloc((size_t)(cfg->n_pages > cfg->n_reqs ? cfg->n_pages : cfg->n_reqs),
                               sizeof *c->check_counts);
-    struct job_limits limits = {cfg->max_tokens, cfg->max_seqs, cfg->max_wants, cfg->page_size,
-                                c->stride, (cfg->n_vocab + 31) / 32};
+    struct job_limits limits = {cfg->max_tokens, cfg->max_seqs, cfg->max_wants,
+                                cfg->page_size,  c->stride,     (cfg->n_vocab + 31) / 32};
     for (int32_t i = 0; i <= cfg->depth; i++) job_open(&c->job[i], &limits);
     while (c->n_free_slots < cfg->max_seqs) {
         c->free_slot[c->n_free_slots] = cfg->max_seqs - 1 - c->n_free_slots;
@@ -131,6 +131,7 @@ static void submit(struct core *c, const struct command *cmd)
     *s = (struct seq){
         .rq = cmd->rq, .gen = cmd->req.gen, .arrival = c->n_arrivals++, .dev_slot = -1};
     if (cmd->rq->grammar) grammar_begin(&s->place, cmd->rq->grammar);
+    s->think_from = cmd->rq->thinking.n_close && cmd->rq->thinking.is_open ? 0 : -1;
     c->n_live++;
     if (c->blocked_req == (int32_t)cmd->req.slot) c->blocked_req = -1;
     sched_enqueue(c, s);
@@ -195,11 +196,27 @@ static bool is_stop(const struct seq *s, int32_t token)
     return false;
 }
 
+/* Does this token, the next of the output, open thinking? */
+static bool opens_thinking(const struct seq *s, int32_t token)
+{
+    const struct sl_thinking *t = &s->rq->thinking;
+    return t->n_close > 0 && s->n_output == 0 && s->think_from < 0 && token == t->open;
+}
+
+/* Does thinking end with the last token of the output? */
+static bool closes_thinking(const struct seq *s)
+{
+    const struct sl_thinking *t = &s->rq->thinking;
+    int32_t n = (int32_t)t->n_close;
+    return s->n_output - s->think_from >= n &&
+           memcmp(s->rq->tokens + seq_len(s) - n, t->close, (size_t)n * sizeof *t->close) == 0;
+}
+
 /* The grammar moves on with the token. false: it refuses it, which a mask rules out unless the
  * grammar's budget is spent. */
 static bool follow_grammar(struct seq *s, int32_t token)
 {
-    if (!s->rq->grammar) return true;
+    if (!s->rq->grammar || s->think_from >= 0 || opens_thinking(s, token)) return true;
     if (MUT(GRAMMAR_TWICE, false, s->n_output == 2)) grammar_accept(&s->place, token);
     return grammar_accept(&s->place, token);
 }
@@ -207,7 +224,8 @@ static bool follow_grammar(struct seq *s, int32_t token)
 /* Nothing may follow: the end comes without a token that says so. */
 static bool is_grammar_over(struct seq *s)
 {
-    return s->rq->grammar && (s->place.is_ended || grammar_must_end(&s->place));
+    return s->rq->grammar && s->think_from < 0 &&
+           (s->place.is_ended || grammar_must_end(&s->place));
 }
 
 /* One wanted row of a running sequence came back. */
@@ -229,8 +247,13 @@ static void commit_want(struct core *c, struct seq *s, const struct want *w, con
         finish(c, s, SL_FINISH_ERROR, SL_EINTERNAL);
         return;
     }
+    bool opens = opens_thinking(s, token);
     s->rq->tokens[seq_len(s)] = token;
     s->n_output++;
+    if (opens)
+        s->think_from = 1;
+    else if (s->think_from >= 0 && closes_thinking(s))
+        s->think_from = -1;
     c->stats.generation_tokens++;
     emit_choice(c, s, w, r, i);
     if (is_stop(s, token))
