@@ -93,6 +93,19 @@ enum sl_pool {
 
 struct grammar; /* text/grammar.h */
 
+enum { SL_THINK_CLOSE_MAX = 32 };
+
+/* Thinking that the output may begin with. It ends with the ids `close`; until then the grammar does
+ * not apply, and with a grammar no eos comes. Once it has `budget` tokens the ids of close are
+ * forced, whatever the model would say. */
+struct sl_thinking {
+    const int32_t *close; /* [n_close], copied; n_close 0: no thinking is known */
+    uint32_t n_close;     /* at most SL_THINK_CLOSE_MAX */
+    int32_t open;         /* the id that opens it if it is the first of the output; -1: none */
+    uint8_t is_open;      /* the prompt ends inside it */
+    uint32_t budget;      /* UINT32_MAX: any number of tokens */
+};
+
 struct sl_request {
     const int32_t *prompt; /* [n_prompt], copied; each in [0, n_vocab) */
     uint32_t n_prompt;     /* 1 .. max_model_len (prompt + max_tokens <= max_model_len) */
@@ -106,6 +119,7 @@ struct sl_request {
      * the sampling order; ignore_eos takes the eos ids out of it. With one step run ahead such a
      * sequence is launched only when its last token is known. */
     struct grammar *grammar;
+    struct sl_thinking thinking;
 };
 
 enum sl_event_kind {

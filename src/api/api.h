@@ -22,6 +22,9 @@
 
 enum { API_CHOICES_MAX = 64 }; /* prompts times n of one request that generates */
 
+struct grammar_vocab; /* text/grammar.h */
+struct grammar_cache; /* api/grammar_cache.h */
+
 enum { API_MARKERS_MAX = 32 };
 
 /* How the model writes calls and thinking (answer_formats.h), and which special tokens it uses for
@@ -37,6 +40,8 @@ struct api_formats {
 struct api_context {
     const struct model_text *text;
     const struct sl_info *info;
+    struct grammar_vocab *vocab;     /* NULL: outputs cannot be held to a form */
+    struct grammar_cache *grammars;  /* NULL: nothing is kept */
     const char *const *served_names; /* [n_served]; the first is the canonical id in answers */
     int n_served;
     int64_t created;      /* for /v1/models */
@@ -75,10 +80,12 @@ int api_parse(struct api_request **out, enum api_kind kind, const struct api_con
 struct str api_previous_response(const struct api_request *r);
 int api_join_history(struct api_request *r, struct str items, struct sl_error *e);
 int api_prepare(struct api_request *r, struct sl_error *e);
-/* api_parse keeps the JSON tree until api_prepare; call this when a request is dropped between or
- * after. */
-void api_request_free(
-    struct api_request *r); /* NULL is fine; the arena itself stays the caller's */
+/* The JSON tree (gone after api_prepare) and the grammar: call this when a request is dropped or
+ * over. NULL is fine; the arena itself stays the caller's. */
+void api_request_free(struct api_request *r);
+/* Might the body ask for a form (response_format and its kin)? Then api_prepare compiles a grammar,
+ * which is no work for the io thread. */
+bool api_wants_form(struct str body);
 
 bool api_is_stream(const struct api_request *r);
 bool api_is_pooled(const struct api_request *r); /* its choices are vectors */

@@ -35,9 +35,26 @@ struct api_prompt {
 struct response_form; /* kin.h */
 struct embed_form;    /* embed.h */
 
+/* The form that the output must have (structured_in.c). */
+enum form_kind {
+    FORM_NONE,
+    FORM_OBJECT,   /* any JSON object */
+    FORM_ANY_JSON, /* any JSON value */
+    FORM_SCHEMA,
+    FORM_REGEX,
+    FORM_CHOICE,
+    FORM_EBNF
+};
+struct form {
+    enum form_kind kind;
+    const char *param;       /* the field that asked for it */
+    const json_node *source; /* in the tree until api_prepare; NULL: nothing but the kind */
+    bool is_strict, is_compact;
+};
+
 struct api_request {
     enum api_kind kind;             /* how the prompt is made: API_CHAT or API_COMPLETION */
-    enum api_kind form;             /* how it was asked and is to be answered */
+    enum api_kind surface;          /* how it was asked and is to be answered */
     const struct api_context *ctx;  /* borrowed */
     struct arena *arena;            /* borrowed */
     struct json_doc *doc;           /* owned until api_prepare */
@@ -55,6 +72,8 @@ struct api_request {
     const json_node *messages, *tools, *documents, *kwargs; /* in the tree until api_prepare */
     struct api_prompt *prompts;                             /* [n_prompts]; one for a chat */
     int n_prompts;
+    struct form form;
+    struct grammar *grammar; /* owned reference, from api_prepare on; NULL: any output */
     bool has_service_tier;
     struct json_doc
         *some_tools; /* owned until api_prepare: the tools of an allowed_tools, or NULL */
@@ -71,7 +90,9 @@ int read_chat(struct api_request *r, const json_node *root, struct sl_error *e);
 int read_completion(struct api_request *r, const json_node *root, struct sl_error *e);
 int read_tools(struct api_request *r, const json_node *root, struct sl_error *e);
 int check_messages(const json_node *messages, struct sl_error *e);
-int check_response_format(const json_node *format, struct sl_error *e);
+int read_form(struct api_request *r, const json_node *root, struct sl_error *e);
+/* Compile what read_form found, or take it from the cache. */
+int form_compile(struct api_request *r, struct sl_error *e);
 
 bool is_tool_name(struct str s);
 

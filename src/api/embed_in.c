@@ -235,6 +235,6 @@ int read_embed(struct api_request *r, const json_node *root, struct sl_error *e)
     if (!r->embed) return arena_full(e);
     r->embed->dimensions = r->ctx->info->n_pooled;
     TRY(check_model_pools(r->ctx, e));
-    if (r->form == API_EMBEDDING) return read_embedding(r, root, e);
-    return r->form == API_RERANK ? read_rerank(r, root, e) : read_score(r, root, e);
+    if (r->surface == API_EMBEDDING) return read_embedding(r, root, e);
+    return r->surface == API_RERANK ? read_rerank(r, root, e) : read_score(r, root, e);
 }

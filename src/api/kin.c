@@ -57,11 +57,10 @@ int kin_text(const json_node *v, const char *at, const char *const *types, struc
     return 0;
 }
 
-/* The field that the client wrote, for the one the chat's reader names. */
-static void rename_param(enum api_kind form, struct sl_error *e)
+void kin_rename_param(enum api_kind surface, struct sl_error *e)
 {
     static const struct {
-        enum api_kind form;
+        enum api_kind surface;
         const char *chat, *own;
     } names[] = {
         {API_RESPONSE, "messages", "input"},
@@ -73,7 +72,7 @@ static void rename_param(enum api_kind form, struct sl_error *e)
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         size_t n = strlen(names[i].chat);
-        if (names[i].form != form || strncmp(e->param, names[i].chat, n) != 0) continue;
+        if (names[i].surface != surface || strncmp(e->param, names[i].chat, n) != 0) continue;
         if (e->param[n] != '\0' && e->param[n] != '.' && e->param[n] != '[') continue;
         snprintf(e->param, sizeof e->param, "%s", names[i].own);
         return;
@@ -85,14 +84,14 @@ static int read_translated(struct api_request *r, const json_node *root, size_t 
 {
     struct chat_build b;
     build_begin(&b, GROWTH * n_body + SPARE_BYTES);
-    int code =
-        r->form == API_RESPONSE ? responses_write(r, root, &b, e) : anthropic_write(r, root, &b, e);
+    int code = r->surface == API_RESPONSE ? responses_write(r, root, &b, e)
+                                          : anthropic_write(r, root, &b, e);
     if (code == 0 && b.out.overflow) code = arena_full(e);
     if (code == 0) code = json_parse(&r->doc, b.out.p, b.out.n, &json_limits_request, e);
     build_free(&b);
     TRY(code);
     code = read_body(r, json_root(r->doc), e);
-    if (code < 0) rename_param(r->form, e);
+    if (code < 0) kin_rename_param(r->surface, e);
     return code;
 }
 
@@ -104,7 +103,7 @@ int kin_read(struct api_request *r, struct str body, struct sl_error *e)
     int code = json_type(root) == JSON_OBJ
                    ? read_translated(r, root, body.n, e)
                    : sl_fail(e, SL_ETYPE, "The body must be a JSON object.");
-    if (code == 0 && r->form == API_RESPONSE) code = responses_echo(r, root, e);
+    if (code == 0 && r->surface == API_RESPONSE) code = responses_echo(r, root, e);
     json_free(doc);
     return code;
 }

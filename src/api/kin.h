@@ -22,6 +22,9 @@ struct response_form {
 /* The body through its translation and the chat's reader; sets r->doc. */
 int kin_read(struct api_request *r, struct str body, struct sl_error *e);
 
+/* In an error's param: the field that the client wrote, for the one the chat's path names. */
+void kin_rename_param(enum api_kind surface, struct sl_error *e);
+
 /* responses_in.c, anthropic_in.c: check the body at root and write the chat body it amounts to. */
 int responses_write(struct api_request *r, const json_node *root, struct chat_build *b,
                     struct sl_error *e);

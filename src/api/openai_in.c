@@ -6,6 +6,7 @@
  */
 #include "api/embed.h"
 #include "api/kin.h"
+#include "text/grammar.h"
 
 enum { COUNT_ARENA_MAX = 1 << 30 }; /* of a request that is only counted */
 
@@ -48,7 +49,6 @@ int read_chat(struct api_request *r, const json_node *root, struct sl_error *e)
     TRY(check_enum(f->verbosity, "verbosity", verbosities, e));
     TRY(check_modalities(json_opt(root, "modalities"), e));
     TRY(read_tools(r, root, e));
-    TRY(check_response_format(json_opt(root, "response_format"), e));
     if (f->continue_final && json_opt(root, "add_generation_prompt") && f->add_generation_prompt)
         return sl_fail_param(
             e, SL_EVALUE, "continue_final_message",
@@ -83,8 +83,9 @@ int read_body(struct api_request *r, const json_node *root, struct sl_error *e)
         TRY(check_model(r->ctx, json_str(model), e));
     }
     TRY(read_fields(r, root, e));
-    if (is_pooled(r->form)) return read_embed(r, root, e);
+    if (is_pooled(r->surface)) return read_embed(r, root, e);
     TRY(r->kind == API_CHAT ? read_chat(r, root, e) : read_completion(r, root, e));
+    TRY(read_form(r, root, e));
     return read_sampling(r, root, e);
 }
 
@@ -110,7 +111,7 @@ static int parse(struct api_request **out, const struct parse_source *from,
     *r = (struct api_request){.kind = is_kin                  ? API_CHAT
                                       : is_pooled(from->kind) ? API_COMPLETION
                                                               : from->kind,
-                              .form = from->kind,
+                              .surface = from->kind,
                               .ctx = ctx,
                               .arena = arena,
                               .is_counted = from->is_counted};
@@ -146,6 +147,7 @@ int api_count(enum api_kind kind, const struct api_context *ctx, struct str body
         buf_put_i64(out, r->prompts->n);
         buf_putc(out, '}');
     }
+    api_request_free(r);
     arena_free(&arena);
     return code;
 }
@@ -157,6 +159,8 @@ void api_request_free(struct api_request *r)
     json_free(r->more);
     json_free(r->some_tools);
     r->doc = r->more = r->some_tools = NULL;
+    grammar_unref(r->grammar);
+    r->grammar = NULL;
 }
 
 bool api_is_stream(const struct api_request *r)
@@ -194,6 +198,7 @@ void api_engine_request(const struct api_request *r, int choice, uint64_t entrop
     *out = (struct sl_request){.prompt = p->ids,
                                .n_prompt = p->n,
                                .sampling = r->sampling,
+                               .grammar = r->grammar,
                                .priority = (int32_t)r->f.priority};
     out->sampling.seed =
         has_seed ? (uint64_t)r->f.seed + (uint64_t)(choice % n) : entropy + (uint64_t)choice;

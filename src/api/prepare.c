@@ -168,7 +168,7 @@ static void truncate_prompt(const struct api_request *r, struct api_prompt *p)
 /* The field that the prompt comes from. */
 static const char *prompt_param(const struct api_request *r)
 {
-    switch (r->form) {
+    switch (r->surface) {
     case API_CHAT:
     case API_MESSAGE:
         return "messages";
@@ -290,6 +290,11 @@ static int prepare(struct api_request *r, struct sl_error *e)
 int api_prepare(struct api_request *r, struct sl_error *e)
 {
     int code = prepare(r, e);
-    api_request_free(r);
+    if (code == 0 && !r->is_counted) code = form_compile(r, e);
+    if (code < 0) kin_rename_param(r->surface, e);
+    json_free(r->doc);
+    json_free(r->more);
+    json_free(r->some_tools);
+    r->doc = r->more = r->some_tools = NULL;
     return code;
 }

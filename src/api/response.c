@@ -10,7 +10,7 @@
 #include "base/utf8.h"
 
 /* How a form of request is answered. */
-struct form_writer {
+struct surface_writer {
     const char *id_prefix;
     bool has_parts; /* drain is called for whole answers too, and gathers them */
     void (*start)(struct api_response *p, struct buf *out);
@@ -20,7 +20,7 @@ struct form_writer {
     void (*error)(struct api_response *p, const struct sl_error *e, struct buf *out);
 };
 
-static const struct form_writer writers[] = {
+static const struct surface_writer writers[] = {
     [API_CHAT] = {"chatcmpl-", false, sse_start, sse_drain, sse_end, chat_body, sse_error},
     [API_COMPLETION] = {"cmpl-", false, sse_start, sse_drain, sse_end, completion_body, sse_error},
     [API_RESPONSE] = {"resp_", true, responses_start, responses_drain, responses_end,
@@ -32,9 +32,9 @@ static const struct form_writer writers[] = {
     [API_SCORE] = {.id_prefix = "score-", .body = score_body},
 };
 
-static const struct form_writer *writer_of(const struct api_response *p)
+static const struct surface_writer *writer_of(const struct api_response *p)
 {
-    return &writers[p->r->form];
+    return &writers[p->r->surface];
 }
 
 /* One event's fixed parts are small, even with a long model name; one token's bytes too. */

@@ -73,25 +73,9 @@ static const struct field stream_rows[] = {
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 /* Recognised, but not what this server does: better refused than silently without effect. */
-static const char *const refused[] = {"thinking_token_budget",
-                                      "reasoning_budget",
-                                      "functions",
-                                      "function_call",
-                                      "audio",
-                                      "web_search_options",
-                                      "chat_template",
-                                      "prompt_embeds",
-                                      "structured_outputs",
-                                      "guided_json",
-                                      "guided_regex",
-                                      "guided_choice",
-                                      "guided_grammar",
-
-                                      "grammar",
-                                      "json_schema",
-                                      "ebnf",
-                                      "regex",
-                                      "logits_processors"};
+static const char *const refused[] = {
+    "thinking_token_budget", "reasoning_budget", "functions",     "function_call",    "audio",
+    "web_search_options",    "chat_template",    "prompt_embeds", "logits_processors"};
 
 static const struct api_fields absent = {.temperature = NAN,
                                          .top_p = NAN,

@@ -1,6 +1,5 @@
-/* tools_in.c - `tools`, `tool_choice` and `response_format`: their validation. Tools reach the
- * template, and what the answer's parser needs of them is kept. An answer that must be a call or
- * must follow a schema is refused by name, as this server does not constrain what a model writes.
+/* tools_in.c - `tools` and `tool_choice`: their validation. Tools reach the template, and what the
+ * answer's parser needs of them is kept. An answer that must be a call is refused by name.
  */
 #include "api/api_impl.h"
 
@@ -230,71 +229,4 @@ int read_tools(struct api_request *r, const json_node *root, struct sl_error *e)
             e, SL_EUNSUPPORTED, "tool_choice",
             "Forcing a tool call is not supported; 'tool_choice' may be 'auto' or 'none'.");
     return keep_tools(r, e);
-}
-
-/* ------------------------------------------------------------------ response_format */
-
-static bool is_schema_type(const json_node *t)
-{
-    static const char *const names[] = {"string", "number", "integer", "boolean",
-                                        "object", "array",  "null"};
-    if (json_type(t) != JSON_STR) return false;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (str_is(json_str(t), names[i])) return true;
-    return false;
-}
-
-/* The schema's own `type` keyword, and that of its properties: what clients get wrong. */
-static int check_schema_type(const json_node *schema, const char *where, struct sl_error *e)
-{
-    const json_node *t = json_opt(schema, "type");
-    bool good = !t || is_schema_type(t);
-    if (t && json_type(t) == JSON_ARR) {
-        good = json_child(t) != NULL;
-        for (const json_node *c = json_child(t); c && good; c = json_next(c))
-            good = is_schema_type(c);
-    }
-    return good ? 0
-                : sl_fail_param(
-                      e, SL_ESCHEMA, "response_format",
-                      "Invalid schema for response_format: 'type' of %.80s is no JSON Schema type.",
-                      where);
-}
-
-static int check_json_schema(const json_node *format, struct sl_error *e)
-{
-    const json_node *wrap = json_opt(format, "json_schema");
-    const json_node *schema = json_opt(wrap ? wrap : format, "schema");
-    if (!wrap && !schema)
-        return sl_fail_param(e, SL_EMISSING, "response_format.json_schema",
-                             "Missing required parameter: 'response_format.json_schema'.");
-    if (wrap) TRY(field_is(wrap, JSON_OBJ, "response_format.json_schema", "an object", e));
-    if (!schema) return 0;
-    TRY(field_is(schema, JSON_OBJ, "response_format.json_schema.schema", "an object", e));
-    TRY(check_schema_type(schema, "the root", e));
-    const json_node *props = json_opt(schema, "properties");
-    for (const json_node *p = json_child(props); p; p = json_next(p))
-        TRY(check_schema_type(p, json_key(p).p ? json_key(p).p : "an item", e));
-    return 0;
-}
-
-int check_response_format(const json_node *format, struct sl_error *e)
-{
-    struct str type;
-    if (!format) return 0;
-    TRY(field_is(format, JSON_OBJ, "response_format", "an object", e));
-    if (!json_opt(format, "type"))
-        return sl_fail_param(e, SL_EMISSING, "response_format.type",
-                             "Missing required parameter: 'response_format.type'.");
-    TRY(field_str(json_opt(format, "type"), "response_format.type", &type, e));
-    if (str_is(type, "text")) return 0;
-    bool schema = str_is(type, "json_schema");
-    if (!schema && !str_is(type, "json_object"))
-        return sl_fail_param(e, SL_EVALUE, "response_format.type",
-                             "Invalid value: '%.40s'. Supported values are: 'text', 'json_object', "
-                             "and 'json_schema'.",
-                             type.p);
-    if (schema) TRY(check_json_schema(format, e));
-    return sl_fail_param(e, SL_EUNSUPPORTED, "response_format.type",
-                         "A 'response_format' other than 'text' is not supported.");
 }

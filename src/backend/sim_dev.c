@@ -196,15 +196,21 @@ static bool is_banned(const struct sl_sampling *s, int32_t token, uint32_t posit
     return false;
 }
 
-/* The first allowed token from one that the hash picks, going round; -1: there is none. */
+static bool is_allowed(const struct sl_sampling *s, const struct sim_row *r, int32_t token)
+{
+    return r->mask[token / 32] >> (token % 32) & 1 && !is_banned(s, token, r->position);
+}
+
+/* Some tokens that the hash picks, then the first allowed one from there on; -1: there is none. */
 static int32_t pick_masked(const struct sl_sampling *s, const struct sim_row *r, uint64_t x)
 {
-    int32_t start = (int32_t)(x % (uint64_t)r->n_vocab);
-    for (int32_t i = 0; i < r->n_vocab; i++) {
-        int32_t token = (start + i) % r->n_vocab;
-        if (r->mask[token / 32] >> (token % 32) & 1 && !is_banned(s, token, r->position))
-            return token;
+    int32_t token = 0, n = r->n_vocab;
+    for (uint64_t k = 0; k < 64; k++) {
+        token = (int32_t)(sim_mix(x, k) % (uint64_t)n);
+        if (is_allowed(s, r, token)) return token;
     }
+    for (int32_t i = 0; i < n; i++, token = (token + 1) % n)
+        if (is_allowed(s, r, token)) return token;
     return -1;
 }
 

@@ -90,16 +90,31 @@ int32_t job_wants(const struct seq *s, int32_t n_rows)
     return n + (last > first ? last - first : 0);
 }
 
-/* The tokens that the grammar allows next; none where its budget is spent: the device then has no
- * token to give, and the request ends with an error. Returns the mask's number, from 1. */
-static int32_t add_mask(struct job *j, struct seq *s)
+/* The id that closes thinking next, since its budget is spent; -1: nothing is forced. */
+static int32_t forced_close(const struct seq *s)
+{
+    const struct sl_thinking *t = &s->rq->thinking;
+    int64_t k = (int64_t)s->n_output - s->think_from - (int64_t)t->budget;
+    bool is_spent = s->think_from >= 0 && t->budget != UINT32_MAX && k >= 0;
+    return is_spent ? t->close[k < t->n_close ? k : t->n_close - 1] : -1;
+}
+
+/* The tokens that may come next: what closes thinking; while it runs all but an end; else what the
+ * grammar allows, or what opens thinking. None where the grammar's budget is spent: the device then
+ * has no token to give, and the request ends with an error. Returns the mask's number, from 1. */
+static int32_t add_mask(struct job *j, struct seq *s, int32_t forced)
 {
     const struct sl_sampling *p = &s->rq->sampling;
-    size_t n_words = (size_t)j->b.mask_words, n_own = grammar_words(s->rq->grammar);
+    const struct sl_thinking *t = &s->rq->thinking;
+    size_t n_words = (size_t)j->b.mask_words;
     uint32_t *words = j->masks + (size_t)j->b.n_masks++ * n_words;
-    grammar_mask(&s->place, words);
-    memset(words + n_own, 0, (n_words - n_own) * sizeof *words);
-    for (uint32_t i = 0; p->ignore_eos && i < p->n_eos; i++)
+    bool thinks = s->think_from >= 0,
+         is_open_to_thinking = t->n_close && s->n_output == 0 && !thinks;
+    memset(words, thinks && forced < 0 ? 0xFF : 0, n_words * sizeof *words);
+    if (!thinks) grammar_mask(&s->place, words);
+    if (forced >= 0) words[forced / 32] |= 1u << (forced % 32);
+    if (is_open_to_thinking && t->open >= 0) words[t->open / 32] |= 1u << (t->open % 32);
+    for (uint32_t i = 0; (p->ignore_eos || thinks) && forced < 0 && i < p->n_eos; i++)
         words[p->stop_ids[i] / 32] &= ~(1u << (p->stop_ids[i] % 32));
     return j->b.n_masks;
 }
@@ -115,7 +130,9 @@ static void add_want(struct job *j, struct seq *s, int32_t pos, int32_t row)
         w.target = -1;
         w.n_top = s->rq->sampling.n_logprobs;
         w.position = (uint32_t)MUT(BATCH_COUNTER, index, index - s->n_output_at_start);
-        if (s->rq->grammar && MUT(BATCH_NO_MASK, true, index > 4)) w.mask = add_mask(j, s);
+        int32_t forced = MUT(THINK_NO_CLOSE, forced_close(s), -1);
+        if ((s->rq->grammar || forced >= 0) && MUT(BATCH_NO_MASK, true, index > 4))
+            w.mask = add_mask(j, s, forced);
     } else {
         return;
     }

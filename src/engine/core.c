@@ -137,6 +137,7 @@ static void submit(struct core *c, const struct command *cmd)
     *s = (struct seq){
         .rq = cmd->rq, .gen = cmd->req.gen, .arrival = c->n_arrivals++, .dev_slot = -1};
     if (cmd->rq->grammar) grammar_begin(&s->place, cmd->rq->grammar);
+    s->think_from = cmd->rq->thinking.n_close && cmd->rq->thinking.is_open ? 0 : -1;
     c->n_live++;
     if (c->blocked_req == (int32_t)cmd->req.slot) c->blocked_req = -1;
     sched_enqueue(c, s);
@@ -201,11 +202,27 @@ static bool is_stop(const struct seq *s, int32_t token)
     return false;
 }
 
+/* Does this token, the next of the output, open thinking? */
+static bool opens_thinking(const struct seq *s, int32_t token)
+{
+    const struct sl_thinking *t = &s->rq->thinking;
+    return t->n_close > 0 && s->n_output == 0 && s->think_from < 0 && token == t->open;
+}
+
+/* Does thinking end with the last token of the output? */
+static bool closes_thinking(const struct seq *s)
+{
+    const struct sl_thinking *t = &s->rq->thinking;
+    int32_t n = (int32_t)t->n_close;
+    return s->n_output - s->think_from >= n &&
+           memcmp(s->rq->tokens + seq_len(s) - n, t->close, (size_t)n * sizeof *t->close) == 0;
+}
+
 /* The grammar moves on with the token. false: it refuses it, which a mask rules out unless the
  * grammar's budget is spent. */
 static bool follow_grammar(struct seq *s, int32_t token)
 {
-    if (!s->rq->grammar) return true;
+    if (!s->rq->grammar || s->think_from >= 0 || opens_thinking(s, token)) return true;
     if (MUT(GRAMMAR_TWICE, false, s->n_output == 2)) grammar_accept(&s->place, token);
     return grammar_accept(&s->place, token);
 }
@@ -213,7 +230,8 @@ static bool follow_grammar(struct seq *s, int32_t token)
 /* Nothing may follow: the end comes without a token that says so. */
 static bool is_grammar_over(struct seq *s)
 {
-    return s->rq->grammar && (s->place.is_ended || grammar_must_end(&s->place));
+    return s->rq->grammar && s->think_from < 0 &&
+           (s->place.is_ended || grammar_must_end(&s->place));
 }
 
 /* One wanted row of a running sequence came back. */
@@ -235,8 +253,13 @@ static void commit_want(struct core *c, struct seq *s, const struct want *w, con
         finish(c, s, SL_FINISH_ERROR, SL_EINTERNAL);
         return;
     }
+    bool opens = opens_thinking(s, token);
     s->rq->tokens[seq_len(s)] = token;
     s->n_output++;
+    if (opens)
+        s->think_from = 1;
+    else if (s->think_from >= 0 && closes_thinking(s))
+        s->think_from = -1;
     c->stats.generation_tokens++;
     emit_choice(c, s, w, r, i);
     if (is_stop(s, token))

@@ -48,6 +48,8 @@
     X(GRAMMAR_LEAK,      "a request keeps its place in a grammar")                                \
     X(GRAMMAR_TWICE,     "the grammar moves on twice by one token")                               \
     X(GRAMMAR_AHEAD,     "a mask is made before the token in front of it is known")               \
+    X(THINK_NO_CLOSE,    "thinking goes on past its budget")                                      \
+    X(THINK_AHEAD,       "the budget is looked at before the token that may close thinking is known") \
     X(COMMIT_MAX_TOKENS, "one token more than max_tokens is allowed")                             \
     X(COMMIT_EOS,        "ignore_eos is not honoured")                                            \
     X(COMMIT_NAN,        "a row that is not finite yields token 0")                               \

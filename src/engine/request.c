@@ -109,6 +109,10 @@ int request_check(const struct sl_request *r, const struct request_limits *l, st
     TRY(check_pool(r, l->n_pooled, e));
     if (r->grammar && grammar_words(r->grammar) > ((size_t)l->n_vocab + 31) / 32)
         return sl_fail(e, SL_EINVAL, "The grammar's vocabulary is wider than the model's.");
+    const struct sl_thinking *t = &r->thinking;
+    if (t->n_close > SL_THINK_CLOSE_MAX || (t->n_close && t->open >= l->n_vocab))
+        return sl_fail(e, SL_EINVAL, "The ids around thinking do not fit.");
+    TRY(check_ids(t->close, t->n_close, l->n_vocab, "thinking", e));
     return check_lists(s, l->n_vocab, e);
 }
 
@@ -131,15 +135,17 @@ struct request *request_new(const struct sl_request *r, int32_t n_pooled)
     size_t stop_bytes = s->n_stop_ids * sizeof(int32_t),
            bias_bytes = s->n_bias * sizeof(struct sl_bias);
     size_t allowed_bytes = s->n_allowed * sizeof(int32_t), bad_bytes = n_bad * sizeof(int32_t);
-    size_t len_bytes = s->n_bad_words * sizeof(uint32_t);
+    size_t len_bytes = s->n_bad_words * sizeof(uint32_t),
+           close_bytes = r->thinking.n_close * sizeof(int32_t);
     size_t pooled_bytes = r->pool ? (size_t)n_pooled * sizeof(float) : 0;
     struct request *q = malloc(sizeof *q + prompt_bytes + output_bytes + stop_bytes + bias_bytes +
-                               allowed_bytes + bad_bytes + len_bytes + pooled_bytes);
+                               allowed_bytes + bad_bytes + len_bytes + close_bytes + pooled_bytes);
     if (!q) return NULL;
     *q = (struct request){.sampling = *s,
                           .salt = {r->salt[0], r->salt[1]},
                           .priority = r->priority,
                           .grammar = r->grammar,
+                          .thinking = r->thinking,
                           .n_prompt = (int32_t)r->n_prompt,
                           .max_tokens = (int32_t)s->max_tokens,
                           .pool = r->pool};
@@ -149,6 +155,7 @@ struct request *request_new(const struct sl_request *r, int32_t n_pooled)
     q->sampling.allowed_ids = place(&at, s->allowed_ids, allowed_bytes);
     q->sampling.bad_words = place(&at, s->bad_words, bad_bytes);
     q->sampling.bad_word_len = place(&at, s->bad_word_len, len_bytes);
+    q->thinking.close = place(&at, r->thinking.close, close_bytes);
     if (r->pool) q->pooled = (float *)(void *)at;
     at += pooled_bytes;
     q->tokens = place(&at, r->prompt, prompt_bytes);

@@ -15,8 +15,9 @@ struct request {
     uint64_t salt[2];
     int32_t priority;
     int32_t n_prompt, max_tokens;
-    struct grammar *grammar; /* referenced, or NULL */
-    int32_t *tokens;         /* [n_prompt + max_tokens], in this block */
+    struct grammar *grammar;     /* referenced, or NULL */
+    struct sl_thinking thinking; /* its ids in this block */
+    int32_t *tokens;             /* [n_prompt + max_tokens], in this block */
     enum sl_pool pool;
     float *pooled;        /* [n_pooled], in this block: written before its DONE; NULL: not pooled */
     struct request *next; /* io thread: of those kept for one more sl_poll */

@@ -55,6 +55,7 @@ struct owner {
 
 struct load_result { /* written by the loader thread, read after `is_done` */
     struct model_text *text;
+    struct grammar_vocab *vocab;
     sl_engine *engine;
     struct api_formats formats;
     struct sl_error err;

@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "api/grammar_cache.h"
 #include "base/log.h"
 #include "server/http_request.h"
 
@@ -213,6 +214,8 @@ static void stop(struct server *s)
     loop_close(s);
     listen_close(s);
     sl_close(s->engine);
+    grammar_cache_free(s->ctx.grammars);
+    grammar_vocab_unref(s->load.vocab);
     uv_walk(&s->loop, close_handle, NULL);
     uv_run(&s->loop, UV_RUN_DEFAULT);
     uv_loop_close(&s->loop);

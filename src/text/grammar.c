@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <stdlib.h>
 
+#include "base/utf8.h"
 #include "text/grammar_impl.h"
 
 enum { SOURCE_MAX = 256 << 10, BYTES_MAX = 32 << 20 };
@@ -122,11 +123,12 @@ static int finish(struct grammar **out, struct grammar *g, int code, part_id roo
     return code;
 }
 
-static int check_source(size_t n, const struct grammar_opts *o, struct sl_error *e)
+static int check_source(struct str s, const struct grammar_opts *o, struct sl_error *e)
 {
     size_t max = o->max_source ? o->max_source : SOURCE_MAX;
-    if (n <= max) return 0;
-    return sl_fail(e, SL_ETOOLARGE, "the grammar's source is longer than %zu bytes", max);
+    if (s.n > max)
+        return sl_fail(e, SL_ETOOLARGE, "the grammar's source is longer than %zu bytes", max);
+    return utf8_valid(s.p, s.n) ? 0 : sl_fail(e, SL_ESCHEMA, "the grammar's source is not UTF-8");
 }
 
 /* ------------------------------------------------------------------ kinds */
@@ -155,7 +157,7 @@ int grammar_regex(struct grammar **out, struct str pattern, struct grammar_vocab
 {
     re_id r = RE_NONE;
     *out = NULL;
-    TRY(check_source(pattern.n, o, e));
+    TRY(check_source(pattern, o, e));
     struct grammar *g = grammar_new(v, o);
     int code = pattern_compile(g, pattern, PATTERN_WHOLE, &r, e);
     return finish(out, g, code, part_lex(g, r), e);
@@ -164,11 +166,9 @@ int grammar_regex(struct grammar **out, struct str pattern, struct grammar_vocab
 int grammar_choice(struct grammar **out, const struct str *texts, size_t n, struct grammar_vocab *v,
                    const struct grammar_opts *o, struct sl_error *e)
 {
-    size_t total = 0;
     *out = NULL;
     if (n == 0) return sl_fail(e, SL_ESCHEMA, "a choice needs at least one text");
-    for (size_t i = 0; i < n; i++) total += texts[i].n + 1;
-    TRY(check_source(total, o, e));
+    for (size_t i = 0; i < n; i++) TRY(check_source(texts[i], o, e));
     struct grammar *g = grammar_new(v, o);
     re_id *r = xmalloc(n * sizeof *r);
     for (size_t i = 0; i < n; i++) r[i] = re_literal(g, texts[i]);
@@ -182,7 +182,7 @@ int grammar_ebnf(struct grammar **out, struct str source, struct grammar_vocab *
 {
     part_id root = P_NEVER;
     *out = NULL;
-    TRY(check_source(source.n, o, e));
+    TRY(check_source(source, o, e));
     struct grammar *g = grammar_new(v, o);
     int code = ebnf_compile(g, source, &root, e);
     return finish(out, g, code, root, e);

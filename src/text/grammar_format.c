@@ -1,12 +1,12 @@
 /* grammar_format.c - the formats that are enforced, as patterns; all others are annotations, as the
- * JSON Schema specification has it. Sources: RFC 3339 (dates; leap years are exact), ISO 8601
+ * JSON Schema specification has it. Sources: RFC 3339 (dates; leap years are exact, and there is no year 0), ISO 8601
  * durations, RFC 5321 mailboxes without quoted parts, RFC 1123 host names, RFC 2673 and 4291
  * addresses, RFC 4122, RFC 3986, RFC 6901.
  */
 #include "text/grammar_schema.h"
 
 #define YEAR_MONTH_DAY                                                                             \
-    "(?:[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-" \
+    "(?!0000)(?:[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-" \
     "9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))|(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468]["  \
     "048]|[13579][26])00)-02-29)"
 #define HOUR_MINUTE_SECOND "(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\\.[0-9]{1,9})?"

@@ -129,7 +129,8 @@ enum { KEPT_MASKS = 32 };
 
 struct grammar {
     atomic_int refs;
-    size_t bytes, max_bytes;
+    _Atomic size_t bytes; /* the cache asks while the engine works */
+    size_t max_bytes;
     uint64_t steps, max_steps;
     uint8_t failed; /* enum grammar_fail */
     struct grammar_vocab *vocab; /* referenced, or NULL */

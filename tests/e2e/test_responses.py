@@ -1,6 +1,6 @@
 """POST /v1/responses and the routes beside it, on the sim device and through openai-python and the Agents SDK.
 
-Numbers are those of the wire specification: 109 to 111 and 113 to 115 (112 needs structured output). Beyond the list: items, kept responses and their isolation,
+Numbers are those of the wire specification: 109 to 115. Beyond the list: items, kept responses and their isolation,
 truncation, errors by field, cancel on disconnect."""
 import json, time
 
@@ -93,6 +93,31 @@ def test_111_function_items(server):
     kept = json.loads(server.get(f"{URL}/{r['id']}/input_items?order=asc").body)["data"]
     assert [i["type"] for i in kept] == ["message", "reasoning", "function_call", "function_call_output"]
     assert kept[2]["call_id"] == kept[3]["call_id"] == "call_7" and kept[1]["id"] == "rs_1"
+
+
+def test_112_parse(server, client):
+    """openai-python's parse on the sim device, which writes anything that the schema allows."""
+    from pydantic import BaseModel
+
+    class Place(BaseModel):
+        name: str
+        floors: int
+        tags: list[bool]
+
+    r = client.responses.parse(model="m", input="a place", text_format=Place, temperature=0, max_output_tokens=2000)
+    assert r.status == "completed" and isinstance(r.output_parsed, Place)
+    assert r.text.format.type == "json_schema" and r.text.format.name == "Place"
+    with client.responses.stream(model="m", input="a place", text_format=Place, temperature=0,
+                                 max_output_tokens=2000) as stream:
+        for _ in stream:
+            pass
+        assert stream.get_final_response().output_parsed == r.output_parsed
+    any_object = server.ok(URL, {"input": "x", "text": {"format": {"type": "json_object"}}, "max_output_tokens": 3000})
+    if any_object["status"] == "completed":
+        assert isinstance(json.loads(any_object["output"][0]["content"][0]["text"]), dict)
+    e = server.error(URL, {"input": "x", "text": {"format": {"type": "json_schema", "name": "n",
+                                                            "schema": {"type": "hiccup"}}}})
+    assert e["param"].startswith("text.format") and e["code"] == "invalid_json_schema"
 
 
 def test_113_incomplete(server):

@@ -159,6 +159,74 @@ static const uint32_t *allowed_next(const struct oracle *o, struct grammar_state
     return mask;
 }
 
+/* ------------------------------------------------------------------ thinking */
+
+/* Where thinking is after the first n tokens of the output, written down from the rules alone. */
+struct thought {
+    bool is_on;
+    int32_t n; /* its tokens so far */
+};
+
+static struct thought thought_after(const struct oracle *o, int32_t n_output)
+{
+    const struct sl_thinking *t = &o->rq.thinking;
+    const int32_t *out = o->token + o->rq.n_prompt;
+    struct thought th = {t->n_close > 0 && t->is_open, 0};
+    for (int32_t i = 0; i < n_output; i++) {
+        if (i == 0 && t->n_close > 0 && !t->is_open && out[0] == t->open) {
+            th.is_on = true;
+            continue;
+        }
+        if (!th.is_on) continue;
+        th.n++;
+        int32_t n = (int32_t)t->n_close, same = 0;
+        while (th.n >= n && same < n && out[i - n + 1 + same] == t->close[same]) same++;
+        if (same == n) return (struct thought){false, th.n};
+    }
+    return th;
+}
+
+static const uint32_t *only(const struct oracle *o, int32_t token, uint32_t *mask)
+{
+    memset(mask, 0, ((size_t)o->n_vocab + 31) / 32 * sizeof *mask);
+    mask[token / 32] = 1u << (token % 32);
+    return mask;
+}
+
+/* Which tokens may be the k-th of the output; NULL: any. */
+static const uint32_t *mask_at(const struct oracle *o, struct grammar_state *place, int32_t k,
+                               uint32_t *mask)
+{
+    const struct sl_thinking *t = &o->rq.thinking;
+    struct thought th = thought_after(o, k);
+    if (th.is_on && t->budget != UINT32_MAX && th.n >= (int32_t)t->budget)
+        return only(o, t->close[th.n - (int32_t)t->budget], mask);
+    if (!place->g) return NULL;
+    if (!th.is_on) {
+        allowed_next(o, place, mask);
+        if (k == 0 && t->n_close > 0 && t->open >= 0) mask[t->open / 32] |= 1u << (t->open % 32);
+    } else {
+        memset(mask, 0xFF, ((size_t)o->n_vocab + 31) / 32 * sizeof *mask);
+    }
+    for (uint32_t i = 0;
+         (th.is_on || (k == 0 && o->rq.sampling.ignore_eos)) && i < o->rq.sampling.n_eos; i++)
+        mask[o->stop_ids[i] / 32] &= ~(1u << (o->stop_ids[i] % 32));
+    return mask;
+}
+
+static void draw_thinking(struct oracle *o, uint64_t *r)
+{
+    static const char letters[] = "the quick brown fox";
+    struct sl_thinking *t = &o->rq.thinking;
+    *t = (struct sl_thinking){.close = o->close, .open = -1, .budget = UINT32_MAX};
+    if (sim_below(r, 3)) return;
+    t->n_close = (uint32_t)(1 + sim_below(r, 3));
+    for (int i = 0; i < 3; i++) o->close[i] = letters[sim_below(r, 19)] % o->n_vocab;
+    t->is_open = (uint8_t)sim_below(r, 2);
+    if (sim_below(r, 2)) t->open = letters[sim_below(r, 19)] % o->n_vocab;
+    if (sim_below(r, 3)) t->budget = (uint32_t)sim_below(r, 12);
+}
+
 static void foretell_from(struct oracle *o, struct grammar_state *place)
 {
     static uint32_t mask[70000 / 32 + 1];
@@ -181,17 +249,20 @@ static void foretell_from(struct oracle *o, struct grammar_state *place)
                                     .logits = oracle_logits(o, pos),
                                     .position = (uint32_t)k,
                                     .output_sum = output_sum,
-                                    .mask = place->g ? allowed_next(o, place, mask) : NULL};
+                                    .mask = mask_at(o, place, k, mask)};
         int32_t token = sim_pick(s, &row);
         if (token < 0) {
             o->reason = SL_FINISH_ERROR;
             o->end_token = SL_ENUMERIC;
             return;
         }
-        bool is_over = place->g && (!grammar_accept(place, token) || place->is_ended ||
-                                    grammar_must_end(place));
-        output_sum += sim_mix(0, (uint64_t)token);
         o->token[pos + 1] = token;
+        bool was_on = thought_after(o, k).is_on, is_on = thought_after(o, k + 1).is_on;
+        bool is_over =
+            place->g && !was_on && !is_on &&
+            (!grammar_accept(place, token) || place->is_ended || grammar_must_end(place));
+        if (place->g && was_on && !is_on) is_over = place->is_ended || grammar_must_end(place);
+        output_sum += sim_mix(0, (uint64_t)token);
         o->h[pos + 1] = h = sim_mix(h, (uint64_t)token);
         o->n_output++;
         if (stops(o, token, k)) {
@@ -233,6 +304,7 @@ void oracle_draw(struct oracle *o, const struct sim_plan *p, uint64_t seed,
     o->grammar = sim_below(&r, 3) ? -1 : sim_below(&r, SIM_GRAMMARS);
     if (o->rq.pool) o->grammar = -1;
     o->rq.grammar = o->grammar < 0 ? NULL : sim_grammar(o->n_vocab, o->grammar);
+    draw_thinking(o, &r);
     int32_t n = (int32_t)(o->rq.n_prompt + o->rq.sampling.max_tokens);
     int32_t n_computed = n - (o->rq.sampling.max_tokens > 0);
     o->nan_at = sim_below(&r, 40) ? -1 : sim_below(&r, 8);

@@ -18,8 +18,8 @@ struct oracle {
     int32_t nan_at; /* output index whose logits are not finite; -1: none */
     int32_t n_vocab;
     int grammar; /* which of the simulation's, or -1 */
-    bool fits; /* could it run alone? Else it must be refused */
-    int32_t stop_ids[3], allowed[4];
+    bool fits;   /* could it run alone? Else it must be refused */
+    int32_t stop_ids[3], allowed[4], close[3];
     struct sl_bias bias[2];
 };
 
