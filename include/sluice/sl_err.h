@@ -33,6 +33,7 @@
     X(SL_EPERM,         403, "invalid_request_error", "permission_denied")                        \
     X(SL_ENOMODEL,      404, "invalid_request_error", "model_not_found")                          \
     X(SL_ENOTFOUND,     404, "invalid_request_error", 0)                                          \
+    X(SL_ENOPREVIOUS,   404, "invalid_request_error", "previous_response_not_found")              \
     X(SL_EMETHOD,       405, "invalid_request_error", "method_not_supported")                     \
     X(SL_ETIMEDOUT_RX,  408, "invalid_request_error", "request_timeout")                          \
     X(SL_ETOOLARGE,     413, "invalid_request_error", "request_too_large")                        \

@@ -59,6 +59,9 @@ struct sl_options {
     uint32_t sim_step_us;  /* sim device: how long a step takes */
     uint32_t fail_step;    /* sim and cuda: this step fails, counted from 1, for tests; 0: none */
     uint8_t enforce_eager; /* cuda: no graphs */
+    uint8_t
+        sim_replay; /* sim device: a prompt with token 2 in it is answered with the tokens behind
+                           the last one, up to a token 3 */
     /* Called while loading, from sl_open's thread; may be NULL. */
     void (*progress)(void *arg, const char *what, uint64_t done_bytes, uint64_t total_bytes);
     void *progress_arg;
@@ -73,9 +76,34 @@ struct sl_info {
     int32_t n_vocab; /* width of the logits: every token id is below it */
     int32_t max_model_len;
     int32_t max_num_seqs, max_num_batched_tokens, block_size, num_blocks;
+    int32_t n_pooled; /* width of a pooled vector; 0: this device does not pool */
     uint64_t n_parameters, weight_bytes, kv_bytes, scratch_bytes;
     uint64_t memory_bytes, budget_bytes; /* of the device in all, and of it for this model */
     uint64_t state_bytes; /* the device's own: libraries, sampling state, staging; 0: not known */
+};
+
+/* A request for a vector instead of tokens: which rows of the last hidden state (normed, before the
+ * head) make it. It generates nothing (max_tokens 0). */
+enum sl_pool {
+    SL_POOL_NONE,
+    SL_POOL_LAST, /* the last token's */
+    SL_POOL_MEAN, /* the mean over all tokens; takes no prefix-cache hit */
+    SL_POOL_CLS,  /* the first token's; takes no prefix-cache hit */
+};
+
+struct grammar; /* text/grammar.h */
+
+enum { SL_THINK_CLOSE_MAX = 32 };
+
+/* Thinking that the output may begin with. It ends with the ids `close`; until then the grammar does
+ * not apply, and with a grammar no eos comes. Once it has `budget` tokens the ids of close are
+ * forced, whatever the model would say. */
+struct sl_thinking {
+    const int32_t *close; /* [n_close], copied; n_close 0: no thinking is known */
+    uint32_t n_close;     /* at most SL_THINK_CLOSE_MAX */
+    int32_t open;         /* the id that opens it if it is the first of the output; -1: none */
+    uint8_t is_open;      /* the prompt ends inside it */
+    uint32_t budget;      /* UINT32_MAX: any number of tokens */
 };
 
 struct sl_request {
@@ -84,6 +112,14 @@ struct sl_request {
     struct sl_sampling sampling;
     uint64_t salt[2]; /* prefix-cache tenant: pages are shared only between equal salts */
     int32_t priority; /* lower runs first; ties by arrival */
+    enum sl_pool pool;
+    /* What the output must look like, or NULL. Referenced; compiled for a vocabulary of at most
+     * n_vocab. The engine moves through it with the tokens that are committed, on its own thread;
+     * the sequence ends with SL_FINISH_STOP when nothing may follow. A mask is laid over step 2 of
+     * the sampling order; ignore_eos takes the eos ids out of it. With one step run ahead such a
+     * sequence is launched only when its last token is known. */
+    struct grammar *grammar;
+    struct sl_thinking thinking;
 };
 
 enum sl_event_kind {
@@ -110,9 +146,15 @@ struct sl_event {
     uint16_t n_top; /* PROMPT, TOKEN: how many TOP events follow at once */
     int32_t token;  /* TOKEN, PROMPT, TOP: its id; DONE with STOP: the stop id that ended it, else
                        -1;  DONE with ERROR: a code of sl_err.h */
-    float logprob; /* PROMPT, TOKEN, TOP: natural log, of the raw distribution; 0 when not asked for
-                    */
-    int32_t rank;  /* PROMPT, TOKEN: 1 = most likely; 0 when not asked for */
+    union {
+        struct {
+            float logprob; /* PROMPT, TOKEN, TOP: natural log, of the raw distribution; 0 when not
+                              asked for */
+            int32_t rank;  /* PROMPT, TOKEN: 1 = most likely; 0 when not asked for */
+        };
+        const float *pooled; /* DONE of a pooled request that ended well: [n_pooled], borrowed until
+                                the next sl_poll; else NULL */
+    };
     uint32_t n_cached; /* first TOKEN and DONE: prompt tokens taken from the prefix cache */
 };
 

@@ -45,8 +45,28 @@ void choice_init(struct choice *c, const struct api_request *r, const struct api
     c->is_waiting = wants_prompt_entries(c);
 }
 
+void choice_parse(struct choice *c, struct str id, int index)
+{
+    const struct api_request *r = c->r;
+    const struct api_formats *f = &r->ctx->formats;
+    bool calls = f->calls && r->tool_set.choice != TOOLS_NONE;
+    bool thinks = f->reasoning && !r->keeps_thinking;
+    if (!calls && !thinks) return;
+    c->answer =
+        answer_new(&(struct answer_setup){.calls = calls ? f->calls : NULL,
+                                          .reasoning = thinks ? f->reasoning : NULL,
+                                          .starts_in_reasoning = thinks && r->starts_in_reasoning,
+                                          .drop_reasoning = !r->f.include_reasoning,
+                                          .tools = &r->tool_set,
+                                          .id_seed = id,
+                                          .id_choice = index});
+    c->detok.shown = calls ? f->call_ids : f->reasoning_ids;
+    c->detok.n_shown = calls ? f->n_call_ids : f->n_reasoning_ids;
+}
+
 void choice_free(struct choice *c)
 {
+    answer_free(c->answer);
     detok_free(&c->detok);
     buf_free(&c->text);
     free(c->lp.v);
@@ -163,11 +183,23 @@ static void replace_nul(struct buf *text, size_t from)
     }
 }
 
+/* Released text goes to the answer's parser, which keeps what it needs of it. */
+static void feed_answer(struct choice *c)
+{
+    size_t n = (size_t)(c->limit - c->base);
+    answer_push(c->answer, (struct str){c->text.p, n});
+    buf_consume(&c->text, n);
+    c->base = c->limit;
+}
+
 static void finish(struct choice *c, enum sl_finish reason)
 {
     c->is_finished = true;
     c->reason = reason;
     c->limit = text_end(c);
+    if (!c->answer) return;
+    feed_answer(c);
+    answer_end(c->answer);
 }
 
 /* The text ends at `cut`; entries whose text begins there or later go with it. */
@@ -205,6 +237,9 @@ static void text_added(struct choice *c, size_t from)
         scan_text(c, from);
     else
         c->limit = text_end(c);
+    if (!c->answer || c->is_finished) return;
+    feed_answer(c);
+    if (answer_is_over(c->answer)) finish(c, SL_FINISH_STOP);
 }
 
 /* ------------------------------------------------------------------ events */
@@ -224,11 +259,12 @@ static bool is_end(const struct choice *c, int32_t id)
 static bool is_listed(const struct choice *c, int32_t id, bool ends)
 {
     if (c->r->kind == API_COMPLETION) return true;
-    return !ends && !(c->r->f.skip_special && tokenizer_is_special(c->r->ctx->text->tok, id));
+    bool is_shown = !c->r->f.skip_special;
+    for (size_t i = 0; i < c->detok.n_shown; i++) is_shown |= c->detok.shown[i] == id;
+    return !ends && (is_shown || !tokenizer_is_special(c->r->ctx->text->tok, id));
 }
 
-/* The pending TOKEN event and its alternatives are complete: its text. */
-static void token_complete(struct choice *c)
+static void add_token_text(struct choice *c)
 {
     int32_t id = c->pending.token;
     bool ends = is_end(c, id);
@@ -243,6 +279,19 @@ static void token_complete(struct choice *c)
     if (is_kept && c->text.n > from)
         place_entry(c, &c->lp.v[c->lp.n - 1], (struct str){c->text.p + from, c->text.n - from});
     text_added(c, from);
+}
+
+/* The pending TOKEN event and its alternatives are complete. Thinking counts up to and with the
+ * token that closes it. */
+static void token_complete(struct choice *c)
+{
+    bool thinks = c->answer && answer_in_reasoning(c->answer);
+    add_token_text(c);
+    bool now = c->answer && answer_in_reasoning(c->answer);
+    if (now && c->n_reasoning == 0)
+        c->n_reasoning = c->n_tokens; /* the opener's tokens too */
+    else
+        c->n_reasoning += thinks || now;
 }
 
 static void token_begin(struct choice *c, const struct sl_event *ev)
@@ -322,10 +371,48 @@ static uint64_t slice_end(const struct choice *c, uint64_t at, uint64_t to)
     return end;
 }
 
+/* The entries of the content [from, to) of the text; those in front of it were no content's. */
+static void take_entries(struct choice *c, const struct answer_event *ev, struct slice *out)
+{
+    struct lp_list *l = &c->lp;
+    while (l->head < l->n && l->v[l->head].start < ev->from) l->head++;
+    size_t k = l->head;
+    while (k < l->n && l->v[k].start < ev->to) k++;
+    if (k == l->head) return;
+    out->lp = l->v + l->head;
+    out->n_lp = k - l->head;
+    out->top = l->top;
+    l->head = k;
+}
+
+/* How much of the next event's text may go out at once: no more than SLICE_ENTRIES entries. */
+static size_t slice_max(const struct choice *c, const struct answer_event *next)
+{
+    const struct lp_list *l = &c->lp;
+    size_t k = 0;
+    for (size_t i = l->head; i < l->n && l->v[i].start < next->to; i++)
+        if (l->v[i].start > next->from && ++k == SLICE_ENTRIES)
+            return (size_t)(l->v[i].start - next->from);
+    return SLICE_BYTES;
+}
+
+static bool take_event(struct choice *c, struct slice *out)
+{
+    struct lp_list *l = &c->lp;
+    if (l->head == l->n && l->head > 0) l->head = l->n = l->n_top = 0;
+    struct answer_event next;
+    if (!answer_peek(c->answer, &next)) return false;
+    answer_take(c->answer, slice_max(c, &next), &next);
+    *out = (struct slice){.text = next.text, .ev = next};
+    if (next.kind == ANSWER_CONTENT) take_entries(c, &next, out);
+    return true;
+}
+
 bool choice_take(struct choice *c, struct slice *out)
 {
     struct lp_list *l = &c->lp;
     if (c->is_waiting) return false;
+    if (c->answer) return take_event(c, out);
     if (l->head == l->n && l->head > 0) l->head = l->n = l->n_top = 0;
     uint64_t end = slice_end(c, c->base, c->limit);
     size_t k = 0, left = l->n - l->head;
@@ -335,23 +422,45 @@ bool choice_take(struct choice *c, struct slice *out)
     if (c->is_finished && end == c->limit)
         while (k < left && k < SLICE_ENTRIES) k++;
     if (end == c->base && k == 0) return false;
-    *out = (struct slice){{c->text.p, (size_t)(end - c->base)}, v, k, l->top};
+    struct str text = {c->text.p, (size_t)(end - c->base)};
+    *out = (struct slice){.text = text, .lp = v, .n_lp = k, .top = l->top};
+    out->ev = (struct answer_event){.kind = ANSWER_CONTENT, .index = -1, .text = text};
     l->head += k;
     return true;
 }
 
 void choice_drop(struct choice *c, size_t n)
 {
+    if (c->answer) return; /* its texts are the parser's */
     buf_consume(&c->text, n);
     c->base += n;
 }
 
-struct slice choice_all(const struct choice *c)
+/* All of the answer's events; of the entries the content's are kept, moved down. */
+static void gather_answer(struct choice *c, struct answer_whole *w)
 {
-    return (struct slice){buf_str(&c->text), c->lp.v, c->lp.n, c->lp.top};
+    struct lp_list *l = &c->lp;
+    struct slice s;
+    size_t n = 0;
+    while (take_event(c, &s)) {
+        answer_gather(w, &s.ev);
+        if (s.n_lp) memmove(l->v + n, s.lp, s.n_lp * sizeof *l->v);
+        n += s.n_lp;
+    }
+    l->n = n;
+    l->head = 0;
+}
+
+struct slice choice_all(struct choice *c, struct answer_whole *w)
+{
+    if (c->answer) gather_answer(c, w);
+    struct str text = c->answer ? buf_str(&w->content) : buf_str(&c->text);
+    return (struct slice){.text = text, .lp = c->lp.v, .n_lp = c->lp.n, .top = c->lp.top};
 }
 
 const char *choice_finish_reason(const struct choice *c)
 {
+    bool has_calls = c->answer && answer_has_calls(c->answer);
+    if (c->reason == SL_FINISH_STOP && has_calls) return "tool_calls";
     return c->reason == SL_FINISH_LENGTH ? "length" : "stop";
 }

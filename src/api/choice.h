@@ -1,6 +1,7 @@
 /* choice.h - one choice's text machine: engine events in, released text and log probabilities out.
  *
- * tokens -> detokenizer -> stop strings -> text that may go out. Text is held back while it may
+ * tokens -> detokenizer -> stop strings -> text that may go out -> a chat's: thinking, content and
+ * calls. Text is held back while it may
  * still become a stop string; a token's log probability goes out with the first byte of its text,
  * so that a stream and a whole answer list the same entries in the same order. Positions are bytes
  * from the start of the choice's text (echo included). One owner (the io thread).
@@ -40,6 +41,8 @@ struct choice {
     uint64_t limit; /* text before this position may go out */
     uint32_t chars; /* code points decoded */
     struct stop_scan scan;
+    struct answer *answer;    /* owned; what the text means. NULL: it is all content */
+    uint32_t n_reasoning;     /* tokens of thinking */
     struct lp_list lp;        /* of the tokens whose text the choice shows */
     struct lp_list prompt_lp; /* as the engine tells them */
     struct ids out_ids;       /* generated ids, when asked for */
@@ -57,13 +60,16 @@ struct choice {
 };
 
 void choice_init(struct choice *c, const struct api_request *r, const struct api_prompt *prompt);
+/* Before the first event of a chat: read calls and thinking out of the text. id: the response's. */
+void choice_parse(struct choice *c, struct str id, int index);
 void choice_free(struct choice *c);
 /* One event. True when text may have become ready or the choice is finished: take its slices now.
  * Events after the end are ignored. */
 bool choice_event(struct choice *c, const struct sl_event *ev);
 
 struct slice {
-    struct str text;
+    struct str text; /* the event's */
+    struct answer_event ev;
     const struct lp_entry *lp;
     size_t n_lp;
     const struct lp_top *top; /* what the entries' `top` counts from */
@@ -73,10 +79,11 @@ struct slice {
  * count as gone. */
 bool choice_take(struct choice *c, struct slice *out);
 void choice_drop(struct choice *c, size_t n);
-/* Of a finished choice that was never taken from: everything at once. */
-struct slice choice_all(const struct choice *c);
+/* Of a finished choice that was never taken from: everything at once. A chat's parts are gathered in
+ * w, which must be empty (NULL for a completion); the slice's text and entries are the content's. */
+struct slice choice_all(struct choice *c, struct answer_whole *w);
 
-/* "stop" or "length". */
+/* "stop", "length" or "tool_calls". */
 const char *choice_finish_reason(const struct choice *c);
 
 #endif

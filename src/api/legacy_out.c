@@ -4,8 +4,8 @@
 static void put_choice(struct api_response *p, int i, struct buf *out)
 {
     const struct api_fields *f = &p->r->f;
-    const struct choice *c = &p->choices[i].c;
-    struct slice all = choice_all(c);
+    struct choice *c = &p->choices[i].c;
+    struct slice all = choice_all(c, NULL);
     buf_puts(out, i ? ",{\"index\":" : "{\"index\":");
     buf_put_i64(out, i);
     buf_puts(out, ",\"text\":");

@@ -71,9 +71,8 @@ static const struct lp_top *tops_of(const struct slice *s, const struct lp_entry
     return x->n_top ? s->top + x->top : NULL;
 }
 
-void put_chat_logprobs(struct api_response *p, const struct slice *s, struct buf *out)
+void put_logprob_list(struct api_response *p, const struct slice *s, struct buf *out)
 {
-    buf_puts(out, "{\"content\":[");
     for (size_t i = 0; i < s->n_lp; i++) {
         const struct lp_entry *x = &s->lp[i];
         const struct lp_top *top = tops_of(s, x);
@@ -87,6 +86,12 @@ void put_chat_logprobs(struct api_response *p, const struct slice *s, struct buf
         }
         buf_puts(out, "]}");
     }
+}
+
+void put_chat_logprobs(struct api_response *p, const struct slice *s, struct buf *out)
+{
+    buf_puts(out, "{\"content\":[");
+    put_logprob_list(p, s, out);
     buf_puts(out, "],\"refusal\":null}");
 }
 

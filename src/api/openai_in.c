@@ -4,7 +4,11 @@
  * The tree stays until api_prepare, which needs the messages for the template; all else is copied
  * out of it.
  */
-#include "api/api_impl.h"
+#include "api/embed.h"
+#include "api/kin.h"
+#include "text/grammar.h"
+
+enum { COUNT_ARENA_MAX = 1 << 30 }; /* of a request that is only counted */
 
 static int check_enum(struct str given, const char *param, const char *const *allowed,
                       struct sl_error *e)
@@ -32,6 +36,7 @@ int read_chat(struct api_request *r, const json_node *root, struct sl_error *e)
 {
     static const char *const efforts[] = {"none", "minimal", "low", "medium",
                                           "high", "xhigh",   "max", NULL};
+    static const char *const formats[] = {"none", "auto", "deepseek", NULL};
     static const char *const verbosities[] = {"low", "medium", "high", NULL};
     struct api_fields *f = &r->f;
     TRY(check_messages(json_opt(root, "messages"), e));
@@ -39,10 +44,11 @@ int read_chat(struct api_request *r, const json_node *root, struct sl_error *e)
         return sl_fail_param(e, SL_EVALUE, "top_logprobs",
                              "'top_logprobs' requires 'logprobs' to be true.");
     TRY(check_enum(f->reasoning_effort, "reasoning_effort", efforts, e));
+    TRY(check_enum(f->reasoning_format, "reasoning_format", formats, e));
+    r->keeps_thinking = f->reasoning_format.p && str_is(f->reasoning_format, "none");
     TRY(check_enum(f->verbosity, "verbosity", verbosities, e));
     TRY(check_modalities(json_opt(root, "modalities"), e));
     TRY(read_tools(r, root, e));
-    TRY(check_response_format(json_opt(root, "response_format"), e));
     if (f->continue_final && json_opt(root, "add_generation_prompt") && f->add_generation_prompt)
         return sl_fail_param(
             e, SL_EVALUE, "continue_final_message",
@@ -68,7 +74,7 @@ int check_model(const struct api_context *ctx, struct str model, struct sl_error
                          (int)(model.n < 120 ? model.n : 120), model.p);
 }
 
-static int read_body(struct api_request *r, const json_node *root, struct sl_error *e)
+int read_body(struct api_request *r, const json_node *root, struct sl_error *e)
 {
     if (json_type(root) != JSON_OBJ) return sl_fail(e, SL_ETYPE, "The body must be a JSON object.");
     const json_node *model = json_opt(root, "model");
@@ -77,19 +83,39 @@ static int read_body(struct api_request *r, const json_node *root, struct sl_err
         TRY(check_model(r->ctx, json_str(model), e));
     }
     TRY(read_fields(r, root, e));
+    if (is_pooled(r->surface)) return read_embed(r, root, e);
     TRY(r->kind == API_CHAT ? read_chat(r, root, e) : read_completion(r, root, e));
+    TRY(read_form(r, root, e));
     return read_sampling(r, root, e);
 }
 
-int api_parse(struct api_request **out, enum api_kind kind, const struct api_context *ctx,
-              struct str body, struct arena *arena, struct sl_error *e)
+static int read_plain(struct api_request *r, struct str body, struct sl_error *e)
+{
+    TRY(json_parse(&r->doc, body.p, body.n, &json_limits_request, e));
+    return read_body(r, json_root(r->doc), e);
+}
+
+struct parse_source {
+    enum api_kind kind;
+    struct str body;
+    bool is_counted;
+};
+
+static int parse(struct api_request **out, const struct parse_source *from,
+                 const struct api_context *ctx, struct arena *arena, struct sl_error *e)
 {
     struct api_request *r = arena_alloc(arena, sizeof *r);
+    bool is_kin = from->kind == API_RESPONSE || from->kind == API_MESSAGE;
     *out = NULL;
     if (!r) return arena_full(e);
-    *r = (struct api_request){.kind = kind, .ctx = ctx, .arena = arena};
-    TRY(json_parse(&r->doc, body.p, body.n, &json_limits_request, e));
-    int code = read_body(r, json_root(r->doc), e);
+    *r = (struct api_request){.kind = is_kin                  ? API_CHAT
+                                      : is_pooled(from->kind) ? API_COMPLETION
+                                                              : from->kind,
+                              .surface = from->kind,
+                              .ctx = ctx,
+                              .arena = arena,
+                              .is_counted = from->is_counted};
+    int code = is_kin ? kin_read(r, from->body, e) : read_plain(r, from->body, e);
     if (code == 0 && r->f.cache_salt.p) {
         r->f.cache_salt = arena_copy(arena, r->f.cache_salt);
         if (!r->f.cache_salt.p) code = arena_full(e);
@@ -101,16 +127,49 @@ int api_parse(struct api_request **out, enum api_kind kind, const struct api_con
     return code;
 }
 
+int api_parse(struct api_request **out, enum api_kind kind, const struct api_context *ctx,
+              struct str body, struct arena *arena, struct sl_error *e)
+{
+    return parse(out, &(struct parse_source){kind, body, false}, ctx, arena, e);
+}
+
+int api_count(enum api_kind kind, const struct api_context *ctx, struct str body, struct buf *out,
+              struct sl_error *e)
+{
+    struct arena arena = arena_make(COUNT_ARENA_MAX);
+    struct api_request *r;
+    int code = parse(&r, &(struct parse_source){kind, body, true}, ctx, &arena, e);
+    if (code == 0) code = api_prepare(r, e);
+    if (code == 0) {
+        buf_puts(out, kind == API_RESPONSE
+                          ? "{\"object\":\"response.input_tokens\",\"input_tokens\":"
+                          : "{\"input_tokens\":");
+        buf_put_i64(out, r->prompts->n);
+        buf_putc(out, '}');
+    }
+    api_request_free(r);
+    arena_free(&arena);
+    return code;
+}
+
 void api_request_free(struct api_request *r)
 {
     if (!r) return;
     json_free(r->doc);
-    r->doc = NULL;
+    json_free(r->more);
+    json_free(r->some_tools);
+    r->doc = r->more = r->some_tools = NULL;
+    grammar_unref(r->grammar);
+    r->grammar = NULL;
 }
 
 bool api_is_stream(const struct api_request *r)
 {
     return r->f.stream;
+}
+bool api_is_pooled(const struct api_request *r)
+{
+    return r->embed != NULL;
 }
 int api_n_choices(const struct api_request *r)
 {
@@ -139,9 +198,11 @@ void api_engine_request(const struct api_request *r, int choice, uint64_t entrop
     *out = (struct sl_request){.prompt = p->ids,
                                .n_prompt = p->n,
                                .sampling = r->sampling,
+                               .grammar = r->grammar,
                                .priority = (int32_t)r->f.priority};
     out->sampling.seed =
         has_seed ? (uint64_t)r->f.seed + (uint64_t)(choice % n) : entropy + (uint64_t)choice;
+    out->pool = r->embed ? r->ctx->pooling.kind : SL_POOL_NONE;
     out->sampling.max_tokens = p->max_tokens;
     out->sampling.min_tokens =
         r->f.min_tokens < p->max_tokens ? (uint32_t)r->f.min_tokens : p->max_tokens;

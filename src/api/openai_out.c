@@ -28,9 +28,10 @@ void put_usage(const struct api_usage *u, struct buf *out)
     buf_put_i64(out, (int64_t)(u->prompt_tokens + u->completion_tokens));
     buf_puts(out, ",\"prompt_tokens_details\":{\"cached_tokens\":");
     buf_put_i64(out, (int64_t)u->cached_tokens);
-    buf_puts(out, ",\"audio_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0,"
-                  "\"audio_tokens\":0,"
-                  "\"accepted_prediction_tokens\":0,\"rejected_prediction_tokens\":0}}");
+    buf_puts(out, ",\"audio_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":");
+    buf_put_i64(out, (int64_t)u->reasoning_tokens);
+    buf_puts(out, ",\"audio_tokens\":0,\"accepted_prediction_tokens\":0,"
+                  "\"rejected_prediction_tokens\":0}}");
 }
 
 void put_id_list(const int32_t *ids, size_t n, struct buf *out)
@@ -56,15 +57,72 @@ void put_finish(const struct choice *c, struct buf *out)
         buf_puts(out, "null");
 }
 
+void put_reasoning(const struct api_response *p, struct str text, struct buf *out)
+{
+    const char *field = p->r->ctx->reasoning_field;
+    bool both = field && strcmp(field, "both") == 0;
+    if (!field || both || strcmp(field, "reasoning_content") == 0) {
+        buf_puts(out, "\"reasoning_content\":");
+        json_put_str(out, text);
+    }
+    if (both) buf_putc(out, ',');
+    if (both || (field && strcmp(field, "reasoning") == 0)) {
+        buf_puts(out, "\"reasoning\":");
+        json_put_str(out, text);
+    }
+}
+
+void put_call_opening(int index, const struct answer_event *call, struct buf *out)
+{
+    buf_putc(out, '{');
+    if (index >= 0) {
+        buf_puts(out, "\"index\":");
+        buf_put_i64(out, index);
+        buf_putc(out, ',');
+    }
+    buf_puts(out, "\"id\":");
+    json_put_str(out, call->id);
+    buf_puts(out, ",\"type\":\"function\",\"function\":{\"name\":");
+    json_put_str(out, call->name);
+    buf_puts(out, ",\"arguments\":");
+}
+
+static void put_message(const struct api_response *p, struct str content,
+                        const struct answer_whole *w, struct buf *out)
+{
+    bool has_calls = w->n_calls > 0;
+    buf_puts(out, "{\"role\":\"assistant\",\"content\":");
+    if (content.n == 0 && (has_calls || w->reasoning.n))
+        buf_puts(out, "null");
+    else
+        json_put_str(out, content);
+    buf_puts(out, ",\"refusal\":null,\"annotations\":[]");
+    if (w->reasoning.n) {
+        buf_putc(out, ',');
+        put_reasoning(p, buf_str(&w->reasoning), out);
+    }
+    for (size_t k = 0; k < w->n_calls; k++) {
+        const struct answer_call *c = &w->calls[k];
+        buf_puts(out, k ? "," : ",\"tool_calls\":[");
+        put_call_opening(
+            -1, &(struct answer_event){.id = buf_str(&c->id), .name = buf_str(&c->name)}, out);
+        json_put_str(out, buf_str(&c->arguments));
+        buf_puts(out, "}}");
+    }
+    buf_puts(out, has_calls ? "]}" : "}");
+}
+
 static void put_chat_choice(struct api_response *p, int i, struct buf *out)
 {
-    const struct choice *c = &p->choices[i].c;
-    struct slice all = choice_all(c);
+    struct choice *c = &p->choices[i].c;
+    struct answer_whole w = {0};
+    struct slice all = choice_all(c, &w);
     buf_puts(out, i ? ",{\"index\":" : "{\"index\":");
     buf_put_i64(out, i);
-    buf_puts(out, ",\"message\":{\"role\":\"assistant\",\"content\":");
-    json_put_str(out, all.text);
-    buf_puts(out, ",\"refusal\":null,\"annotations\":[]},\"logprobs\":");
+    buf_puts(out, ",\"message\":");
+    put_message(p, all.text, &w, out);
+    answer_whole_free(&w);
+    buf_puts(out, ",\"logprobs\":");
     if (p->r->sampling.n_logprobs >= 0)
         put_chat_logprobs(p, &all, out);
     else

@@ -4,7 +4,8 @@
  * May run on a work-pool thread. When it returns the JSON tree is gone and the request is plain
  * data in its arena.
  */
-#include "api/api_impl.h"
+#include "api/answer_formats.h"
+#include "api/kin.h"
 
 enum { PROMPT_TEXT_MAX = 64 << 20 }; /* a rendered prompt's bytes: no less than a body may have */
 
@@ -117,13 +118,26 @@ static int tokenize(struct api_request *r, struct api_prompt *p, struct str text
     return 0;
 }
 
-static int prepare_chat(struct api_request *r, struct sl_error *e)
+int prepare_messages(struct api_request *r, struct sl_error *e)
 {
     struct buf text = buf_make(PROMPT_TEXT_MAX);
     int code = render_chat(r, &text, e);
+    r->starts_in_reasoning =
+        code == 0 && reasoning_is_open(r->ctx->formats.reasoning, buf_str(&text));
     if (code == 0) code = tokenize(r, r->prompts, buf_str(&text), e);
     buf_free(&text);
-    return code < 0 ? code : set_chat_echo(r, e);
+    return code;
+}
+
+static int prepare_chat(struct api_request *r, struct sl_error *e)
+{
+    const struct response_form *form = r->response;
+    if (form && form->previous_id.p && !form->is_joined)
+        return sl_fail_param(e, SL_EPARAM, "previous_response_id",
+                             "'previous_response_id' is not available here.");
+    TRY(prepare_messages(r, e));
+    if (form && form->drops_oldest) TRY(history_fit(r, e));
+    return set_chat_echo(r, e);
 }
 
 static int decode_echo(struct api_request *r, struct api_prompt *p, struct sl_error *e)
@@ -151,10 +165,30 @@ static void truncate_prompt(const struct api_request *r, struct api_prompt *p)
     p->has_bos = false;
 }
 
+/* The field that the prompt comes from. */
+static const char *prompt_param(const struct api_request *r)
+{
+    switch (r->surface) {
+    case API_CHAT:
+    case API_MESSAGE:
+        return "messages";
+    case API_COMPLETION:
+        return "prompt";
+    case API_RERANK:
+        return "documents";
+    case API_SCORE:
+        return "text_2";
+    case API_RESPONSE:
+    case API_EMBEDDING:
+        break;
+    }
+    return "input";
+}
+
 static int check_length(const struct api_request *r, struct api_prompt *p, struct sl_error *e)
 {
     bool chat = r->kind == API_CHAT;
-    const char *param = chat ? "messages" : "prompt";
+    const char *param = prompt_param(r);
     const struct generation_defaults *d = &r->ctx->text->defaults;
     int64_t len = r->ctx->info->max_model_len, n = p->n, want = r->f.max_tokens;
     if (n == 0) return sl_fail_param(e, SL_EINVAL, param, "The prompt has no tokens.");
@@ -240,7 +274,7 @@ static int prepare_prompt(struct api_request *r, struct api_prompt *p, struct sl
 {
     if (p->is_text) TRY(tokenize(r, p, p->text, e));
     truncate_prompt(r, p);
-    TRY(check_length(r, p, e));
+    if (!r->is_counted) TRY(check_length(r, p, e));
     if (r->kind == API_CHAT || !r->f.echo) return 0;
     bool verbatim = p->is_text && r->f.truncate_prompt_tokens == API_ABSENT;
     return verbatim ? 0 : decode_echo(r, p, e);
@@ -256,6 +290,11 @@ static int prepare(struct api_request *r, struct sl_error *e)
 int api_prepare(struct api_request *r, struct sl_error *e)
 {
     int code = prepare(r, e);
-    api_request_free(r);
+    if (code == 0 && !r->is_counted) code = form_compile(r, e);
+    if (code < 0) kin_rename_param(r->surface, e);
+    json_free(r->doc);
+    json_free(r->more);
+    json_free(r->some_tools);
+    r->doc = r->more = r->some_tools = NULL;
     return code;
 }

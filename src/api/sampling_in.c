@@ -57,6 +57,8 @@ static const struct field chat_rows[] = {
     {"continue_final_message", FIELD_BOOL, AT(continue_final), 0, 0},
     {"parallel_tool_calls", FIELD_BOOL, AT(parallel_tool_calls), 0, 0},
     {"reasoning_effort", FIELD_STR, AT(reasoning_effort), 0, 0},
+    {"reasoning_format", FIELD_STR, AT(reasoning_format), 0, 0},
+    {"include_reasoning", FIELD_BOOL, AT(include_reasoning), 0, 0},
     {"verbosity", FIELD_STR, AT(verbosity), 0, 0},
 };
 static const struct field completion_rows[] = {
@@ -71,23 +73,9 @@ static const struct field stream_rows[] = {
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 /* Recognised, but not what this server does: better refused than silently without effect. */
-static const char *const refused[] = {"functions",
-                                      "function_call",
-                                      "audio",
-                                      "web_search_options",
-                                      "chat_template",
-                                      "prompt_embeds",
-                                      "structured_outputs",
-                                      "guided_json",
-                                      "guided_regex",
-                                      "guided_choice",
-                                      "guided_grammar",
-
-                                      "grammar",
-                                      "json_schema",
-                                      "ebnf",
-                                      "regex",
-                                      "logits_processors"};
+static const char *const refused[] = {
+    "thinking_token_budget", "reasoning_budget", "functions",     "function_call",    "audio",
+    "web_search_options",    "chat_template",    "prompt_embeds", "logits_processors"};
 
 static const struct api_fields absent = {.temperature = NAN,
                                          .top_p = NAN,
@@ -112,7 +100,8 @@ static const struct api_fields absent = {.temperature = NAN,
                                          .skip_special = true,
                                          .spaces_between = true,
                                          .add_generation_prompt = true,
-                                         .parallel_tool_calls = true};
+                                         .parallel_tool_calls = true,
+                                         .include_reasoning = true};
 
 static int read_stream_options(struct api_fields *f, const json_node *root, struct sl_error *e)
 {

@@ -76,13 +76,39 @@ static void put_new_ids(const struct api_response *p, struct response_choice *x,
     c->ids_sent = c->out_ids.n;
 }
 
-static void put_text_chunk(struct api_response *p, struct response_choice *x, const struct slice *s,
-                           struct buf *out)
+/* An event up to the end of its text, or of what it has instead of text. */
+static void put_delta(struct api_response *p, int i, const struct slice *s, struct buf *out)
+{
+    const struct answer_event *ev = &s->ev;
+    if (ev->kind == ANSWER_CONTENT) {
+        buf_put_str(out, buf_str(&p->choices[i].prefix));
+        json_put_str(out, s->text);
+        return;
+    }
+    put_head(p, i, out);
+    buf_puts(out, ",\"delta\":{");
+    if (ev->kind == ANSWER_REASONING) {
+        put_reasoning(p, ev->text, out);
+        return;
+    }
+    buf_puts(out, "\"tool_calls\":[");
+    if (ev->kind == ANSWER_CALL) {
+        put_call_opening(ev->index, ev, out);
+    } else {
+        buf_puts(out, "{\"index\":");
+        buf_put_i64(out, ev->index);
+        buf_puts(out, ",\"function\":{\"arguments\":");
+    }
+    json_put_str(out, ev->text);
+    buf_puts(out, "}}]");
+}
+
+static void put_text_chunk(struct api_response *p, int i, const struct slice *s, struct buf *out)
 {
     const struct api_fields *f = &p->r->f;
-    bool logprobs = p->r->sampling.n_logprobs >= 0;
-    buf_put_str(out, buf_str(&x->prefix));
-    json_put_str(out, s->text);
+    struct response_choice *x = &p->choices[i];
+    bool logprobs = p->r->sampling.n_logprobs >= 0 && s->ev.kind == ANSWER_CONTENT;
+    put_delta(p, i, s, out);
     if (!logprobs && !f->return_token_ids && !f->continuous_usage) {
         buf_put_str(out, buf_str(&p->suffix));
         return;
@@ -118,7 +144,7 @@ void sse_drain(struct api_response *p, int choice, struct buf *out)
     struct slice s;
     if (x->is_closed || x->c.reason == SL_FINISH_ERROR) return;
     while (choice_take(&x->c, &s)) {
-        put_text_chunk(p, x, &s, out);
+        if (s.ev.kind != ANSWER_CALL_END) put_text_chunk(p, choice, &s, out);
         choice_drop(&x->c, s.text.n);
     }
     if (!x->c.is_finished) return;
@@ -136,4 +162,12 @@ void sse_end(struct api_response *p, struct buf *out)
         buf_puts(out, "}\n\n");
     }
     buf_puts(out, "data: [DONE]\n\n");
+}
+
+void sse_error(struct api_response *p, const struct sl_error *e, struct buf *out)
+{
+    (void)p;
+    buf_puts(out, "data: ");
+    api_error_body(e, out);
+    buf_puts(out, "\n\ndata: [DONE]\n\n");
 }

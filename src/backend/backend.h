@@ -10,6 +10,7 @@
 #ifndef BACKEND_BACKEND_H
 #define BACKEND_BACKEND_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -84,13 +85,22 @@ struct want {
                        probability */
     uint32_t
         position; /* sampling: index of this output token in its sequence, the Philox counter */
+    int32_t mask; /* sampling: only tokens of masks[mask - 1]; 0: all */
+};
+
+/* Rows of the last hidden state that go into a sequence's vector. What a slot has pooled so far is
+ * its own, and nothing after an assign; sums run over positions in order, so chunks do not show. */
+struct pooling {
+    int32_t seq;         /* index into the batch's sequences; at most one entry a sequence */
+    int32_t row, n_rows; /* token rows of the batch */
+    bool is_last;        /* the mean over all rows so far goes out */
 };
 
 /* One step's work. The engine writes, workers read; arrays stay untouched until the step is
  * collected. */
 struct batch {
     uint64_t step_id;
-    int32_t n_tokens, n_seqs, n_wants;
+    int32_t n_tokens, n_seqs, n_wants, n_poolings, n_masks;
     int32_t page_size, pages_stride;
     const int32_t *token;    /* [n_tokens] id, or -1: the id last sampled in that sequence's slot */
     const int32_t *pos;      /* [n_tokens] */
@@ -100,6 +110,9 @@ struct batch {
     const int32_t *slot;     /* [n_seqs] device slot: sampling state lives there */
     const int32_t *pages;    /* [n_seqs, pages_stride] block tables */
     const struct want *want; /* [n_wants]; rows ascending */
+    const struct pooling *pooling; /* [n_poolings]; rows ascending */
+    int32_t mask_words;            /* (n_vocab + 31) / 32 */
+    const uint32_t *masks;         /* [n_masks, mask_words] allowed tokens, least bit first */
 };
 
 /* What came of it, row i answering want[i]. */
@@ -113,6 +126,7 @@ struct result {
     int32_t *n_top;  /* [n_wants] */
     int32_t *top_id; /* [n_wants, SL_TOP_MAX] descending */
     float *top_logprob;
+    float *pooled;      /* [max_seqs, n_hidden]: row i answers pooling[i] where that is the last */
     uint64_t device_us; /* time the device worked on it */
     float idle_us; /* from the end of the step before to the start of this one; < 0: not known */
 };
@@ -142,6 +156,8 @@ struct dev_config {
     int32_t n_threads;            /* cpu; 0: all cores */
     int32_t max_tokens, max_seqs; /* of one step; slots are 0..max_seqs-1 */
     int32_t max_wants, max_model_len, n_vocab, page_size;
+    int32_t n_hidden;      /* width of a pooled vector */
+    uint8_t sim_replay;    /* sim: see sluice.h */
     uint32_t sim_step_us;  /* sim: length of a step */
     uint32_t fail_step;    /* sim, cuda: the step that fails, from 1; 0: none. For tests */
     uint8_t enforce_eager; /* cuda: no graphs */
@@ -184,9 +200,9 @@ struct device {
     /* Wait for the oldest launch. *out is the device's memory, valid until the launch after the
      * next one. */
     int (*collect)(struct dev *d, const struct result **out);
-    op_fn
-        ops[OP_COUNT]; /* NULL: not offered. ADD_NORM and LINEAR_GLU are fusions: lowering uses them
-                          where offered */
+    op_fn ops
+        [OP_COUNT]; /* NULL: not offered. ADD_NORM and LINEAR_GLU are fusions, used where they are
+                          offered; without POOL there are no embeddings */
 };
 
 extern const struct device device_cpu, device_sim;

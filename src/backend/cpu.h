@@ -117,6 +117,8 @@ struct dev {
     uint8_t *slab;          /* the region that small allocations are cut from */
     size_t slab_left;
     struct cpu_slots *slots;        /* owned */
+    double *pool_sum;               /* owned [max_seqs, n_hidden]: what each slot has pooled */
+    int32_t *pool_rows;             /* owned [max_seqs]: of how many rows */
     struct sample_scratch **sample; /* owned: one a thread */
     struct result result[RESULTS];  /* owned arrays */
     uint64_t n_launched, n_collected;
@@ -155,6 +157,7 @@ int cpu_gather(struct dev *d, const struct batch *b, const struct step *s);
 int cpu_attn(struct dev *d, const struct batch *b, const struct step *s);
 int cpu_linear(struct dev *d, const struct batch *b, const struct step *s);
 int cpu_logits(struct dev *d, const struct batch *b, const struct step *s);
+int cpu_pool_op(struct dev *d, const struct batch *b, const struct step *s);
 int cpu_sample(struct dev *d, const struct batch *b, const struct step *s);
 
 #endif

@@ -132,6 +132,8 @@ static void cpu_close(struct dev *d)
     free(d->sample);
     pool_close(d->pool);
     cpu_slots_close(d->slots);
+    free(d->pool_sum);
+    free(d->pool_rows);
     for (int i = 0; i < RESULTS; i++) {
         free(d->result[i].token);
         free(d->result[i].logprob);
@@ -139,19 +141,22 @@ static void cpu_close(struct dev *d)
         free(d->result[i].n_top);
         free(d->result[i].top_id);
         free(d->result[i].top_logprob);
+        free(d->result[i].pooled);
     }
     while (d->regions) unmap_region(d, d->regions->p);
     free(d);
 }
 
-static void open_result(struct result *r, size_t n)
+static void open_result(struct result *r, const struct dev_config *c)
 {
+    size_t n = (size_t)c->max_wants;
     r->token = xcalloc(n, sizeof *r->token);
     r->logprob = xcalloc(n, sizeof *r->logprob);
     r->rank = xcalloc(n, sizeof *r->rank);
     r->n_top = xcalloc(n, sizeof *r->n_top);
     r->top_id = xcalloc(n * SL_TOP_MAX, sizeof *r->top_id);
     r->top_logprob = xcalloc(n * SL_TOP_MAX, sizeof *r->top_logprob);
+    r->pooled = xcalloc((size_t)c->max_seqs * (size_t)c->n_hidden, sizeof *r->pooled);
 }
 
 static int open_parts(struct dev *d, int n_threads, struct sl_error *e)
@@ -164,7 +169,9 @@ static int open_parts(struct dev *d, int n_threads, struct sl_error *e)
     for (int i = 0; i < n_threads; i++)
         if (!(d->sample[i] = sample_scratch_open(c->n_vocab)))
             return sl_fail(e, SL_ENOMEM, "cpu: no memory to sample from %d tokens", c->n_vocab);
-    for (int i = 0; i < RESULTS; i++) open_result(&d->result[i], (size_t)c->max_wants);
+    for (int i = 0; i < RESULTS; i++) open_result(&d->result[i], c);
+    d->pool_sum = xcalloc((size_t)c->max_seqs * (size_t)c->n_hidden, sizeof *d->pool_sum);
+    d->pool_rows = xcalloc((size_t)c->max_seqs, sizeof *d->pool_rows);
     return 0;
 }
 
@@ -212,6 +219,9 @@ static void *cpu_alloc(struct dev *d, size_t bytes, const char *what, struct sl_
 static int cpu_assign(struct dev *d, int32_t slot, const struct slot_init *init)
 {
     if (slot < 0 || slot >= d->config.max_seqs) return SL_EINTERNAL;
+    size_t n = (size_t)d->config.n_hidden;
+    memset(d->pool_sum + (size_t)slot * n, 0, n * sizeof *d->pool_sum);
+    d->pool_rows[slot] = 0;
     return cpu_slot_assign(d->slots, slot, init);
 }
 
@@ -247,6 +257,7 @@ static int cpu_collect(struct dev *d, const struct result **out)
     return 0;
 }
 
+/* An op over the entries of a list that names sequences, one at a time. */
 struct sample_job {
     struct dev *d;
     const struct batch *b;
@@ -259,6 +270,9 @@ static void sample_item(void *arg, int i, int thread)
     const struct want *w = &j->b->want[i];
     float *logits = (float *)j->s->src.data + (int64_t)i * j->s->src.cols;
     struct result *r = &j->d->result[j->d->n_launched % RESULTS];
+    const uint32_t *masks = j->b->masks;
+    size_t n_words = (size_t)j->b->mask_words;
+    sample_mask(j->d->sample[thread], w->mask ? masks + (size_t)(w->mask - 1) * n_words : NULL);
     cpu_sample_row(j->d->slots, j->b->slot[w->seq], j->d->sample[thread], logits, w, r, i);
 }
 
@@ -266,6 +280,31 @@ int cpu_sample(struct dev *d, const struct batch *b, const struct step *s)
 {
     struct sample_job j = {d, b, s};
     pool_run(d->pool, sample_item, &j, b->n_wants);
+    return 0;
+}
+
+/* Doubles, and the rows in order: neither chunks nor company change a bit. */
+static void pool_item(void *arg, int i, int thread)
+{
+    (void)thread;
+    struct sample_job *j = arg;
+    const struct pooling *p = &j->b->pooling[i];
+    int32_t n = j->s->src.cols, slot = j->b->slot[p->seq];
+    double *sum = j->d->pool_sum + (int64_t)slot * n;
+    for (int32_t row = p->row; row < p->row + p->n_rows; row++) {
+        const float *src = (const float *)j->s->src.data + (int64_t)row * n;
+        for (int32_t k = 0; k < n; k++) sum[k] += (double)src[k];
+    }
+    j->d->pool_rows[slot] += p->n_rows;
+    if (!p->is_last) return;
+    float *out = j->d->result[j->d->n_launched % RESULTS].pooled + (int64_t)i * n;
+    for (int32_t k = 0; k < n; k++) out[k] = (float)(sum[k] / j->d->pool_rows[slot]);
+}
+
+int cpu_pool_op(struct dev *d, const struct batch *b, const struct step *s)
+{
+    struct sample_job j = {d, b, s};
+    pool_run(d->pool, pool_item, &j, b->n_poolings);
     return 0;
 }
 
@@ -297,6 +336,7 @@ const struct device device_cpu = {
             [OP_GLU] = cpu_glu,
             [OP_ADD] = cpu_add,
             [OP_ADD_NORM] = cpu_add_norm,
+            [OP_POOL] = cpu_pool_op,
             [OP_GATHER] = cpu_gather,
             [OP_LOGITS] = cpu_logits,
             [OP_SAMPLE] = cpu_sample,

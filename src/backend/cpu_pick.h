@@ -20,6 +20,7 @@ struct sample_scratch {
     uint64_t *spare; /* the sort's second half */
     uint8_t *seen;   /* all zero between rows */
     int32_t *count;  /* all zero between rows */
+    const uint32_t *mask; /* allowed tokens of the row at hand, or NULL: all */
     double mass[PICK_BUCKETS];
     int32_t members[PICK_BUCKETS];
 };

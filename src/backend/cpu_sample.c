@@ -91,6 +91,11 @@ void sample_scratch_close(struct sample_scratch *t)
     free(t);
 }
 
+void sample_mask(struct sample_scratch *t, const uint32_t *mask)
+{
+    t->mask = mask;
+}
+
 /* ------------------------------------------------------------------ slots */
 
 /* Copy n bytes to *at within the slot's memory and step on; arrays are of 4-byte units. */
@@ -189,6 +194,12 @@ static void mask_allowed(struct sample_scratch *t, const struct sl_sampling *s, 
         if (is_id(s->allowed_ids[i], t->n)) t->seen[s->allowed_ids[i]] = 0;
 }
 
+static void mask_row(const uint32_t *mask, float *x, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++)
+        if (!(mask[i / 32] >> (i % 32) & 1)) x[i] = -INFINITY;
+}
+
 static void penalise(struct sample_scratch *t, const struct slot *p, float *x)
 {
     const struct sl_sampling *s = &p->sampling;
@@ -224,6 +235,7 @@ static bool is_plain(const struct sl_sampling *s, uint32_t position)
 static void adjust_row(struct sample_scratch *t, const struct slot *p, float *x, uint32_t position)
 {
     const struct sl_sampling *s = &p->sampling;
+    if (t->mask) mask_row(t->mask, x, t->n);
     if (s->n_allowed) mask_allowed(t, s, x);
     mask_bad_words(p, x, t->n);
     if (position < s->min_tokens)
@@ -271,7 +283,7 @@ static int32_t choose(struct sample_scratch *t, const struct slot *p, float *x,
                       const struct row_range *raw, uint32_t position)
 {
     struct row_range range = *raw;
-    if (!is_plain(&p->sampling, position)) {
+    if (t->mask || !is_plain(&p->sampling, position)) {
         adjust_row(t, p, x, position);
         range = row_scan(x, t->n);
     }

@@ -29,6 +29,9 @@ int32_t cpu_slot_last(const struct cpu_slots *s, int32_t slot);
 struct sample_scratch *sample_scratch_open(int32_t n_vocab);
 void sample_scratch_close(struct sample_scratch *t); /* NULL is fine */
 
+/* Only these tokens (a bitmap, least bit first; borrowed) in the rows that follow; NULL: all. */
+void sample_mask(struct sample_scratch *t, const uint32_t *mask);
+
 /* Answer want w from its row of n_vocab logits (overwritten), writing row i of r. A sampled token
  * is appended to the slot's history; a want with a target leaves the slot alone. Logits that are
  * not all finite, or masks that leave nothing, give token -1 and append nothing. */

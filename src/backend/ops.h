@@ -21,6 +21,7 @@
     X(ADD_NORM,   "src2[t] += src[t]; dst[t] = norm(src2[t]) * w")                                \
     X(LINEAR_GLU, "dst[t] = glu(src[t] . w^T + bias), through src2 or not")                       \
     X(REDUCE,     "dst[t] = sum over ranks of dst[t]")                                            \
+    X(POOL,       "mean of src[t] over a sequence's rows, where it is asked for")                 \
     X(GATHER,     "dst[i] = src[logit_row[i]]")                                                   \
     X(LOGITS,     "dst[i] = src[i] . w^T")                                                        \
     X(SAMPLE,     "token[i], logprobs[i] from src[i]")

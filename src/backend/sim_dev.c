@@ -19,14 +19,18 @@ enum {
     N_RESULTS = 3,   /* two outstanding and the one being read */
     EOS_ONE_IN = 64, /* how seldom a text ends by itself */
     WORDS_MIN = 4096,
+    REPLAY_FROM = 2, /* tokens around what sim_replay answers: STX and ETX of a byte vocabulary */
+    REPLAY_TO = 3,
 };
 
 struct sim_slot {
     struct sl_sampling s;
     int32_t *ids; /* owned; what s's arrays point to */
     size_t ids_max;
-    uint64_t head, output_sum;
-    int32_t last_token;
+    uint64_t head, output_sum, pool_sum;
+    int32_t last_token, n_pooled;
+    int32_t *replay; /* owned [n_replay]: sim_replay's answer; -1: the prompt has none */
+    int32_t n_replay;
 };
 
 struct dev {
@@ -62,10 +66,14 @@ static void sim_memory(uint64_t *total, uint64_t *free_now)
 static void sim_close(struct dev *d)
 {
     if (!d) return;
-    for (int32_t i = 0; i < d->cfg.max_seqs; i++) free(d->slot[i].ids);
+    for (int32_t i = 0; i < d->cfg.max_seqs; i++) {
+        free(d->slot[i].ids);
+        free(d->slot[i].replay);
+    }
     for (int i = 0; i < N_RESULTS; i++) {
         struct result *r = &d->result[i];
-        void *owned[] = {r->token, r->logprob, r->rank, r->n_top, r->top_id, r->top_logprob};
+        void *owned[] = {r->token,  r->logprob,     r->rank,  r->n_top,
+                         r->top_id, r->top_logprob, r->pooled};
         for (size_t k = 0; k < sizeof owned / sizeof *owned; k++) free(owned[k]);
     }
     for (size_t i = 0; i < d->n_blocks; i++) free(d->block[i]);
@@ -84,12 +92,14 @@ static int sim_open(struct dev **out, const struct dev_config *c, struct sl_erro
     d->cfg = *c;
     d->slot = xcalloc((size_t)c->max_seqs, sizeof *d->slot);
     for (int i = 0; i < N_RESULTS; i++) {
-        d->result[i] = (struct result){.token = xcalloc(n, sizeof(int32_t)),
-                                       .logprob = xcalloc(n, sizeof(float)),
-                                       .rank = xcalloc(n, sizeof(int32_t)),
-                                       .n_top = xcalloc(n, sizeof(int32_t)),
-                                       .top_id = xcalloc(n * SL_TOP_MAX, sizeof(int32_t)),
-                                       .top_logprob = xcalloc(n * SL_TOP_MAX, sizeof(float))};
+        d->result[i] = (struct result){
+            .token = xcalloc(n, sizeof(int32_t)),
+            .logprob = xcalloc(n, sizeof(float)),
+            .rank = xcalloc(n, sizeof(int32_t)),
+            .n_top = xcalloc(n, sizeof(int32_t)),
+            .top_id = xcalloc(n * SL_TOP_MAX, sizeof(int32_t)),
+            .top_logprob = xcalloc(n * SL_TOP_MAX, sizeof(float)),
+            .pooled = xcalloc((size_t)c->max_seqs * (size_t)c->n_hidden, sizeof(float))};
     }
     *out = d;
     return 0;
@@ -135,6 +145,19 @@ static const int32_t *copy_ids(int32_t **at, const void *from, size_t n)
     return to;
 }
 
+/* The prompt's last text between REPLAY_FROM and REPLAY_TO, or its end. */
+static void find_replay(struct sim_slot *t, const struct slot_init *init)
+{
+    int32_t at = init->n_prompt, n = 0;
+    while (at > 0 && init->tokens[at - 1] != REPLAY_FROM) at--;
+    t->n_replay = -1;
+    if (at == 0) return;
+    while (at + n < init->n_prompt && init->tokens[at + n] != REPLAY_TO) n++;
+    t->replay = xrealloc(t->replay, ((size_t)n + 1) * sizeof *t->replay);
+    memcpy(t->replay, init->tokens + at, (size_t)n * sizeof *t->replay);
+    t->n_replay = n;
+}
+
 static int sim_assign(struct dev *d, int32_t slot, const struct slot_init *init)
 {
     struct sim_slot *t = &d->slot[slot];
@@ -152,7 +175,10 @@ static int sim_assign(struct dev *d, int32_t slot, const struct slot_init *init)
     t->s.bad_word_len = (const uint32_t *)copy_ids(&at, s->bad_word_len, s->n_bad_words);
     t->head = sim_head(init->salt);
     t->last_token = -1;
-    t->output_sum = 0;
+    t->n_replay = -1;
+    if (d->cfg.sim_replay) find_replay(t, init);
+    t->output_sum = t->pool_sum = 0;
+    t->n_pooled = 0;
     for (int32_t i = 0; i < init->n_output; i++)
         t->output_sum += sim_mix(0, (uint64_t)init->tokens[init->n_prompt + i]);
     return 0;
@@ -170,14 +196,35 @@ static bool is_banned(const struct sl_sampling *s, int32_t token, uint32_t posit
     return false;
 }
 
-int32_t sim_pick(const struct sl_sampling *s, int32_t n_vocab, uint64_t logits, uint32_t position,
-                 uint64_t output_sum)
+static bool is_allowed(const struct sl_sampling *s, const struct sim_row *r, int32_t token)
 {
+    return r->mask[token / 32] >> (token % 32) & 1 && !is_banned(s, token, r->position);
+}
+
+/* Some tokens that the hash picks, then the first allowed one from there on; -1: there is none. */
+static int32_t pick_masked(const struct sl_sampling *s, const struct sim_row *r, uint64_t x)
+{
+    int32_t token = 0, n = r->n_vocab;
+    for (uint64_t k = 0; k < 64; k++) {
+        token = (int32_t)(sim_mix(x, k) % (uint64_t)n);
+        if (is_allowed(s, r, token)) return token;
+    }
+    for (int32_t i = 0; i < n; i++, token = (token + 1) % n)
+        if (is_allowed(s, r, token)) return token;
+    return -1;
+}
+
+int32_t sim_pick(const struct sl_sampling *s, const struct sim_row *r)
+{
+    uint64_t logits = r->logits, output_sum = r->output_sum;
+    int32_t n_vocab = r->n_vocab;
+    uint32_t position = r->position;
     static const char text[] = "the quick brown fox jumps over a lazy dog and then sleeps a lot ";
     uint64_t x = logits;
     if (s->temperature > 0) x = sim_mix(x, s->seed + position);
     if (s->repetition_penalty != 1 || s->presence_penalty != 0 || s->frequency_penalty != 0)
         x = sim_mix(x, output_sum);
+    if (r->mask) return pick_masked(s, r, x);
     for (uint32_t i = 0; i < s->n_bias; i++)
         if (s->bias[i].value >= 100) return s->bias[i].token;
     if (s->n_eos > 0 && !s->ignore_eos && s->n_allowed == 0 && (x >> 40) % EOS_ONE_IN == 0 &&
@@ -218,17 +265,49 @@ static uint64_t word_at(const struct dev *d, const struct batch *b, int32_t i, i
     return d->word[(int64_t)pages[pos / b->page_size] * b->page_size + pos % b->page_size];
 }
 
+/* What a row of sequence seq says. */
+static uint64_t logits_of(const struct dev *d, const struct batch *b, int32_t seq, int32_t row)
+{
+    int32_t pos = b->pos[row], n = pos + 1 < b->kv_len[seq] ? pos + 1 : b->kv_len[seq];
+    uint64_t h = word_at(d, b, seq, pos);
+    return sim_logits(h, word_at(d, b, seq, sim_look(h, 0, n)),
+                      word_at(d, b, seq, sim_look(h, 1, n)));
+}
+
+static void pool_rows(struct dev *d, const struct batch *b, int32_t i, struct result *r)
+{
+    const struct pooling *p = &b->pooling[i];
+    struct sim_slot *t = &d->slot[b->slot[p->seq]];
+    for (int32_t row = p->row; row < p->row + p->n_rows; row++)
+        t->pool_sum += logits_of(d, b, p->seq, row);
+    t->n_pooled += p->n_rows;
+    for (int32_t k = 0; p->is_last && k < d->cfg.n_hidden; k++)
+        r->pooled[i * d->cfg.n_hidden + k] = sim_pooled(t->pool_sum, t->n_pooled, k);
+}
+
+/* What sim_replay says at an output index; -1: nothing. */
+static int32_t replay_token(const struct sim_slot *t, uint32_t position)
+{
+    if ((int64_t)position < t->n_replay) return t->replay[position];
+    return t->n_replay >= 0 && t->s.n_eos > 0 ? t->s.stop_ids[0] : -1;
+}
+
 static void answer(struct dev *d, const struct batch *b, int32_t i, struct result *r)
 {
     const struct want *w = &b->want[i];
     struct sim_slot *t = &d->slot[b->slot[w->seq]];
-    int32_t pos = b->pos[w->row], n = pos + 1 < b->kv_len[w->seq] ? pos + 1 : b->kv_len[w->seq];
-    uint64_t h = word_at(d, b, w->seq, pos);
-    uint64_t logits = sim_logits(h, word_at(d, b, w->seq, sim_look(h, 0, n)),
-                                 word_at(d, b, w->seq, sim_look(h, 1, n)));
+    uint64_t logits = logits_of(d, b, w->seq, w->row);
     int32_t token = w->target, n_vocab = d->cfg.n_vocab;
     if (token < 0) {
-        token = sim_pick(&t->s, n_vocab, logits, w->position, t->output_sum);
+        const struct sim_row row = {
+            .n_vocab = n_vocab,
+            .logits = logits,
+            .position = w->position,
+            .output_sum = t->output_sum,
+            .mask = w->mask ? b->masks + (size_t)(w->mask - 1) * (size_t)b->mask_words : NULL};
+        token = sim_pick(&t->s, &row);
+        int32_t said = replay_token(t, w->position);
+        if (said >= 0 && (!row.mask || row.mask[said / 32] >> (said % 32) & 1)) token = said;
         t->output_sum += sim_mix(0, (uint64_t)token);
         t->last_token = token;
     }
@@ -245,6 +324,7 @@ static void answer(struct dev *d, const struct batch *b, int32_t i, struct resul
 static void run(struct dev *d, const struct batch *b)
 {
     const struct want *w = b->want, *w_end = b->want + b->n_wants;
+    const struct pooling *p = b->pooling, *p_end = b->pooling + b->n_poolings;
     struct result *r = &d->result[d->n_launched % N_RESULTS];
     for (int32_t i = 0; i < b->n_seqs; i++) {
         struct sim_slot *t = &d->slot[b->slot[i]];
@@ -255,6 +335,7 @@ static void run(struct dev *d, const struct batch *b)
             d->word[b->kv_slot[row]] = sim_mix(before, (uint64_t)token);
         }
         for (; w < w_end && w->seq == i; w++) answer(d, b, (int32_t)(w - b->want), r);
+        for (; p < p_end && p->seq == i; p++) pool_rows(d, b, (int32_t)(p - b->pooling), r);
     }
     r->step_id = b->step_id;
     r->n_wants = b->n_wants;
@@ -324,6 +405,7 @@ const struct device device_sim = {
             [OP_ADD] = sim_op,
             [OP_ADD_NORM] = sim_op,
             [OP_REDUCE] = sim_op,
+            [OP_POOL] = sim_op,
             [OP_GATHER] = sim_op,
             [OP_LOGITS] = sim_op,
             [OP_SAMPLE] = sim_op},

@@ -32,15 +32,29 @@ static inline uint64_t sim_logits(uint64_t h, uint64_t h1, uint64_t h2)
     return sim_mix(sim_mix(h, h1), h2);
 }
 
-/* The token at output index `position`: mostly letters and blanks, seldom the first eos.
- * output_sum: over the output so far, of sim_mix(0, token); it stands for the penalties' counts. */
-int32_t sim_pick(const struct sl_sampling *s, int32_t n_vocab, uint64_t logits, uint32_t position,
-                 uint64_t output_sum);
+/* What a token is picked from. */
+struct sim_row {
+    uint64_t logits;
+    uint64_t output_sum; /* over the output so far, of sim_mix(0, token): the penalties' counts */
+    int32_t n_vocab;
+    uint32_t position;    /* output index */
+    const uint32_t *mask; /* allowed tokens, or NULL */
+};
+/* Mostly letters and blanks, seldom the first eos; with a mask any allowed token, -1 if there is
+ * none. */
+int32_t sim_pick(const struct sl_sampling *s, const struct sim_row *r);
 
 /* A log probability, finite and <= 0, of what the row said. */
 static inline float sim_logprob(uint64_t logits, int32_t token)
 {
     return -0.01f - (float)(sim_mix(logits, (uint64_t)token) >> 48) / 16384.0f;
+}
+
+/* Component k of a pooled vector: `sum` over what the pooled rows say, n of them. */
+static inline float sim_pooled(uint64_t sum, int32_t n, int32_t k)
+{
+    uint64_t x = sim_mix(sim_mix(sum, (uint64_t)n), (uint64_t)k);
+    return (float)(int32_t)(x >> 32) * 0x1p-31f;
 }
 
 /* Tests look into and poison the pages: word page * page_size + offset. */

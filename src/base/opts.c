@@ -20,11 +20,16 @@ static const struct opt_row rows[] = {
     {"model", T_STR, AT(model), NULL, 0, 0, NULL, "model", "m model-path model-id", "model folder (safetensors) or .gguf file; also the first argument"},
     {"served-model-name", T_LIST, AT(served_model_name), NULL, 0, 0, NULL, "model", "a alias", "name in the API; may be given several times, the first is canonical"},
     {"chat-template", T_STR, AT(chat_template), NULL, 0, 0, NULL, "model", "chat-template-file", "Jinja file or text instead of the model's own template"},
+    {"tool-call-parser", T_STR, AT(tool_call_parser), "auto", 0, 0, NULL, "model", "", "how the model writes tool calls, under vLLM's names (hermes, mistral, llama3_json, ...); auto: as its chat template does; none"},
+    {"reasoning-parser", T_STR, AT(reasoning_parser), "auto", 0, 0, NULL, "model", "", "how the model marks its thinking (deepseek_r1, qwen3, mistral, ...); auto: as its chat template does; none"},
+    {"enable-auto-tool-choice", T_BOOL, AT(enable_auto_tool_choice), "true", 0, 0, NULL, "model", "", "read tool calls out of answers when tool_choice is auto; off: they stay text"},
+    {"reasoning-field", T_STR, AT(reasoning_field), "reasoning_content", 0, 0, "reasoning_content|reasoning|both", "model", "", "name of the field that carries thinking in chat answers"},
     {"generation-defaults", T_BOOL, AT(generation_defaults), "true", 0, 0, NULL, "model", "", "take sampling defaults from the model's generation_config.json"},
     {"max-model-len", T_INT, AT(max_model_len), "0", 0, 1 << 24, NULL, "model", "context-length c ctx-size max-seq-len max-total-tokens", "tokens of one sequence, prompt and answer; 0: the model's"},
     {"dtype", T_STR, AT(dtype), "auto", 0, 0, "auto|bfloat16|float16|float32", "model", "", "element type of unquantized weights on the device"},
     {"rope-freq-dtype", T_STR, AT(rope_freq_dtype), "float32", 0, 0, "float32|bfloat16", "model", "", "bfloat16: round the rotary frequencies, to compare with a reference that was cast whole"},
     {"load-format", T_STR, AT(load_format), "auto", 0, 0, "auto|dummy", "model", "", "dummy: random weights from config.json alone"},
+    {"pooling", T_STR, AT(pooling), "auto", 0, 0, "auto|none|last|mean|cls", "model", "pooling-type pooler-config.pooling-type", "rows that make an embedding; auto: as the model's files say, none where they say nothing"},
     {"seed", T_INT, AT(seed), "0", 0, 9007199254740992.0, NULL, "model", "", "seed of dummy weights"},
 
     {"device", T_STR, AT(device), "auto", 0, 0, "auto|cpu|cuda|sim", "device", "", "where the model runs; auto: cuda where there is a GPU, else cpu"},
@@ -37,6 +42,7 @@ static const struct opt_row rows[] = {
     {"sim-step-us", T_INT, AT(sim_step_us), "0", 0, 10000000, NULL, "device", "", "sim device: microseconds a step takes"},
     {"fail-step", T_INT, AT(fail_step), "0", 0, 1 << 30, NULL, "device", "sim-fail-step", "for tests, sim and cuda: the step that fails, counted from 1, as when a GPU is lost; 0: none"},
     {"enforce-eager", T_BOOL, AT(enforce_eager), "false", 0, 0, NULL, "device", "", "cuda: launch kernel by kernel, without graphs"},
+    {"sim-replay", T_BOOL, AT(sim_replay), "false", 0, 0, NULL, "device", "", "sim device: answer with what the prompt holds between its last U+0002 and U+0003, for tests"},
 
     {"max-num-seqs", T_INT, AT(max_num_seqs), "0", 0, 65536, NULL, "schedule", "max-running-requests max-batch-size np parallel", "sequences in one step; 0: the device's default"},
     {"max-num-batched-tokens", T_INT, AT(max_num_batched_tokens), "0", 0, 1 << 20, NULL, "schedule", "chunked-prefill-size max-num-tokens b batch-size max-batch-prefill-tokens", "tokens in one step: the prefill chunk; 0: the device's default"},
@@ -64,6 +70,9 @@ static const struct opt_row rows[] = {
     {"write-timeout", T_INT, AT(write_timeout), "30", 1, 3600, NULL, "http", "", "seconds a client may leave its full stream buffer unread"},
     {"stream-buffer-bytes", T_INT, AT(stream_buffer_bytes), "262144", 16384, GB(1), NULL, "http", "", "unread bytes kept for one streaming client"},
     {"sse-ping-interval", T_REAL, AT(sse_ping_interval), "15", 0, 3600, NULL, "http", "", "seconds of silence until a keep-alive comment; 0: none"},
+    {"max-stored-responses", T_INT, AT(max_stored_responses), "10000", 0, 10000000, NULL, "http", "", "Responses kept for GET and previous_response_id, in memory; 0: none"},
+    {"stored-responses-bytes", T_INT, AT(stored_responses_bytes), "134217728", 65536, GB(1024), NULL, "http", "", "bytes of kept Responses together; the least recently used go first"},
+    {"stored-responses-ttl", T_INT, AT(stored_responses_ttl), "2592000", 1, 315360000, NULL, "http", "", "seconds a Response is kept"},
     {"shutdown-timeout", T_INT, AT(shutdown_timeout), "30", 0, 86400, NULL, "http", "", "seconds that running requests get after SIGTERM"},
 
     {"log-level", T_STR, AT(log_level), "info", 0, 0, "error|warn|info|debug", "log", "", "least severe lines to write"},
@@ -301,5 +310,6 @@ struct sl_options opts_engine(const struct options *o)
         .sim_step_us = (uint32_t)o->sim_step_us,
         .fail_step = (uint32_t)o->fail_step,
         .enforce_eager = o->enforce_eager,
+        .sim_replay = o->sim_replay,
     };
 }

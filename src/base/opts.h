@@ -20,24 +20,29 @@ struct options {
     double gpu_memory_utilization;
     bool enable_prefix_caching;
     const char *async_scheduling; /* auto, on, off */
+    const char *pooling;          /* auto, none, last, mean, cls */
     int64_t max_queue_size;
     /* http */
     const char *host, *uds;
     int64_t port;
     struct opts_list served_model_name, api_key, allowed_origins;
     const char *api_key_file, *chat_template;
+    const char *tool_call_parser, *reasoning_parser, *reasoning_field; /* names, or auto, none */
+    bool enable_auto_tool_choice;
     int64_t max_body_bytes, max_connections, max_choices;
     int64_t header_timeout, body_timeout, idle_timeout, request_timeout,
         queue_timeout; /* seconds */
     int64_t write_timeout, shutdown_timeout;
     double sse_ping_interval; /* seconds; 0: off */
     int64_t stream_buffer_bytes;
+    int64_t max_stored_responses, stored_responses_bytes, stored_responses_ttl;
     bool strict_length, generation_defaults, api_key_metrics, ui;
     /* log */
     const char *log_level, *log_format;
     /* devices */
     int64_t sim_step_us, fail_step;
     bool enforce_eager;
+    bool sim_replay;
     const char *config;
 };
 

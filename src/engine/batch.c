@@ -20,6 +20,8 @@ void job_open(struct job *j, const struct job_limits *l)
     j->slot = xcalloc(n_seqs, sizeof *j->slot);
     j->pages = xcalloc(n_seqs * (size_t)l->pages_stride, sizeof *j->pages);
     j->want = xcalloc((size_t)l->max_wants, sizeof *j->want);
+    j->pooling = xcalloc(n_seqs, sizeof *j->pooling);
+    j->masks = xcalloc(n_seqs * (size_t)l->mask_words + 1, sizeof *j->masks);
     j->b = (struct batch){.page_size = l->page_size,
                           .pages_stride = l->pages_stride,
                           .token = j->token,
@@ -29,13 +31,16 @@ void job_open(struct job *j, const struct job_limits *l)
                           .kv_len = j->kv_len,
                           .slot = j->slot,
                           .pages = j->pages,
-                          .want = j->want};
+                          .want = j->want,
+                          .pooling = j->pooling,
+                          .mask_words = l->mask_words,
+                          .masks = j->masks};
 }
 
 void job_close(struct job *j)
 {
-    void *owned[] = {j->assign,  j->req,    j->token, j->pos,   j->kv_slot,
-                     j->q_start, j->kv_len, j->slot,  j->pages, j->want};
+    void *owned[] = {j->assign, j->req,  j->token, j->pos,  j->kv_slot, j->q_start,
+                     j->kv_len, j->slot, j->pages, j->want, j->pooling, j->masks};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     *j = (struct job){0};
 }
@@ -43,7 +48,8 @@ void job_close(struct job *j)
 void job_clear(struct job *j, uint64_t step_id)
 {
     j->b.step_id = step_id;
-    j->b.n_tokens = j->b.n_seqs = j->b.n_wants = j->n_assigns = 0;
+    j->b.n_tokens = j->b.n_seqs = j->b.n_wants = j->b.n_poolings = j->b.n_masks = 0;
+    j->n_assigns = 0;
 }
 
 void job_assign(struct job *j, const struct seq *s)
@@ -84,7 +90,36 @@ int32_t job_wants(const struct seq *s, int32_t n_rows)
     return n + (last > first ? last - first : 0);
 }
 
-static void add_want(struct job *j, const struct seq *s, int32_t pos, int32_t row)
+/* The id that closes thinking next, since its budget is spent; -1: nothing is forced. */
+static int32_t forced_close(const struct seq *s)
+{
+    const struct sl_thinking *t = &s->rq->thinking;
+    int64_t k = (int64_t)s->n_output - s->think_from - (int64_t)t->budget;
+    bool is_spent = s->think_from >= 0 && t->budget != UINT32_MAX && k >= 0;
+    return is_spent ? t->close[k < t->n_close ? k : t->n_close - 1] : -1;
+}
+
+/* The tokens that may come next: what closes thinking; while it runs all but an end; else what the
+ * grammar allows, or what opens thinking. None where the grammar's budget is spent: the device then
+ * has no token to give, and the request ends with an error. Returns the mask's number, from 1. */
+static int32_t add_mask(struct job *j, struct seq *s, int32_t forced)
+{
+    const struct sl_sampling *p = &s->rq->sampling;
+    const struct sl_thinking *t = &s->rq->thinking;
+    size_t n_words = (size_t)j->b.mask_words;
+    uint32_t *words = j->masks + (size_t)j->b.n_masks++ * n_words;
+    bool thinks = s->think_from >= 0,
+         is_open_to_thinking = t->n_close && s->n_output == 0 && !thinks;
+    memset(words, thinks && forced < 0 ? 0xFF : 0, n_words * sizeof *words);
+    if (!thinks) grammar_mask(&s->place, words);
+    if (forced >= 0) words[forced / 32] |= 1u << (forced % 32);
+    if (is_open_to_thinking && t->open >= 0) words[t->open / 32] |= 1u << (t->open % 32);
+    for (uint32_t i = 0; (p->ignore_eos || thinks) && forced < 0 && i < p->n_eos; i++)
+        words[p->stop_ids[i] / 32] &= ~(1u << (p->stop_ids[i] % 32));
+    return j->b.n_masks;
+}
+
+static void add_want(struct job *j, struct seq *s, int32_t pos, int32_t row)
 {
     struct want w = {.row = row, .seq = j->b.n_seqs};
     if (is_scored_row(s, pos)) {
@@ -95,10 +130,36 @@ static void add_want(struct job *j, const struct seq *s, int32_t pos, int32_t ro
         w.target = -1;
         w.n_top = s->rq->sampling.n_logprobs;
         w.position = (uint32_t)MUT(BATCH_COUNTER, index, index - s->n_output_at_start);
+        int32_t forced = MUT(THINK_NO_CLOSE, forced_close(s), -1);
+        if ((s->rq->grammar || forced >= 0) && MUT(BATCH_NO_MASK, true, index > 4))
+            w.mask = add_mask(j, s, forced);
     } else {
         return;
     }
     j->want[j->b.n_wants++] = w;
+}
+
+/* What of the rows from position first up to end goes into the sequence's vector. */
+static void add_pool(struct job *j, const struct seq *s, int32_t first, int32_t end)
+{
+    bool ends = end == s->rq->n_prompt;
+    struct pooling p = {
+        .seq = j->b.n_seqs, .row = j->b.n_tokens, .n_rows = end - first, .is_last = ends};
+    switch (s->rq->pool) {
+    case SL_POOL_NONE:
+        return;
+    case SL_POOL_LAST:
+        if (!MUT(POOL_EARLY, ends, true)) return;
+        p = (struct pooling){p.seq, p.row + p.n_rows - 1, 1, true};
+        break;
+    case SL_POOL_CLS:
+        if (first > 0) return;
+        p.n_rows = p.is_last = 1;
+        break;
+    case SL_POOL_MEAN:
+        break;
+    }
+    j->pooling[j->b.n_poolings++] = p;
 }
 
 void job_add(struct job *j, struct seq *s, int32_t req, int32_t n_rows, const int32_t *pages)
@@ -107,6 +168,7 @@ void job_add(struct job *j, struct seq *s, int32_t req, int32_t n_rows, const in
     int32_t ps = b->page_size, first = s->n_planned, end = first + n_rows, len = seq_len(s);
     int32_t row = b->n_tokens;
     j->q_start[b->n_seqs] = row;
+    add_pool(j, s, first, end);
     for (int32_t pos = first; pos < end; pos++, row++) {
         int32_t last_known = MUT(BATCH_OLD_TOKEN, -1, s->rq->tokens[len - 1]);
         int32_t page = pages[MUT(BATCH_KV_SLOT, pos, pos > first + 1 ? pos - 1 : pos) / ps];

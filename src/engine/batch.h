@@ -22,10 +22,12 @@ struct job {
     int32_t *token, *pos, *kv_slot;           /* owned [max_tokens] */
     int32_t *q_start, *kv_len, *slot, *pages; /* owned */
     struct want *want;                        /* owned [max_wants] */
+    struct pooling *pooling;                  /* owned [max_seqs] */
+    uint32_t *masks;                          /* owned [max_seqs, mask_words] */
 };
 
 struct job_limits {
-    int32_t max_tokens, max_seqs, max_wants, page_size, pages_stride;
+    int32_t max_tokens, max_seqs, max_wants, page_size, pages_stride, mask_words;
 };
 
 void job_open(struct job *j, const struct job_limits *l);

@@ -86,6 +86,8 @@ static const char *check_seqs(const struct core *c)
     const char *bad = NULL;
     for (int32_t i = 0; i < c->cfg.n_reqs; i++) {
         const struct seq *s = &c->seq[i];
+        RULE(s->place.g == (s->state == SEQ_FREE ? NULL : s->rq->grammar),
+             "[2] a place in a grammar is kept, or lost");
         if (s->state == SEQ_FREE) continue;
         n_live++;
         n_slots += s->dev_slot >= 0;

@@ -7,6 +7,7 @@
  */
 #include "engine/core.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,8 +49,8 @@ void core_open(struct core *c, const struct core_config *cfg, const struct core_
     c->table = xcalloc((size_t)cfg->max_seqs * (size_t)c->stride, sizeof *c->table);
     c->check_counts = xcalloc((size_t)(cfg->n_pages > cfg->n_reqs ? cfg->n_pages : cfg->n_reqs),
                               sizeof *c->check_counts);
-    struct job_limits limits = {cfg->max_tokens, cfg->max_seqs, cfg->max_wants, cfg->page_size,
-                                c->stride};
+    struct job_limits limits = {cfg->max_tokens, cfg->max_seqs, cfg->max_wants,
+                                cfg->page_size,  c->stride,     (cfg->n_vocab + 31) / 32};
     for (int32_t i = 0; i <= cfg->depth; i++) job_open(&c->job[i], &limits);
     while (c->n_free_slots < cfg->max_seqs) {
         c->free_slot[c->n_free_slots] = cfg->max_seqs - 1 - c->n_free_slots;
@@ -59,6 +60,7 @@ void core_open(struct core *c, const struct core_config *cfg, const struct core_
 
 void core_close(struct core *c)
 {
+    for (int32_t i = 0; i < c->cfg.n_reqs; i++) grammar_end(&c->seq[i].place);
     for (int32_t i = 0; i <= c->cfg.depth; i++) job_close(&c->job[i]);
     void *owned[] = {c->seq, c->heap, c->running, c->free_slot, c->table, c->check_counts};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
@@ -93,6 +95,7 @@ static void release(struct core *c, struct seq *s)
 {
     struct sl_event ev = {.req = handle_of(c, s), .kind = EV_RELEASE};
     if (s->dev_slot >= 0) core_let_go(c, s);
+    if (MUT(GRAMMAR_LEAK, true, s->n_output != 3)) grammar_end(&s->place);
     s->state = SEQ_FREE;
     s->rq = NULL;
     c->n_live--;
@@ -108,6 +111,7 @@ static void finish(struct core *c, struct seq *s, enum sl_finish reason, int32_t
                           .reason = (uint8_t)reason,
                           .token = token,
                           .n_cached = (uint32_t)s->n_cached};
+    ev.pooled = reason == SL_FINISH_LENGTH ? s->rq->pooled : NULL;
     if (s->state == SEQ_WAITING) sched_dequeue(c, s);
     if (s->must_yield && MUT(SCHED_YIELD_ENDS, true, false)) { /* it leaves for good instead */
         c->n_yielding--;
@@ -132,6 +136,8 @@ static void submit(struct core *c, const struct command *cmd)
     ASSERT(cmd->req.slot < (uint32_t)c->cfg.n_reqs && s->state == SEQ_FREE);
     *s = (struct seq){
         .rq = cmd->rq, .gen = cmd->req.gen, .arrival = c->n_arrivals++, .dev_slot = -1};
+    if (cmd->rq->grammar) grammar_begin(&s->place, cmd->rq->grammar);
+    s->think_from = cmd->rq->thinking.n_close && cmd->rq->thinking.is_open ? 0 : -1;
     c->n_live++;
     if (c->blocked_req == (int32_t)cmd->req.slot) c->blocked_req = -1;
     sched_enqueue(c, s);
@@ -196,6 +202,38 @@ static bool is_stop(const struct seq *s, int32_t token)
     return false;
 }
 
+/* Does this token, the next of the output, open thinking? */
+static bool opens_thinking(const struct seq *s, int32_t token)
+{
+    const struct sl_thinking *t = &s->rq->thinking;
+    return t->n_close > 0 && s->n_output == 0 && s->think_from < 0 && token == t->open;
+}
+
+/* Does thinking end with the last token of the output? */
+static bool closes_thinking(const struct seq *s)
+{
+    const struct sl_thinking *t = &s->rq->thinking;
+    int32_t n = (int32_t)t->n_close;
+    return s->n_output - s->think_from >= n &&
+           memcmp(s->rq->tokens + seq_len(s) - n, t->close, (size_t)n * sizeof *t->close) == 0;
+}
+
+/* The grammar moves on with the token. false: it refuses it, which a mask rules out unless the
+ * grammar's budget is spent. */
+static bool follow_grammar(struct seq *s, int32_t token)
+{
+    if (!s->rq->grammar || s->think_from >= 0 || opens_thinking(s, token)) return true;
+    if (MUT(GRAMMAR_TWICE, false, s->n_output == 2)) grammar_accept(&s->place, token);
+    return grammar_accept(&s->place, token);
+}
+
+/* Nothing may follow: the end comes without a token that says so. */
+static bool is_grammar_over(struct seq *s)
+{
+    return s->rq->grammar && s->think_from < 0 &&
+           (s->place.is_ended || grammar_must_end(&s->place));
+}
+
 /* One wanted row of a running sequence came back. */
 static void commit_want(struct core *c, struct seq *s, const struct want *w, const struct result *r,
                         int32_t i)
@@ -211,14 +249,37 @@ static void commit_want(struct core *c, struct seq *s, const struct want *w, con
         emit_choice(c, s, w, r, i);
         return;
     }
+    if (!follow_grammar(s, token)) {
+        finish(c, s, SL_FINISH_ERROR, SL_EINTERNAL);
+        return;
+    }
+    bool opens = opens_thinking(s, token);
     s->rq->tokens[seq_len(s)] = token;
     s->n_output++;
+    if (opens)
+        s->think_from = 1;
+    else if (s->think_from >= 0 && closes_thinking(s))
+        s->think_from = -1;
     c->stats.generation_tokens++;
     emit_choice(c, s, w, r, i);
     if (is_stop(s, token))
         finish(c, s, SL_FINISH_STOP, token);
+    else if (is_grammar_over(s))
+        finish(c, s, SL_FINISH_STOP, -1);
     else if (s->n_output == s->rq->max_tokens + MUT(COMMIT_MAX_TOKENS, 0, 1))
         finish(c, s, SL_FINISH_LENGTH, -1);
+}
+
+/* A vector came back, for a running sequence. */
+static void commit_pool(struct core *c, struct seq *s, const float *pooled)
+{
+    for (int32_t k = 0; k < c->cfg.n_pooled; k++) {
+        if (isfinite(pooled[k])) continue;
+        finish(c, s, SL_FINISH_ERROR, SL_ENUMERIC);
+        return;
+    }
+    if (MUT(POOL_LOST, true, false))
+        memcpy(s->rq->pooled, pooled, (size_t)c->cfg.n_pooled * sizeof *pooled);
 }
 
 /* A prompt without anything to generate ends with its last row. */
@@ -269,6 +330,11 @@ static void commit(struct core *c, const struct job *j, const struct result *r)
     for (int32_t i = 0; i < b->n_wants; i++) {
         struct seq *s = &c->seq[j->req[b->want[i].seq]];
         if (takes_results(s)) commit_want(c, s, &b->want[i], r, i);
+    }
+    for (int32_t i = 0; i < b->n_poolings; i++) {
+        struct seq *s = &c->seq[j->req[b->pooling[i].seq]];
+        if (b->pooling[i].is_last && s->state == SEQ_RUNNING)
+            commit_pool(c, s, r->pooled + (size_t)i * (size_t)c->cfg.n_pooled);
     }
     for (int32_t i = 0; i < b->n_seqs; i++) {
         struct seq *s = &c->seq[j->req[i]];

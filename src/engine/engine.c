@@ -38,6 +38,7 @@ struct sl_engine {
     /* io thread */
     struct client_slot *slot; /* owned [n_slots] */
     int32_t n_slots, free_slot;
+    struct request *spent; /* owned: their vectors are lent out until the next sl_poll */
     /* crossing */
     struct ring commands, events;
     struct bell bell; /* rung for the engine thread */
@@ -191,8 +192,10 @@ static int core_config_of(struct core_config *cfg, const struct sl_options *o,
     *cfg = (struct core_config){.max_seqs = info->max_num_seqs,
                                 .max_tokens = info->max_num_batched_tokens,
                                 .max_wants = model_max_wants(g->model),
+                                .n_pooled = info->n_pooled,
                                 .max_model_len = info->max_model_len,
                                 .page_size = info->block_size,
+                                .n_vocab = info->n_vocab,
                                 .n_pages = info->num_blocks,
                                 .n_reqs = g->n_slots,
                                 .depth = is_async ? 2 : 1,
@@ -228,8 +231,8 @@ static int start(struct sl_engine *g, const struct sl_options *o, struct sl_erro
     TRY(core_config_of(&cfg, o, g, e));
     TRY(worker_open(&g->worker, g->model, &g->bell, e));
     open_slots(g);
-    g->limits =
-        (struct request_limits){g->info.n_vocab, cfg.max_model_len, cfg.page_size, cfg.n_pages};
+    g->limits = (struct request_limits){g->info.n_vocab, cfg.max_model_len, cfg.page_size,
+                                        cfg.n_pages, cfg.n_pooled};
     const struct core_env env = {g, env_room, env_launch, env_poll, env_emit};
     core_open(&g->core, &cfg, &env);
     /* A slot's commands at most: a stale cancel, a submit, a cancel. */
@@ -270,6 +273,15 @@ int sl_open(sl_engine **out, const struct sl_options *o, struct sl_error *e)
     return 0;
 }
 
+static void free_spent(struct sl_engine *g)
+{
+    while (g->spent) {
+        struct request *next = g->spent->next;
+        request_free(g->spent);
+        g->spent = next;
+    }
+}
+
 void sl_close(sl_engine *g)
 {
     if (!g) return;
@@ -279,7 +291,8 @@ void sl_close(sl_engine *g)
     worker_close(&g->worker);
     core_close(&g->core);
     model_close(g->model);
-    for (int32_t i = 0; i < g->n_slots; i++) free(g->slot[i].rq);
+    free_spent(g);
+    for (int32_t i = 0; i < g->n_slots; i++) request_free(g->slot[i].rq);
     free(g->slot);
     ring_free(&g->commands);
     ring_free(&g->events);
@@ -307,7 +320,7 @@ int sl_submit(sl_engine *g, const struct sl_request *r, sl_req *out, struct sl_e
     if (g->free_slot == SLOT_NONE)
         return sl_fail(e, SL_EBUSY, "Too many requests are waiting; try again.");
     struct client_slot *s = &g->slot[g->free_slot];
-    s->rq = request_new(r);
+    s->rq = request_new(r, g->info.n_pooled);
     if (!s->rq) return sl_fail(e, SL_ENOMEM, "out of memory");
     *out = (sl_req){(uint32_t)g->free_slot, s->gen};
     g->free_slot = s->next_free;
@@ -332,7 +345,12 @@ void sl_cancel(sl_engine *g, sl_req r)
 static void free_slot(struct sl_engine *g, int32_t i)
 {
     struct client_slot *s = &g->slot[i];
-    free(s->rq);
+    if (s->rq->pooled) {
+        s->rq->next = g->spent;
+        g->spent = s->rq;
+    } else {
+        request_free(s->rq);
+    }
     s->rq = NULL;
     if (++s->gen == 0) s->gen = 1;
     s->next_free = g->free_slot;
@@ -342,6 +360,7 @@ static void free_slot(struct sl_engine *g, int32_t i)
 int sl_poll(sl_engine *g, struct sl_event *ev, int max)
 {
     int n = 0;
+    free_spent(g);
     while (n < max && ring_pop(&g->events, &ev[n])) {
         if (ev[n].kind == EV_RELEASE) {
             free_slot(g, (int32_t)ev[n].req.slot);

@@ -44,6 +44,12 @@
     X(BATCH_KV_LEN,      "the readable length misses this step's tokens")                         \
     X(BATCH_KV_SLOT,     "a row past the first page boundary of its chunk lands in the old page") \
     X(COMMIT_AFTER_END,  "a run-ahead token after the end is reported")                           \
+    X(BATCH_NO_MASK,     "a grammar's mask is forgotten after some tokens")                       \
+    X(GRAMMAR_LEAK,      "a request keeps its place in a grammar")                                \
+    X(GRAMMAR_TWICE,     "the grammar moves on twice by one token")                               \
+    X(GRAMMAR_AHEAD,     "a mask is made before the token in front of it is known")               \
+    X(THINK_NO_CLOSE,    "thinking goes on past its budget")                                      \
+    X(THINK_AHEAD,       "the budget is looked at before the token that may close thinking is known") \
     X(COMMIT_MAX_TOKENS, "one token more than max_tokens is allowed")                             \
     X(COMMIT_EOS,        "ignore_eos is not honoured")                                            \
     X(COMMIT_NAN,        "a row that is not finite yields token 0")                               \
@@ -53,7 +59,10 @@
     X(COMMIT_FAULT,      "a device fault forgets the waiting requests")                           \
     X(COMMIT_FAULT_MUTE, "a turn that met a fault says that nothing happened")                    \
     X(SCORE_TWICE,       "a preempted prompt is scored again from its start")                     \
-    X(SCORE_CACHED,      "a prompt to score skips what the cache holds")
+    X(SCORE_CACHED,      "a prompt to score skips what the cache holds")                          \
+    X(POOL_EARLY,        "each chunk's last row counts as the prompt's last")                     \
+    X(POOL_CACHED,       "a mean leaves out what the cache holds")                                \
+    X(POOL_LOST,         "a vector is not taken over before its end is told")
 // clang-format on
 
 #define MUTANTS_ENUM(name, text) MUT_##name,

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "engine/mutants.h"
+#include "text/grammar.h"
 
 enum { BAD_WORD_MAX = 1024 }; /* tokens */
 
@@ -74,6 +75,18 @@ static int check_lists(const struct sl_sampling *s, int32_t n_vocab, struct sl_e
     return check_ids(s->bad_words, n_bad, n_vocab, "bad_words", e);
 }
 
+static int check_pool(const struct sl_request *r, int32_t n_pooled, struct sl_error *e)
+{
+    if (r->pool == SL_POOL_NONE) return 0;
+    if (r->pool > SL_POOL_CLS) return sl_fail(e, SL_EINVAL, "no such way of pooling");
+    if (n_pooled == 0)
+        return sl_fail(e, SL_EUNSUPPORTED,
+                       "This server's device makes no embeddings; use --device cpu.");
+    if (r->sampling.max_tokens > 0 || r->sampling.n_prompt_logprobs >= 0 || r->grammar)
+        return sl_fail(e, SL_EINVAL, "A pooled request generates and scores nothing.");
+    return 0;
+}
+
 int request_check(const struct sl_request *r, const struct request_limits *l, struct sl_error *e)
 {
     const struct sl_sampling *s = &r->sampling;
@@ -93,6 +106,13 @@ int request_check(const struct sl_request *r, const struct request_limits *l, st
                              (unsigned long long)n_pages, l->n_pages);
     TRY(check_ids(r->prompt, r->n_prompt, l->n_vocab, "prompt", e));
     TRY(check_numbers(s, e));
+    TRY(check_pool(r, l->n_pooled, e));
+    if (r->grammar && grammar_words(r->grammar) > ((size_t)l->n_vocab + 31) / 32)
+        return sl_fail(e, SL_EINVAL, "The grammar's vocabulary is wider than the model's.");
+    const struct sl_thinking *t = &r->thinking;
+    if (t->n_close > SL_THINK_CLOSE_MAX || (t->n_close && t->open >= l->n_vocab))
+        return sl_fail(e, SL_EINVAL, "The ids around thinking do not fit.");
+    TRY(check_ids(t->close, t->n_close, l->n_vocab, "thinking", e));
     return check_lists(s, l->n_vocab, e);
 }
 
@@ -105,7 +125,7 @@ static void *place(char **at, const void *from, size_t bytes)
     return to;
 }
 
-struct request *request_new(const struct sl_request *r)
+struct request *request_new(const struct sl_request *r, int32_t n_pooled)
 {
     const struct sl_sampling *s = &r->sampling;
     size_t n_bad = 0;
@@ -115,21 +135,36 @@ struct request *request_new(const struct sl_request *r)
     size_t stop_bytes = s->n_stop_ids * sizeof(int32_t),
            bias_bytes = s->n_bias * sizeof(struct sl_bias);
     size_t allowed_bytes = s->n_allowed * sizeof(int32_t), bad_bytes = n_bad * sizeof(int32_t);
-    size_t len_bytes = s->n_bad_words * sizeof(uint32_t);
+    size_t len_bytes = s->n_bad_words * sizeof(uint32_t),
+           close_bytes = r->thinking.n_close * sizeof(int32_t);
+    size_t pooled_bytes = r->pool ? (size_t)n_pooled * sizeof(float) : 0;
     struct request *q = malloc(sizeof *q + prompt_bytes + output_bytes + stop_bytes + bias_bytes +
-                               allowed_bytes + bad_bytes + len_bytes);
+                               allowed_bytes + bad_bytes + len_bytes + close_bytes + pooled_bytes);
     if (!q) return NULL;
     *q = (struct request){.sampling = *s,
                           .salt = {r->salt[0], r->salt[1]},
                           .priority = r->priority,
+                          .grammar = r->grammar,
+                          .thinking = r->thinking,
                           .n_prompt = (int32_t)r->n_prompt,
-                          .max_tokens = (int32_t)s->max_tokens};
+                          .max_tokens = (int32_t)s->max_tokens,
+                          .pool = r->pool};
     char *at = (char *)(q + 1);
     q->sampling.stop_ids = place(&at, s->stop_ids, stop_bytes);
     q->sampling.bias = place(&at, s->bias, bias_bytes);
     q->sampling.allowed_ids = place(&at, s->allowed_ids, allowed_bytes);
     q->sampling.bad_words = place(&at, s->bad_words, bad_bytes);
     q->sampling.bad_word_len = place(&at, s->bad_word_len, len_bytes);
+    q->thinking.close = place(&at, r->thinking.close, close_bytes);
+    if (r->pool) q->pooled = (float *)(void *)at;
+    at += pooled_bytes;
     q->tokens = place(&at, r->prompt, prompt_bytes);
+    if (q->grammar) grammar_ref(q->grammar);
     return q;
+}
+
+void request_free(struct request *q)
+{
+    if (q) grammar_unref(q->grammar);
+    free(q);
 }

@@ -15,17 +15,24 @@ struct request {
     uint64_t salt[2];
     int32_t priority;
     int32_t n_prompt, max_tokens;
-    int32_t *tokens; /* [n_prompt + max_tokens], in this block */
+    struct grammar *grammar;     /* referenced, or NULL */
+    struct sl_thinking thinking; /* its ids in this block */
+    int32_t *tokens;             /* [n_prompt + max_tokens], in this block */
+    enum sl_pool pool;
+    float *pooled;        /* [n_pooled], in this block: written before its DONE; NULL: not pooled */
+    struct request *next; /* io thread: of those kept for one more sl_poll */
 };
 
 struct request_limits {
     int32_t n_vocab, max_model_len, page_size, n_pages;
+    int32_t n_pooled; /* 0: the device does not pool */
 };
 
 /* Can it run here, alone, to its end? 0 or a code with the reason; the only gate into the engine.
  */
 int request_check(const struct sl_request *r, const struct request_limits *l, struct sl_error *e);
-/* A checked request, copied; NULL when memory is out. Freed with free(). */
-struct request *request_new(const struct sl_request *r);
+/* A checked request, copied; NULL when memory is out. */
+struct request *request_new(const struct sl_request *r, int32_t n_pooled);
+void request_free(struct request *q); /* NULL is fine */
 
 #endif

@@ -144,9 +144,11 @@ static void plan_rows(struct core *c, struct job *j, struct seq *s, struct budge
     job_add(j, s, req_of(c, s), n_rows, core_table(c, s));
 }
 
-/* Is the prompt to be scored, so that every position must be computed? */
+/* Is the prompt to be scored or pooled, so that every position must be computed? */
 static bool needs_all_rows(const struct seq *s)
 {
+    enum sl_pool pool = s->rq->pool;
+    if (pool == SL_POOL_MEAN || pool == SL_POOL_CLS) return MUT(POOL_CACHED, true, false);
     return s->rq->sampling.n_prompt_logprobs >= 0 && s->n_scored < s->rq->n_prompt - 1;
 }
 

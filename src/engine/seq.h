@@ -10,7 +10,9 @@
 #ifndef ENGINE_SEQ_H
 #define ENGINE_SEQ_H
 
+#include "engine/mutants.h"
 #include "engine/request.h"
+#include "text/grammar.h"
 
 enum seq_state { SEQ_FREE, SEQ_WAITING, SEQ_RUNNING, SEQ_ENDED };
 
@@ -33,6 +35,8 @@ struct seq {
     int32_t n_flight;   /* steps in flight that name it */
     int32_t n_scored;   /* prompt positions whose log probability is reported (n_prompt_logprobs) */
     int32_t n_cached;   /* prompt tokens found in the cache at first admission */
+    struct grammar_state place; /* in rq's grammar, after the committed output */
+    int32_t think_from; /* output index of the first token of thinking that runs; -1: none does */
     int32_t n_output_at_start; /* output when the slot was assigned */
 };
 
@@ -41,10 +45,29 @@ static inline int32_t seq_len(const struct seq *s)
     return s->rq->n_prompt + s->n_output;
 }
 
+/* May the next token to be sampled be one of those that close thinking for its budget's sake? */
+static inline bool think_may_be_spent(const struct seq *s)
+{
+    const struct sl_thinking *t = &s->rq->thinking;
+    bool may_open = s->n_output == 0 && t->open >= 0;
+    int64_t from = s->think_from >= 0 ? s->think_from : 1;
+    return t->n_close > 0 && t->budget != UINT32_MAX && (s->think_from >= 0 || may_open) &&
+           s->n_output + s->n_pending - from >= (int64_t)t->budget;
+}
+
+/* Must the token that is being sampled be known before the next one can be? Its grammar says what
+ * may follow it; or thinking may have come to its budget, unless that token ends it. */
+static inline bool seq_waits_for_token(const struct seq *s)
+{
+    return s->n_pending > 0 && ((s->rq->grammar && MUT(GRAMMAR_AHEAD, true, false)) ||
+                                (think_may_be_spent(s) && MUT(THINK_AHEAD, true, false)));
+}
+
 /* Rows to compute before it has no more to do: known tokens, and those being sampled, minus what is
  * planned. Nothing once every token it may generate is known or being sampled. */
 static inline int32_t seq_rows_left(const struct seq *s)
 {
+    if (seq_waits_for_token(s)) return 0;
     if (s->n_planned >= seq_len(s) && s->n_output + s->n_pending >= s->rq->max_tokens) return 0;
     return seq_len(s) + s->n_pending - s->n_planned;
 }

@@ -363,6 +363,7 @@ static int open_gguf(struct text_impl *m, const char *path, struct sl_error *e)
     int code = gguf_open(&g, &s, e);
     if (code == 0) code = open_gguf_vocab(m, g, &a, e);
     if (code == 0) m->pub.chat_source = keep(m, gguf_str(g, "tokenizer.chat_template"));
+    if (code == 0) pooling_read_gguf(&m->pub.pooling, g);
     free(a.tokens);
     free(a.merges);
     free(a.scores);
@@ -387,6 +388,7 @@ static int open_path(struct text_impl *m, const char *path, struct sl_error *e)
         return sl_fail(e, errno == ENOENT ? SL_ENOTFOUND : SL_EIO, "cannot open model %.160s: %s",
                        path, errno == ENOENT ? "no such file or folder" : "not readable");
     int code = open_folder(m, dir, e);
+    if (code == 0) code = pooling_read_folder(&m->pub.pooling, dir, e);
     close(dir);
     return code;
 }
@@ -398,6 +400,7 @@ static int open_text(struct model_text **out, const char *path, const char *chat
     m->is_dummy = is_dummy;
     m->arena = arena_make(TEXT_BYTES_MAX);
     m->pub.defaults = (struct generation_defaults){NAN, NAN, NAN, NAN, NAN, -1, -1};
+    m->pub.pooling = pooling_default();
     *out = NULL;
     int code = open_path(m, path, e);
     if (code == 0) {

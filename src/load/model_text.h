@@ -7,6 +7,7 @@
 #ifndef LOAD_MODEL_TEXT_H
 #define LOAD_MODEL_TEXT_H
 
+#include "load/pooling.h"
 #include "text/chat.h"
 #include "text/tokenizer.h"
 
@@ -27,6 +28,7 @@ struct model_text {
     int32_t eos[MODEL_EOS_MAX];
     int n_eos;
     struct generation_defaults defaults;
+    struct pooling_config pooling;
 };
 
 /* path: folder, .gguf, or NULL for the byte-level stand-in of the sim device.

@@ -20,18 +20,20 @@ static bool is_basename(const char *name)
     return name[0] && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
 }
 
+/* Where the Hugging Face cache has its files, from a model's folder and from a folder in it. */
+static const char blobs_of_folder[] = "../../blobs/", blobs_of_subfolder[] = "../../../blobs/";
+
 /* Follow one link of the two allowed forms; a descriptor, or -1 with errno. */
-static int open_link(int dir, const char *name)
+static int open_link(int dir, const char *name, const char *blobs)
 {
-    static const char blobs[] = "../../blobs/";
     char target[512];
     ssize_t n = readlinkat(dir, name, target, sizeof target);
     if (n < 0) return -1;
     errno = ELOOP;
     if ((size_t)n >= sizeof target) return -1;
     target[n] = '\0';
-    const char *base =
-        strncmp(target, blobs, sizeof blobs - 1) == 0 ? target + sizeof blobs - 1 : target;
+    size_t n_blobs = strlen(blobs);
+    const char *base = strncmp(target, blobs, n_blobs) == 0 ? target + n_blobs : target;
     return is_basename(base) ? openat(dir, target, OPEN_FLAGS | O_NOFOLLOW) : -1;
 }
 
@@ -48,18 +50,24 @@ int source_open_fd(struct source *s, int fd, const char *name, struct sl_error *
     return 0;
 }
 
-int source_open(struct source *s, int dir, const char *name, struct sl_error *e)
+static int open_source(struct source *s, int dir, const char *name, const char *blobs,
+                       struct sl_error *e)
 {
     *s = (struct source){.fd = -1};
     if (dir != AT_FDCWD && !is_basename(name))
         return sl_fail(e, SL_EFORMAT, "\"%.120s\" is not a plain file name", name);
     int fd = openat(dir, name, dir == AT_FDCWD ? OPEN_FLAGS : OPEN_FLAGS | O_NOFOLLOW);
-    if (fd < 0 && errno == ELOOP && dir != AT_FDCWD) fd = open_link(dir, name);
+    if (fd < 0 && errno == ELOOP && dir != AT_FDCWD) fd = open_link(dir, name, blobs);
     if (fd >= 0) return source_open_fd(s, fd, name, e);
     if (errno == ENOENT) return sl_fail(e, SL_ENOTFOUND, "no such file: %.160s", name);
     if (errno == ELOOP)
         return sl_fail(e, SL_EIO, "%.120s is a symbolic link that leads out of its folder", name);
     return sl_fail(e, SL_EIO, "cannot open %.160s (errno %d)", name, errno);
+}
+
+int source_open(struct source *s, int dir, const char *name, struct sl_error *e)
+{
+    return open_source(s, dir, name, blobs_of_folder, e);
 }
 
 void source_close(struct source *s)
@@ -112,20 +120,51 @@ int source_slurp_at(int dir, const char *name, size_t max, struct buf *out, stru
     return code;
 }
 
-int source_json(struct json_doc **out, int dir, const char *name, size_t max,
-                const struct json_limits *limits, struct sl_error *e)
+/* Takes the text: a JSON object, or none. */
+static int parse_object(struct json_doc **out, struct buf *text, const char *name,
+                        const struct json_limits *limits, struct sl_error *e)
 {
-    struct buf text;
     struct sl_error why = {0};
-    *out = NULL;
-    int code = source_slurp_at(dir, name, max, &text, e);
-    if (code == 0 && json_parse(out, text.p, text.n, limits, &why) < 0)
+    int code = 0;
+    if (json_parse(out, text->p, text->n, limits, &why) < 0)
         code = sl_fail(e, SL_EFORMAT, "%s: %.200s", name, why.text);
-    buf_free(&text);
+    buf_free(text);
     if (code == 0 && json_type(json_root(*out)) != JSON_OBJ) {
         json_free(*out);
         *out = NULL;
         code = sl_fail(e, SL_EFORMAT, "%s is no JSON object", name);
     }
+    return code;
+}
+
+int source_json(struct json_doc **out, int dir, const char *name, size_t max,
+                const struct json_limits *limits, struct sl_error *e)
+{
+    struct buf text;
+    *out = NULL;
+    int code = source_slurp_at(dir, name, max, &text, e);
+    if (code == 0) return parse_object(out, &text, name, limits, e);
+    buf_free(&text);
+    return code;
+}
+
+int source_json_in(struct json_doc **out, int dir, const char *folder, const char *name, size_t max,
+                   struct sl_error *e)
+{
+    struct source s;
+    struct buf text = buf_make(max);
+    *out = NULL;
+    if (!is_basename(folder))
+        return sl_fail(e, SL_EFORMAT, "\"%.120s\" is not a plain folder name", folder);
+    int below = openat(dir, folder, OPEN_FLAGS | O_NOFOLLOW | O_DIRECTORY);
+    if (below < 0)
+        return sl_fail(e, errno == ENOENT ? SL_ENOTFOUND : SL_EIO, "cannot open folder %.160s",
+                       folder);
+    int code = open_source(&s, below, name, blobs_of_subfolder, e);
+    close(below);
+    if (code == 0) code = source_slurp(&s, max, &text, e);
+    source_close(&s);
+    if (code == 0) return parse_object(out, &text, name, &json_limits_file, e);
+    buf_free(&text);
     return code;
 }

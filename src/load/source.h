@@ -37,5 +37,9 @@ int source_slurp_at(int dir, const char *name, size_t max, struct buf *out, stru
  */
 int source_json(struct json_doc **out, int dir, const char *name, size_t max,
                 const struct json_limits *limits, struct sl_error *e);
+/* As source_json for a small file in the folder `folder`, a basename, below dir; the cache's blobs
+ * are one folder further up from there. */
+int source_json_in(struct json_doc **out, int dir, const char *folder, const char *name, size_t max,
+                   struct sl_error *e);
 
 #endif

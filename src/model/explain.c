@@ -123,6 +123,7 @@ static struct cost step_cost(const struct work *k, const struct step *s)
         c.flops = t * s->src.cols;
         break;
     case OP_REDUCE:
+    case OP_POOL:
     case OP_GATHER:
     case OP_COUNT:
         break;

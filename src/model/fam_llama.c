@@ -75,6 +75,7 @@ static const struct op_spec layer[] = {
 };
 static const struct op_spec last[] = {
     {OP_NORM,   S_H,      S_X,      W_FINAL_NORM, 0},
+    {OP_POOL,   0,        S_H,      0,            0},
     {OP_GATHER, S_ROWS,   S_H,      0,            0},
     {OP_LOGITS, S_LOGITS, S_ROWS,   W_HEAD,       0},
     {OP_SAMPLE, 0,        S_LOGITS, 0,            0},

@@ -28,6 +28,7 @@ static const struct key no_keys[] = {{0}};
 static const struct weight_spec no_weights[] = {{0}};
 static const struct op_spec sim_first[] = {{OP_EMBED, S_X, 0, 0, 0}, {.op = OP_COUNT}};
 static const struct op_spec sim_layer[] = {{OP_ROPE_KV, S_X, 0, 0, 0}, {.op = OP_COUNT}};
-static const struct op_spec sim_last[] = {{OP_SAMPLE, 0, S_X, 0, 0}, {.op = OP_COUNT}};
+static const struct op_spec sim_last[] = {
+    {OP_POOL, 0, S_X, 0, 0}, {OP_SAMPLE, 0, S_X, 0, 0}, {.op = OP_COUNT}};
 
 const struct family family_sim = {"sim", 0, no_keys, no_weights, sim_first, sim_layer, sim_last};

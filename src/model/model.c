@@ -375,9 +375,11 @@ static int open_device(struct model *m, const struct sl_options *o, struct sl_er
                            .max_model_len = info->max_model_len,
                            .n_vocab = info->n_vocab,
                            .page_size = info->block_size,
+                           .n_hidden = m->plan.config.hidden,
                            .sim_step_us = o->sim_step_us,
                            .fail_step = o->fail_step,
-                           .enforce_eager = o->enforce_eager};
+                           .enforce_eager = o->enforce_eager,
+                           .sim_replay = o->sim_replay};
     return m->device->open(&m->dev, &c, e);
 }
 
@@ -427,6 +429,7 @@ static int make_plan(struct model *m, const struct sl_options *o, const struct p
     m->info.n_parameters = plan_parameters(&m->plan);
     m->info.device = m->device->name;
     if (!m->info.model_type) m->info.model_type = c.family->model_type;
+    m->info.n_pooled = m->device->ops[OP_POOL] ? c.hidden : 0;
     name_types(m);
     m->info.weight_types = m->weight_types;
     return 0;

@@ -296,6 +296,7 @@ static int lower_list(struct lowering *w, const struct op_spec *list, int32_t la
 {
     struct plan *p = w->p;
     for (const struct op_spec *o = list; o->op != OP_COUNT; o++) {
+        if (o->op == OP_POOL && !p->device->ops[OP_POOL]) continue; /* it makes no embeddings */
         const struct plan_weight *pw = o->w ? find_weight(p, o->w, layer) : NULL;
         struct step s = {.op = o->op,
                          .layer = layer,

@@ -100,13 +100,22 @@ static const char *retry_after(int code)
     }
 }
 
+/* Routes of another vendor's format have that vendor's errors. */
+static enum api_kind error_kind(const struct request *r)
+{
+    static const char path[] = "/messages";
+    bool is_message = r->route && strncmp(r->route->path, path, sizeof path - 1) == 0;
+    return is_message ? API_MESSAGE : API_CHAT;
+}
+
 enum MHD_Result answer_error(struct request *r)
 {
     int code = r->err.code;
-    unsigned status = (unsigned)sl_err_status(code);
+    enum api_kind kind = error_kind(r);
+    unsigned status = (unsigned)api_error_status_as(kind, &r->err);
     buf_free(&r->out);
     r->out = buf_make((size_t)1 << 20);
-    api_error_body(&r->err, &r->out);
+    api_error_body_as(kind, &r->err, &r->out);
     size_t n = r->out.n;
     struct MHD_Response *m = response_of(r, "application/json");
     const char *retry = retry_after(code);

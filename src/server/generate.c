@@ -1,9 +1,10 @@
 /* generate.c - a generation from admission to its end: stages 4 and 10 to 12; io thread.
  *
- * All choices of a request are submitted or none. Engine events come in one batch a wake; each
- * finds its request by engine slot, is formatted, and at the end of the batch every touched
- * connection is resumed once and MHD driven once. A request that ends early (client gone, deadline,
- * error) gives up its slots at once: events that still come for them find no owner.
+ * All choices of a request that generates are submitted or none; inputs to embed go in through a
+ * window. Engine events come in one batch a wake; each finds its request by engine slot, is
+ * formatted, and at the end of the batch every touched connection is resumed once and MHD driven
+ * once. A request that ends early (client gone, deadline, error) gives up its slots at once: events
+ * that still come for them find no owner.
  */
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -14,8 +15,9 @@
 #include "server/http_request.h"
 
 enum {
-    POLL_BATCH = 256, /* events a sl_poll */
-    POLL_TURNS = 64,  /* batches until the sockets get their turn */
+    POLL_BATCH = 256,         /* events a sl_poll */
+    POLL_TURNS = 64,          /* batches until the sockets get their turn */
+    WINDOW = API_CHOICES_MAX, /* choices of one request in the engine at once */
 };
 
 /* ------------------------------------------------------------------ owners of engine slots */
@@ -62,7 +64,7 @@ static void waiting_remove(struct request *r)
     if (!r->is_waiting) return;
     r->is_waiting = false;
     r->run_us = server_now_us();
-    r->s->n_waiting_choices -= r->n_choices;
+    r->s->n_waiting_choices -= r->n_waiting;
     TAILQ_REMOVE(&r->s->waiting, r, waiting_link);
 }
 
@@ -85,6 +87,7 @@ static enum request_phase phase_of(const struct request *r)
 static void work_generate(struct request *r, enum api_kind kind)
 {
     int code = api_parse(&r->api, kind, &r->s->ctx, buf_str(&r->body), &r->arena, &r->err);
+    if (code == 0) code = responses_join(r, &r->err);
     if (code == 0) code = api_prepare(r->api, &r->err);
     if (code < 0 && r->err.code == 0) sl_fail(&r->err, code, "the request failed");
 }
@@ -97,33 +100,74 @@ void work_completion(struct request *r)
 {
     work_generate(r, API_COMPLETION);
 }
+void work_response(struct request *r)
+{
+    work_generate(r, API_RESPONSE);
+}
+void work_message(struct request *r)
+{
+    work_generate(r, API_MESSAGE);
+}
+void work_embedding(struct request *r)
+{
+    work_generate(r, API_EMBEDDING);
+}
+void work_rerank(struct request *r)
+{
+    work_generate(r, API_RERANK);
+}
+void work_score(struct request *r)
+{
+    work_generate(r, API_SCORE);
+}
 
 /* ------------------------------------------------------------------ stage 4: admission */
 
-static int submit_all(struct request *r)
+/* The next choice into the engine. */
+static int submit_next(struct request *r, struct sl_error *e)
+{
+    struct sl_request q;
+    int i = r->n_choices;
+    api_engine_request(r->api, i, r->entropy, &q);
+    q.salt[0] ^= r->tenant[0];
+    q.salt[1] ^= r->tenant[1];
+    int code = sl_submit(r->s->engine, &q, &r->choices[i].handle, e);
+    if (code < 0) return e->code ? code : sl_fail(e, code, "the engine refused the request");
+    owner_set(r->s, r->choices[i].handle, r, i);
+    r->n_choices++;
+    return 0;
+}
+
+/* What generates is submitted whole or not at all; of many inputs to embed, as many as fit now. */
+static int submit_first(struct request *r)
 {
     struct server *s = r->s;
-    uint64_t entropy, tenant[2];
-    server_random(s, &entropy, sizeof entropy);
-    auth_salt(s->auth, r->key, api_cache_salt(r->api), tenant);
-    int n = api_n_choices(r->api);
-    r->choices = arena_array(&r->arena, (size_t)n, sizeof *r->choices);
-    if (!r->choices) return sl_fail(&r->err, SL_ENOMEM, "no room for %d choices", n);
-    for (int i = 0; i < n; i++) {
-        struct sl_request q;
-        api_engine_request(r->api, i, entropy, &q);
-        q.salt[0] ^= tenant[0];
-        q.salt[1] ^= tenant[1];
-        int code = sl_submit(s->engine, &q, &r->choices[i].handle, &r->err);
-        if (code < 0) {
-            if (r->err.code == 0) sl_fail(&r->err, code, "the engine refused the request");
-            abandon(r);
-            return code;
-        }
-        owner_set(s, r->choices[i].handle, r, i);
-        r->n_choices = i + 1;
+    server_random(s, &r->entropy, sizeof r->entropy);
+    auth_salt(s->auth, r->key, api_cache_salt(r->api), r->tenant);
+    r->n_wanted = api_n_choices(r->api);
+    r->choices = arena_array(&r->arena, (size_t)r->n_wanted, sizeof *r->choices);
+    if (!r->choices) return sl_fail(&r->err, SL_ENOMEM, "no room for %d choices", r->n_wanted);
+    while (r->n_choices < r->n_wanted && r->n_choices < WINDOW) {
+        int code = submit_next(r, &r->err);
+        if (code == 0) continue;
+        if (code == SL_EBUSY && r->n_choices > 0 && api_is_pooled(r->api)) break;
+        abandon(r);
+        return code;
     }
+    r->err = (struct sl_error){0};
     return 0;
+}
+
+/* Places became free: the inputs that still wait outside. Never amid a batch of events: the engine
+ * has taken back the slots of some that are still to be dispatched. */
+static void submit_more(struct request *r)
+{
+    struct sl_error e = {0};
+    while (r->n_choices < r->n_wanted && r->n_choices - r->n_done < WINDOW && !r->is_ended) {
+        int code = submit_next(r, &e);
+        if (code == SL_EBUSY) return; /* tried again when one of ours ends, or at the next tick */
+        if (code < 0) generate_fail(r, &e);
+    }
 }
 
 static void join_lists(struct request *r)
@@ -132,7 +176,8 @@ static void join_lists(struct request *r)
     r->is_live = r->is_waiting = true;
     TAILQ_INSERT_TAIL(&s->live, r, link);
     TAILQ_INSERT_TAIL(&s->waiting, r, waiting_link);
-    s->n_waiting_choices += r->n_choices;
+    r->n_waiting = r->n_choices;
+    s->n_waiting_choices += r->n_waiting;
 }
 
 enum MHD_Result finish_generate(struct request *r)
@@ -144,7 +189,7 @@ enum MHD_Result finish_generate(struct request *r)
         return MHD_NO;
     }
     r->admit_us = server_now_us();
-    if (r->err.code || submit_all(r) < 0) return answer_error(r);
+    if (r->err.code || submit_first(r) < 0) return answer_error(r);
     r->is_stream = api_is_stream(r->api);
     r->resp = api_response_new(r->api, r->id + 4, (int64_t)time(NULL));
     r->stage = STAGE_ENGINE;
@@ -199,6 +244,8 @@ static struct request *dispatch(struct server *s, const struct sl_event *ev, uin
     if (ev->kind == SL_EV_TOKEN) measure(r, c, now);
     if (ev->kind == SL_EV_DONE) {
         c->is_done = true;
+        r->n_done++;
+        waiting_remove(r); /* a vector has no token that would say so */
         owner_clear(s, c->handle);
     }
     s->metrics.n_sse_events += r->is_stream && ev->kind == SL_EV_TOKEN;
@@ -237,6 +284,7 @@ void generate_settle(struct request *r)
         sl_fail(&e, failed, "internal error during generation");
         generate_fail(r, &e);
     } else if (api_response_complete(r->resp)) {
+        responses_keep(r);
         api_response_finish(r->resp, &r->out);
         count_finished(r);
         r->is_ended = true;
@@ -249,6 +297,7 @@ static void flush(struct request *r)
 {
     r->is_dirty = false;
     if (r->is_gone || !r->conn) return;
+    submit_more(r);
     if (r->n_held == 0) generate_settle(r);
     if (r->is_stream)
         stream_wake(r);
@@ -332,6 +381,7 @@ static void tick_one(struct request *r, uint64_t now_ms, uint64_t now_us)
         return;
     }
     if (r->is_ended) return;
+    submit_more(r);
     if (now_us - r->start_us > (uint64_t)o->request_timeout * 1000000) {
         sl_fail(&e, SL_EDEADLINE, "the request took longer than %lld seconds",
                 (long long)o->request_timeout);

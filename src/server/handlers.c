@@ -32,6 +32,16 @@ void work_detokenize(struct request *r)
     note(r, api_detokenize(&r->s->ctx, buf_str(&r->body), &r->out, &r->err));
 }
 
+void work_message_count(struct request *r)
+{
+    note(r, api_count(API_MESSAGE, &r->s->ctx, buf_str(&r->body), &r->out, &r->err));
+}
+
+void work_response_count(struct request *r)
+{
+    note(r, api_count(API_RESPONSE, &r->s->ctx, buf_str(&r->body), &r->out, &r->err));
+}
+
 void work_apply_template(struct request *r)
 {
     note(r, api_apply_template(&r->s->ctx, buf_str(&r->body), &r->out, &r->err));
@@ -88,6 +98,7 @@ enum MHD_Result finish_metrics(struct request *r)
         .n_connections = s->n_conns,
         .n_requests = s->n_requests,
     };
+    if (s->responses) response_store_size(s->responses, &view.n_stored, &view.stored_bytes);
     metrics_text(&s->metrics, &view, &r->out);
     return answer_body(r, 200, "text/plain; version=0.0.4; charset=utf-8");
 }

@@ -275,7 +275,7 @@ static enum MHD_Result start_work(struct request *r)
     r->stage = STAGE_WORK;
     r->arena = arena_make(ARENA_BASE + ARENA_TIMES * r->body.n);
     if (!r->route->work) return r->route->finish(r);
-    if (r->body.n <= POOL_BYTES) {
+    if (r->body.n <= POOL_BYTES && !api_wants_form(buf_str(&r->body))) {
         r->route->work(r);
         return r->err.code ? answer_error(r) : r->route->finish(r);
     }

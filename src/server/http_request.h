@@ -58,8 +58,10 @@ struct request {
     struct arena arena;
     struct api_request *api;   /* lives in arena; freed by api_request_free */
     struct api_response *resp; /* owned */
-    struct choice *choices;    /* in arena */
-    int n_choices;
+    struct choice *choices;    /* in arena [n_wanted] */
+    int n_wanted, n_choices;   /* choices of the answer; of them, submitted so far */
+    int n_done, n_waiting;     /* ended; counted as waiting until the first of them runs */
+    uint64_t entropy, tenant[2];
 
     struct buf out; /* answer, or the stream's bytes from `sent` on */
     size_t sent;
@@ -103,6 +105,11 @@ void generate_fail_all(struct server *s, const struct sl_error *e);
 /* Hand one engine event to the answer under way, and see whether it is complete. */
 void generate_apply(struct request *r, int choice, const struct sl_event *ev);
 void generate_settle(struct request *r);
+
+/* responses.c: the history that a request names, into its api request (any thread); and a finished
+ * answer into the store. */
+int responses_join(struct request *r, struct sl_error *e);
+void responses_keep(struct request *r);
 
 /* stream.c: the bounded buffer of a streaming answer. */
 enum MHD_Result stream_begin(struct request *r);

@@ -9,11 +9,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "api/grammar_cache.h"
 #include "base/log.h"
 #include "server/serve.h"
 #include "server/sha256.h"
 
 enum { BAR = 30 };
+enum { GRAMMAR_CACHE_BYTES = 256 << 20 };
 
 struct progress { /* loader thread */
     uint64_t start_us, drawn_us;
@@ -81,6 +83,40 @@ static void *open_text(void *arg)
     return NULL;
 }
 
+/* The tokenizer as the grammars see it, as wide as the model at most. */
+struct vocab_source {
+    const struct tokenizer *tok;
+    struct buf token;
+};
+
+static struct str token_bytes(void *arg, int32_t id)
+{
+    struct vocab_source *v = arg;
+    v->token.n = 0;
+    tokenizer_token_bytes(v->tok, id, &v->token);
+    return buf_str(&v->token);
+}
+
+static bool token_is_special(void *arg, int32_t id)
+{
+    return tokenizer_is_special(((struct vocab_source *)arg)->tok, id);
+}
+
+static int open_vocab(struct load_result *l)
+{
+    struct vocab_source v = {l->text->tok, buf_make(1 << 20)};
+    size_t n = tokenizer_n_vocab(l->text->tok), n_model = (size_t)sl_get_info(l->engine)->n_vocab;
+    const struct grammar_vocab_desc d = {.n_vocab = n < n_model ? n : n_model,
+                                         .bytes = token_bytes,
+                                         .is_special = token_is_special,
+                                         .arg = &v,
+                                         .eos = l->text->eos,
+                                         .n_eos = (size_t)l->text->n_eos};
+    int code = grammar_vocab_new(&l->vocab, &d, &l->err);
+    buf_free(&v.token);
+    return code;
+}
+
 static int load(struct server *s, struct load_result *l, struct progress *p)
 {
     struct text_job j = {.o = s->o};
@@ -93,7 +129,11 @@ static int load(struct server *s, struct load_result *l, struct progress *p)
     if (is_apart) pthread_join(thread, NULL);
     l->text = j.text;
     l->err = j.code < 0 ? j.err : engine_err;
-    return j.code < 0 ? j.code : code;
+    if (j.code < 0 || code < 0) return j.code < 0 ? j.code : code;
+    TRY(api_find_formats(&l->formats, l->text,
+                         s->o->enable_auto_tool_choice ? s->o->tool_call_parser : "none",
+                         s->o->reasoning_parser, &l->err));
+    return open_vocab(l);
 }
 
 static void *run(void *arg)
@@ -151,6 +191,19 @@ static void make_fingerprint(struct server *s)
              digest[1], digest[2], digest[3], digest[4]);
 }
 
+/* The model's own way of pooling, unless the operator knows better. */
+static struct pooling_config pooling_of(const struct server *s)
+{
+    static const char *const names[] = {[SL_POOL_NONE] = "none",
+                                        [SL_POOL_LAST] = "last",
+                                        [SL_POOL_MEAN] = "mean",
+                                        [SL_POOL_CLS] = "cls"};
+    struct pooling_config p = s->text->pooling;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(s->o->pooling, names[i]) == 0) p.kind = (enum sl_pool)i;
+    return p;
+}
+
 static void banner(const struct server *s)
 {
     char url[300];
@@ -196,10 +249,16 @@ bool loader_finish(struct server *s)
     s->ctx = (struct api_context){
         .text = s->text,
         .info = sl_get_info(s->engine),
+        .vocab = s->load.vocab,
+        .grammars = grammar_cache_new(GRAMMAR_CACHE_BYTES),
         .created = (int64_t)time(NULL),
         .n_max = (int)s->o->max_choices,
         .strict_length = s->o->strict_length,
         .model_defaults = s->o->generation_defaults,
+        .has_store = s->responses != NULL,
+        .pooling = pooling_of(s),
+        .formats = s->load.formats,
+        .reasoning_field = s->o->reasoning_field,
     };
     name_model(s);
     make_fingerprint(s);

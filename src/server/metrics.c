@@ -46,8 +46,8 @@ static const struct histogram_desc descs[HIST_COUNT] = {
                         {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384}},
 };
 
-static const unsigned short statuses[HTTP_STATUSES] = {200, 204, 400, 401, 403, 404, 405, 408, 413,
-                                                       415, 429, 431, 499, 500, 501, 503, 504, 0};
+static const unsigned short statuses[HTTP_STATUSES] = {
+    200, 204, 400, 401, 403, 404, 405, 408, 413, 415, 429, 431, 499, 500, 501, 503, 504, 529, 0};
 
 void metrics_observe(struct metrics *m, enum metric_histogram h, double value)
 {
@@ -63,6 +63,8 @@ void metrics_http(struct metrics *m, int route, unsigned status)
 {
     int i = 0;
     while (statuses[i] && statuses[i] != status) i++;
+    for (int k = 0; k < route; k++) /* one label a path, however many methods it has */
+        if (strcmp(routes[k].path, routes[route].path) == 0) route = k;
     m->n_http[route >= 0 && route < HTTP_ROUTES_MAX - 1 ? route : HTTP_ROUTES_MAX - 1][i]++;
 }
 
@@ -230,6 +232,9 @@ static void put_requests(struct writer *w, const struct metrics *m, const struct
     simple(w, "sluice:http_connections", "gauge", "Open connections.", v->n_connections);
     simple(w, "sluice:http_requests_in_progress", "gauge", "Requests being handled.",
            v->n_requests);
+    simple(w, "sluice:stored_responses", "gauge", "Responses kept.", (double)v->n_stored);
+    simple(w, "sluice:stored_responses_bytes", "gauge", "Bytes of kept Responses.",
+           (double)v->stored_bytes);
 }
 
 void metrics_text(const struct metrics *m, const struct metrics_view *v, struct buf *out)

@@ -10,7 +10,7 @@
 #include "base/buf.h"
 #include "sluice/sluice.h"
 
-enum { HISTOGRAM_MAX = 28, HTTP_ROUTES_MAX = 32, HTTP_STATUSES = 20 };
+enum { HISTOGRAM_MAX = 28, HTTP_ROUTES_MAX = 64, HTTP_STATUSES = 20 };
 
 struct histogram {
     uint64_t counts[HISTOGRAM_MAX + 1]; /* the last: above every bound */
@@ -54,6 +54,7 @@ struct metrics_view { /* what is read at the moment of the scrape */
     const struct sl_info *info;   /* NULL while loading */
     bool has_prefix_cache;
     int n_connections, n_requests;
+    int64_t n_stored, stored_bytes; /* Responses kept for later turns */
 };
 void metrics_text(const struct metrics *m, const struct metrics_view *v, struct buf *out);
 

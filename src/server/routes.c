@@ -9,6 +9,16 @@
 const struct route routes[] = {
     {"POST", "/chat/completions", GUARD_KEY,     true,  work_chat,           finish_generate},
     {"POST", "/completions",      GUARD_KEY,     true,  work_completion,     finish_generate},
+    {"POST", "/responses",        GUARD_KEY,     true,  work_response,       finish_generate},
+    {"POST", "/responses/input_tokens", GUARD_KEY, true, work_response_count, finish_json},
+    {"GET",  "/responses/*",      GUARD_KEY,     true,  NULL,                finish_response_get},
+    {"POST", "/responses/*",      GUARD_KEY,     true,  NULL,                finish_response_post},
+    {"DELETE", "/responses/*",    GUARD_KEY,     true,  NULL,                finish_response_delete},
+    {"POST", "/messages",         GUARD_KEY,     true,  work_message,        finish_generate},
+    {"POST", "/messages/count_tokens", GUARD_KEY, true, work_message_count,  finish_json},
+    {"POST", "/embeddings",       GUARD_KEY,     true,  work_embedding,      finish_generate},
+    {"POST", "/rerank",           GUARD_KEY,     true,  work_rerank,         finish_generate},
+    {"POST", "/score",            GUARD_KEY,     true,  work_score,          finish_generate},
     {"GET",  "/models",           GUARD_KEY,     true,  work_models,         finish_json},
     {"GET",  "/models/*",         GUARD_KEY,     true,  work_model,          finish_json},
     {"POST", "/tokenize",         GUARD_KEY,     true,  work_tokenize,       finish_json},
@@ -85,11 +95,30 @@ static bool matches(const struct route *r, struct str path, struct route_match *
     return decode((struct str){path.p + n, path.n - n}, m->param, sizeof m->param);
 }
 
+enum { HAS_GET = 1, HAS_POST = 2, HAS_DELETE = 4 };
+
+static int method_bit(const char *method)
+{
+    return method[0] == 'G' ? HAS_GET : method[0] == 'P' ? HAS_POST : HAS_DELETE;
+}
+
+/* The value of Allow, by the methods that a path has. */
+static const char *const allowed[] = {
+    [HAS_GET] = "GET, HEAD, OPTIONS",
+    [HAS_POST] = "POST, OPTIONS",
+    [HAS_GET | HAS_POST] = "GET, HEAD, POST, OPTIONS",
+    [HAS_DELETE] = "DELETE, OPTIONS",
+    [HAS_DELETE | HAS_GET] = "GET, HEAD, DELETE, OPTIONS",
+    [HAS_DELETE | HAS_POST] = "POST, DELETE, OPTIONS",
+    [HAS_DELETE | HAS_GET | HAS_POST] = "GET, HEAD, POST, DELETE, OPTIONS",
+};
+
 int route_find(struct route_match *m, struct str method, struct str url, struct sl_error *e)
 {
     char path[PATH_MAX_BYTES];
     struct str normal = {path, normalise(url, path)};
     struct str wanted = str_is(method, "HEAD") ? STR("GET") : method;
+    int methods = 0;
     m->route = NULL;
     m->allow = NULL;
     m->param[0] = '\0';
@@ -99,9 +128,10 @@ int route_find(struct route_match *m, struct str method, struct str url, struct 
             m->route = r;
             return 0;
         }
-        m->allow = strcmp(r->method, "GET") == 0 ? "GET, HEAD, OPTIONS" : "POST, OPTIONS";
+        methods |= method_bit(r->method);
     }
     int n_method = method.n < 16 ? (int)method.n : 16, n_url = url.n < 120 ? (int)url.n : 120;
+    m->allow = allowed[methods];
     if (m->allow)
         return sl_fail(e, SL_EMETHOD, "Not allowed to %.*s on %.*s", n_method, method.p, n_url,
                        url.p);

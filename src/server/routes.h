@@ -21,7 +21,7 @@ enum route_guard {
 };
 
 struct route {
-    const char *method; /* "GET" or "POST" */
+    const char *method; /* "GET", "POST" or "DELETE" */
     const char *path; /* without /v1; a final slash-star takes the rest of the path as parameter */
     enum route_guard guard;
     bool needs_model; /* 503 while the model loads and while the server drains */

@@ -17,6 +17,7 @@
 #include "server/auth.h"
 #include "server/cors.h"
 #include "server/metrics.h"
+#include "server/response_store.h"
 
 struct request;
 
@@ -54,7 +55,9 @@ struct owner {
 
 struct load_result { /* written by the loader thread, read after `is_done` */
     struct model_text *text;
+    struct grammar_vocab *vocab;
     sl_engine *engine;
+    struct api_formats formats;
     struct sl_error err;
     int code;
     atomic_bool is_done; /* release by the loader, acquire by the io thread */
@@ -84,6 +87,7 @@ struct server {
     sl_engine *engine;       /* owned; NULL while loading */
     struct model_text *text; /* owned */
     struct api_context ctx;
+    struct response_store *responses; /* owned; NULL: none are kept */
     const char *names[OPTS_LIST_MAX];
     char model_name[256]; /* when --served-model-name is not given */
 

@@ -12,8 +12,10 @@
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "api/grammar_cache.h"
 #include "base/log.h"
 #include "server/http_request.h"
 
@@ -147,6 +149,7 @@ static void on_tick(uv_timer_t *t)
     struct server *s = t->data;
     deadlines_tick(s);
     generate_tick(s);
+    if (s->responses) response_store_expire(s->responses, (int64_t)time(NULL));
     check_engine(s);
     loop_drive(s);
 }
@@ -185,6 +188,9 @@ static void open_handles(struct server *s)
 static int start(struct server *s, struct sl_error *e)
 {
     TRY(auth_open(&s->auth, s->o, e));
+    if (s->o->max_stored_responses > 0)
+        s->responses = response_store_new(&(struct response_limits){
+            s->o->max_stored_responses, s->o->stored_responses_bytes, s->o->stored_responses_ttl});
     s->cors = (struct cors){&s->o->allowed_origins, auth_has_keys(s->auth)};
     TRY(listen_open(s, e));
     if (!s->is_local && !auth_has_keys(s->auth))
@@ -208,12 +214,15 @@ static void stop(struct server *s)
     loop_close(s);
     listen_close(s);
     sl_close(s->engine);
+    grammar_cache_free(s->ctx.grammars);
+    grammar_vocab_unref(s->load.vocab);
     uv_walk(&s->loop, close_handle, NULL);
     uv_run(&s->loop, UV_RUN_DEFAULT);
     uv_loop_close(&s->loop);
     watch_close(s);
     model_text_close(s->text);
     auth_close(s->auth);
+    response_store_free(s->responses);
     free(s->owners);
 }
 

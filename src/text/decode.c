@@ -210,22 +210,31 @@ void detok_free(struct detok *d)
     buf_free(&d->held);
 }
 
-/* The token's text before any decode step; false: there is none to decode. */
-static bool text_of(const struct tokenizer *t, int32_t id, bool skip_special, struct str *out)
+static bool is_skipped(const struct detok *d, int32_t id)
 {
+    for (size_t i = 0; i < d->n_shown; i++)
+        if (d->shown[i] == id) return false;
+    return d->skip_special;
+}
+
+/* The token's text before any decode step; false: there is none to decode. */
+static bool text_of(const struct detok *d, int32_t id, struct str *out)
+{
+    const struct tokenizer *t = d->t;
     const struct token *tok = vocab_token(&t->vocab, id);
     if (!tok) return false;
     *out = token_content(&t->vocab, tok);
     if (tok->flags & TOKEN_RENAMED)
         for (size_t i = 0; i < t->n_renamed; i++)
             if (t->renamed[i].id == id) *out = t->renamed[i].content;
-    return !(skip_special && (tok->flags & (TOKEN_SPECIAL | TOKEN_RENAMED)) == TOKEN_SPECIAL);
+    bool is_special = (tok->flags & (TOKEN_SPECIAL | TOKEN_RENAMED)) == TOKEN_SPECIAL;
+    return !(is_special && is_skipped(d, id));
 }
 
 void detok_push(struct detok *d, int32_t id, struct buf *out)
 {
     struct str s;
-    if (!text_of(d->t, id, d->skip_special, &s)) return;
+    if (!text_of(d, id, &s)) return;
     run_steps(d, s, false, out);
     d->is_begun = true;
 }

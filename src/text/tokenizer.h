@@ -87,6 +87,8 @@ void tokenizer_token_bytes(const struct tokenizer *t, int32_t id, struct buf *ou
 struct detok {
     const struct tokenizer *t; /* borrowed */
     bool skip_special;
+    const int32_t *shown; /* [n_shown], borrowed: special tokens that are not skipped; set after init */
+    size_t n_shown;
     bool is_begun;   /* a token was decoded: what applies to the first one alone no longer does */
     bool is_bad_run; /* the running byte-fallback run is not UTF-8 */
     int n_stripped;  /* characters taken from the start so far; INT_MAX: no more will be */

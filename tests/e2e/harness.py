@@ -27,6 +27,18 @@ def chat(text="hello", **fields):
     return {"messages": [{"role": "user", "content": text}], "max_tokens": 8, **fields}
 
 
+# An answer as a model writes it that thinks, speaks and calls, and the flags that read it so.
+THINK_SAY_CALL = ('<think>\nhm\n</think>\n\nI look.'
+                  '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>\n'
+                  '<tool_call>\n{"name": "weather", "arguments": {}}\n</tool_call>')
+REPLAY_FLAGS = ("--sim-replay", "--tool-call-parser", "hermes", "--reasoning-parser", "qwen3")
+
+
+def replay(text):
+    """A message that --sim-replay answers with the text."""
+    return f"say \x02{text}\x03"
+
+
 def http_post(path, body, *headers, host="localhost"):
     """A whole HTTP/1.1 POST as bytes."""
     body = body if isinstance(body, bytes) else json.dumps(body).encode()

@@ -13,10 +13,13 @@ struct oracle {
     int32_t n_output;       /* how many tokens come */
     enum sl_finish reason;  /* how it ends if nobody interferes */
     int32_t end_token;      /* of its DONE */
-    int32_t nan_at;         /* output index whose logits are not finite; -1: none */
+    uint64_t pool_sum;      /* over n_pooled rows: what its vector is made of */
+    int32_t n_pooled;
+    int32_t nan_at; /* output index whose logits are not finite; -1: none */
     int32_t n_vocab;
-    bool fits; /* could it run alone? Else it must be refused */
-    int32_t stop_ids[3], allowed[4];
+    int grammar; /* which of the simulation's, or -1 */
+    bool fits;   /* could it run alone? Else it must be refused */
+    int32_t stop_ids[3], allowed[4], close[3];
     struct sl_bias bias[2];
 };
 
@@ -28,6 +31,10 @@ struct transcripts {
 
 void oracle_draw(struct oracle *o, const struct sim_plan *p, uint64_t seed,
                  struct transcripts *past);
+/* The grammars of a simulation, compiled once for each vocabulary. NULL: none of that number. */
+enum { SIM_GRAMMARS = 4 };
+struct grammar *sim_grammar(int32_t n_vocab, int which);
+
 /* What the row at pos says, before sampling. */
 uint64_t oracle_logits(const struct oracle *o, int32_t pos);
 

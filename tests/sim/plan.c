@@ -20,6 +20,7 @@ static void draw_core(struct sim_plan *p, uint64_t *r)
     c->depth = between(r, 1, CORE_DEPTH_MAX);
     c->has_prefix_cache = sim_below(r, 5) > 0;
     c->seed = sim_rand(r);
+    c->n_pooled = 3;
     int32_t room = c->page_size * c->n_pages;
     c->max_model_len = room < 160 ? room + sim_below(r, 8) : 160;
 }
@@ -61,6 +62,7 @@ void plan_draw(struct sim_plan *p, uint64_t seed)
     p->n_events = 0;
     draw_core(p, &r);
     p->n_vocab = vocabs[sim_below(&r, 4)];
+    p->core.n_vocab = p->n_vocab;
     p->n_steps = between(&r, 50, 1200);
     int32_t room =
         p->core.page_size * p->core.n_pages; /* short prompts with long outputs run out of pages */

@@ -206,6 +206,7 @@ static int check_coverage(const struct sim_tally *t)
                 {"cancelled", t->n_cancelled},
                 {"errors", t->n_errors},
                 {"lost by a fault", t->n_lost},
+                {"pooled", t->n_pooled},
                 {"preemptions", t->n_preemptions},
                 {"cached tokens", t->n_hits},
                 {"evictions", t->n_evictions},

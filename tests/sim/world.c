@@ -185,7 +185,7 @@ static void do_submit(struct world *w, int32_t event)
 {
     const struct core_config *cfg = &w->p->core;
     const struct request_limits limits = {w->p->n_vocab, cfg->max_model_len, cfg->page_size,
-                                          cfg->n_pages};
+                                          cfg->n_pages, cfg->n_pooled};
     if (w->n_free == 0) {
         w->tally->n_busy++;
         return;
@@ -200,7 +200,7 @@ static void do_submit(struct world *w, int32_t event)
         return;
     }
     fails_once = sim_below(&w->rng, 64) == 0; /* memory may be out: that request alone is refused */
-    cl->rq = request_new(&cl->o.rq);
+    cl->rq = request_new(&cl->o.rq, cfg->n_pooled);
     if (!cl->rq) {
         w->tally->n_no_memory++;
         return;
@@ -280,6 +280,13 @@ static void see_done(struct world *w, struct client *cl, const struct sl_event *
         t->n_lost++;
     else
         MUST(w, is_whole, "[6] the end differs from the oracle", ev->reason, cl->n_tokens);
+    for (int32_t k = 0; k < w->p->core.n_pooled && ev->pooled; k++)
+        MUST(w, ev->pooled[k] == sim_pooled(o->pool_sum, o->n_pooled, k),
+             "[6] a vector differs from the oracle", ev->req.slot, k);
+    bool is_pooled = o->rq.pool && ev->reason == SL_FINISH_LENGTH;
+    MUST(w, is_pooled == (ev->pooled != NULL), "[12] a vector nobody asked for, or none",
+         ev->req.slot, o->rq.pool);
+    t->n_pooled += is_pooled;
     t->n_errors += ev->reason == SL_FINISH_ERROR;
     MUST(w, cl->n_tokens == 0 || (int32_t)ev->n_cached == cl->n_cached, "n_cached changed",
          ev->n_cached, cl->n_cached);
@@ -291,7 +298,7 @@ static void see_release(struct world *w, struct client *cl, uint32_t slot)
 {
     MUST(w, cl->is_done, "[13] released before its end", slot, 0);
     memset(cl->rq->tokens, 0x7f, (size_t)cl->rq->n_prompt * sizeof *cl->rq->tokens); /* poison */
-    free(cl->rq);
+    request_free(cl->rq);
     cl->rq = NULL;
     w->n_live--;
     w->free_client[w->n_free++] = (int32_t)slot;
@@ -398,6 +405,14 @@ static void check_yields(struct world *w)
     }
 }
 
+/* A grammar's tables grow as a sequence moves through it, within its budget. */
+static bool has_grammar(const struct world *w)
+{
+    for (int32_t i = 0; i < w->p->core.n_reqs; i++)
+        if (w->client[i].rq && w->client[i].rq->grammar) return true;
+    return false;
+}
+
 static void check_step(struct world *w, int n_moved)
 {
     const char *bad = core_check(&w->core);
@@ -406,7 +421,7 @@ static void check_step(struct world *w, int n_moved)
     if (bad) broken(w, bad, 0, 0);
     MUST(w, !w->core.failed || w->was_failed || n_moved > 0, "[14] failed, but told nobody", 0, 0);
     w->was_failed = w->core.failed != 0;
-    MUST(w, !has_allocated, "[17] memory allocated in a step", 0, 0);
+    MUST(w, !has_allocated || has_grammar(w), "[17] memory allocated in a step", 0, 0);
     w->n_idle = n_moved || !core_has_work(&w->core) || w->core.is_starved ? 0 : w->n_idle + 1;
     w->tally->n_starved += w->core.is_starved;
     MUST(w, w->n_idle <= IDLE_STEPS_MAX, "[8] work, but nothing moves", st.n_waiting, st.n_running);
@@ -491,7 +506,8 @@ static void world_open(struct world *w)
                                   .max_wants = p->core.max_wants,
                                   .max_model_len = p->core.max_model_len,
                                   .n_vocab = p->n_vocab,
-                                  .page_size = p->core.page_size};
+                                  .page_size = p->core.page_size,
+                                  .n_hidden = p->core.n_pooled};
     core_open(&w->core, &p->core, &env);
     if (device_sim.open(&w->dev, &dc, &e) < 0) abort();
     w->ring_max = core_events_max(&p->core);
@@ -512,7 +528,7 @@ static void world_close(struct world *w)
     w->tally->n_preemptions += st.n_preemptions;
     w->tally->n_hits += st.prefix_hits;
     w->tally->n_evictions += w->core.kv.last_serial - (uint64_t)st.pages_cached;
-    for (int32_t i = 0; i < w->p->core.n_reqs; i++) free(w->client[i].rq);
+    for (int32_t i = 0; i < w->p->core.n_reqs; i++) request_free(w->client[i].rq);
     void *owned[] = {w->ring, w->client, w->free_client, w->token, w->handle, w->by_step};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     device_sim.close(w->dev);

@@ -43,7 +43,7 @@ struct sim_plan {
 struct sim_tally {
     uint64_t n_steps, n_tokens;
     uint64_t n_submitted, n_refused, n_no_memory, n_busy, n_stopped, n_length, n_cancelled,
-        n_errors, n_lost;
+        n_errors, n_lost, n_pooled;
     uint64_t n_preemptions, n_hits, n_evictions, n_stalls, n_starved, n_late_results;
     uint64_t trace; /* hash of everything emitted and launched */
 };

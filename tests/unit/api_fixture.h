@@ -48,7 +48,7 @@ static void put_byte_char(struct buf *b, int byte)
 
 static struct tokenizer *fixture_tokenizer(void)
 {
-    static const char *const names[] = {"<bos>", "<eos>", "<end>", "<tool>"};
+    static const char *const names[] = {"<bos>", "<eos>", "<end>", "[TOOL_CALLS]"};
     struct buf b = buf_make(1 << 20), text = buf_make(16);
     struct json_doc *doc;
     struct tokenizer *tok;
@@ -80,16 +80,19 @@ static struct tokenizer *fixture_tokenizer(void)
 }
 
 static struct model_text fixture_text;
-static struct sl_info fixture_info = {.n_vocab = T_COUNT, .max_model_len = 1000};
+static struct sl_info fixture_info = {.n_vocab = T_COUNT, .max_model_len = 1000, .n_pooled = 4};
 static const char *const fixture_names[] = {"m", "org/alias"};
-static struct api_context fixture_context = {.text = &fixture_text,
-                                             .info = &fixture_info,
-                                             .served_names = fixture_names,
-                                             .n_served = 2,
-                                             .created = 7,
-                                             .fingerprint = "fp_0123456789",
-                                             .n_max = 16,
-                                             .model_defaults = true};
+static struct api_context fixture_context = {
+    .text = &fixture_text,
+    .info = &fixture_info,
+    .served_names = fixture_names,
+    .n_served = 2,
+    .created = 7,
+    .fingerprint = "fp_0123456789",
+    .n_max = 16,
+    .model_defaults = true,
+    .has_store = true,
+    .pooling = {.kind = SL_POOL_MEAN, .is_normalized = true, .has_any_dimension = true}};
 
 static const struct api_context *fixture(void)
 {

@@ -482,3 +482,71 @@ TEST(plain_token_cost)
     CHECK(x.out.n > 200);
     stop(&x);
 }
+
+/* ------------------------------------------------------------------ calls and thinking */
+
+#define TOOL        "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"wx\",\"parameters\":{}}}],"
+#define DELTA(json) CHUNK "\"delta\":" json ",\"logprobs\":null,\"finish_reason\":null}]}\n\n"
+
+static void text(struct run *x, const char *z)
+{
+    for (; *z; z++) token(x, 0, (unsigned char)*z);
+}
+
+static struct run start_tools(const char *body)
+{
+    struct sl_error e;
+    fixture();
+    CHECK(api_find_formats(&fixture_context.formats, &fixture_text, "mistral", "mistral", &e) == 0);
+    return start(API_CHAT, body);
+}
+
+/* [TOOL_CALLS] is a special token: shown to the parser, as text it is gone. <end> is not shown. */
+TEST(a_call_opened_by_a_special_token)
+{
+    struct run x = start_tools("{" TOOL HI ",\"stream\":true}");
+    x.out.n = 0;
+    token(&x, 0, 'H');
+    token(&x, 0, T_END);
+    token(&x, 0, T_TOOL);
+    text(&x, "wx[ARGS]{\"a\": 1");
+    token(&x, 0, '}');
+    token(&x, 0, T_EOS);
+    end(&x, 0, SL_FINISH_STOP, T_EOS);
+    finish(&x);
+    const char *id = strstr(buf_cstr(&x.out), "\"id\":\"call_")
+                         ? NULL
+                         : strstr(x.out.p, "\"index\":0,\"id\":\"");
+    char want[4000];
+    snprintf(want, sizeof want,
+             DELTA("{\"content\":\"H\"}") CHUNK
+             "\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"%.9s\",\"type\":\"function\","
+             "\"function\":{\"name\":\"wx\",\"arguments\":\"\"}}]},\"logprobs\":null,"
+             "\"finish_reason\":null}]}\n\n" DELTA(
+                 "{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"{\\\"a\\\"\"}}]}")
+                 DELTA("{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\": \"}}]}")
+                     DELTA("{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"1}\"}}]}")
+                         CHUNK "\"delta\":{},\"logprobs\":null,\"finish_reason\":\"tool_calls\","
+                               "\"stop_reason\":null}]}\n\n"
+                               "data: [DONE]\n\n",
+             id ? id + strlen("\"index\":0,\"id\":\"") : "");
+    check_out(&x, want);
+    stop(&x);
+    fixture_context.formats = (struct api_formats){0};
+}
+
+TEST(thinking_in_a_body)
+{
+    struct run x = start_tools("{" TOOL HI "}");
+    text(&x, "[THINK]Hm.[/THINK]Hi");
+    token(&x, 0, T_EOS);
+    end(&x, 0, SL_FINISH_STOP, T_EOS);
+    finish(&x);
+    const char *got = buf_cstr(&x.out);
+    CHECK_MSG(strstr(got, "\"message\":{\"role\":\"assistant\",\"content\":\"Hi\",\"refusal\":null,"
+                          "\"annotations\":[],\"reasoning_content\":\"Hm.\"}"),
+              "%s", got);
+    CHECK_MSG(strstr(got, "\"reasoning_tokens\":18,"), "%s", got);
+    stop(&x);
+    fixture_context.formats = (struct api_formats){0};
+}

@@ -92,7 +92,7 @@ static void submit_scored(struct bench *b, uint32_t slot, uint32_t n_prompt, uin
                                  .sampling = {.max_tokens = max_tokens,
                                               .n_logprobs = -1,
                                               .n_prompt_logprobs = n_prompt_logprobs}};
-    b->rq[slot] = request_new(&r);
+    b->rq[slot] = request_new(&r, 0);
     core_cmd(&b->core, &(struct command){CMD_SUBMIT, {slot, 1}, b->rq[slot]});
 }
 
