@@ -29,8 +29,8 @@ struct grammar_cache; /* api/grammar_cache.h */
 struct api_context {
     const struct model_text *text;
     const struct sl_info *info;
-    struct grammar_vocab *vocab;    /* NULL: outputs cannot be held to a form */
-    struct grammar_cache *grammars; /* NULL: nothing is kept */
+    struct grammar_vocab *vocab;     /* NULL: outputs cannot be held to a form */
+    struct grammar_cache *grammars;  /* NULL: nothing is kept */
     const char *const *served_names; /* [n_served]; the first is the canonical id in answers */
     int n_served;
     int64_t created;      /* for /v1/models */

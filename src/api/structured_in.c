@@ -14,12 +14,14 @@ enum { GRAMMAR_BYTES = 32 << 20, GRAMMAR_SOURCE = 256 << 10 };
 static const struct {
     const char *name; /* a root field, or one of structured_outputs */
     enum form_kind kind;
-} root_forms[] = {{"guided_json", FORM_SCHEMA},   {"guided_regex", FORM_REGEX},
-                  {"guided_choice", FORM_CHOICE}, {"guided_grammar", FORM_EBNF},
-                  {"grammar", FORM_EBNF},         {"json_schema", FORM_SCHEMA},
-                  {"ebnf", FORM_EBNF},            {"regex", FORM_REGEX}},
-  inner_forms[] = {{"json", FORM_SCHEMA},    {"regex", FORM_REGEX},
-                   {"choice", FORM_CHOICE},  {"grammar", FORM_EBNF},
+} root_forms[] =
+    {{"guided_json", FORM_SCHEMA},  {"guided_regex", FORM_REGEX}, {"guided_choice", FORM_CHOICE},
+     {"guided_grammar", FORM_EBNF}, {"grammar", FORM_EBNF},       {"json_schema", FORM_SCHEMA},
+     {"ebnf", FORM_EBNF},           {"regex", FORM_REGEX}},
+  inner_forms[] = {{"json", FORM_SCHEMA},
+                   {"regex", FORM_REGEX},
+                   {"choice", FORM_CHOICE},
+                   {"grammar", FORM_EBNF},
                    {"json_object", FORM_OBJECT}};
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
@@ -56,12 +58,14 @@ static int check_type(enum form_kind kind, const char *param, const json_node *v
             TRY(field_is(m, JSON_STR, param, "an array of strings", e));
         return 0;
     case FORM_REGEX:
-    case FORM_EBNF: return field_str(v, param, &unused, e);
+    case FORM_EBNF:
+        return field_str(v, param, &unused, e);
     case FORM_OBJECT:
         if (json_type(v) == JSON_TRUE) return 0;
         return sl_fail_param(e, SL_EVALUE, param, "Invalid '%s': only true is meant by it.", param);
     case FORM_ANY_JSON:
-    case FORM_NONE: break;
+    case FORM_NONE:
+        break;
     }
     return 0;
 }
@@ -193,13 +197,19 @@ static int compile(const struct form *f, struct grammar_vocab *v, struct grammar
                                    .is_compact = f->is_compact};
     *out = NULL;
     switch (f->kind) {
-    case FORM_NONE: return 0;
-    case FORM_OBJECT: return grammar_json_object(out, v, &o, e);
+    case FORM_NONE:
+        return 0;
+    case FORM_OBJECT:
+        return grammar_json_object(out, v, &o, e);
     case FORM_ANY_JSON:
-    case FORM_SCHEMA: return compile_schema(f, v, &o, out, e);
-    case FORM_CHOICE: return compile_choice(f, v, &o, out, e);
-    case FORM_REGEX: return grammar_regex(out, json_str(f->source), v, &o, e);
-    case FORM_EBNF: return grammar_ebnf(out, json_str(f->source), v, &o, e);
+    case FORM_SCHEMA:
+        return compile_schema(f, v, &o, out, e);
+    case FORM_CHOICE:
+        return compile_choice(f, v, &o, out, e);
+    case FORM_REGEX:
+        return grammar_regex(out, json_str(f->source), v, &o, e);
+    case FORM_EBNF:
+        return grammar_ebnf(out, json_str(f->source), v, &o, e);
     }
     return 0;
 }
@@ -239,9 +249,12 @@ int form_compile(struct api_request *r, struct sl_error *e)
 
 bool api_wants_form(struct str body)
 {
-    static const char *const fields[] = {"\"response_format\"", "\"structured_outputs\"",
-                                         "\"guided_",           "\"grammar\"",
-                                         "\"json_schema\"",     "\"ebnf\"",
+    static const char *const fields[] = {"\"response_format\"",
+                                         "\"structured_outputs\"",
+                                         "\"guided_",
+                                         "\"grammar\"",
+                                         "\"json_schema\"",
+                                         "\"ebnf\"",
                                          "\"regex\""};
     for (size_t i = 0; i < COUNT(fields); i++)
         if (body.n && memmem(body.p, body.n, fields[i], strlen(fields[i]))) return true;

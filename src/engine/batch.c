@@ -37,8 +37,8 @@ void job_open(struct job *j, const struct job_limits *l)
 
 void job_close(struct job *j)
 {
-    void *owned[] = {j->assign,  j->req,    j->token, j->pos,   j->kv_slot,
-                     j->q_start, j->kv_len, j->slot,  j->pages, j->want, j->masks};
+    void *owned[] = {j->assign, j->req,  j->token, j->pos,  j->kv_slot, j->q_start,
+                     j->kv_len, j->slot, j->pages, j->want, j->masks};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     *j = (struct job){0};
 }

@@ -44,8 +44,8 @@ void core_open(struct core *c, const struct core_config *cfg, const struct core_
     c->table = xcalloc((size_t)cfg->max_seqs * (size_t)c->stride, sizeof *c->table);
     c->check_counts = xcalloc((size_t)(cfg->n_pages > cfg->n_reqs ? cfg->n_pages : cfg->n_reqs),
                               sizeof *c->check_counts);
-    struct job_limits limits = {cfg->max_tokens, cfg->max_seqs, cfg->max_wants, cfg->page_size,
-                                c->stride, (cfg->n_vocab + 31) / 32};
+    struct job_limits limits = {cfg->max_tokens, cfg->max_seqs, cfg->max_wants,
+                                cfg->page_size,  c->stride,     (cfg->n_vocab + 31) / 32};
     for (int32_t i = 0; i <= cfg->depth; i++) job_open(&c->job[i], &limits);
     while (c->n_free_slots < cfg->max_seqs) {
         c->free_slot[c->n_free_slots] = cfg->max_seqs - 1 - c->n_free_slots;
@@ -329,7 +329,7 @@ int core_step(struct core *c)
     c->is_starved = false;
     while (!c->failed && core_n_flight(c) < c->cfg.depth && c->n_live > 0) {
         c->is_starved = !has_room(c);
-        if (c->is_starved) break;
+        if (c->is_starved || sched_waits(c)) break;
         struct job *j = &c->job[c->n_launched % n_jobs];
         job_clear(j, c->n_launched);
         if (!sched_plan(c, j)) break;

@@ -16,7 +16,7 @@ struct request {
     int32_t priority;
     int32_t n_prompt, max_tokens;
     struct grammar *grammar; /* referenced, or NULL */
-    int32_t *tokens; /* [n_prompt + max_tokens], in this block */
+    int32_t *tokens;         /* [n_prompt + max_tokens], in this block */
 };
 
 struct request_limits {

@@ -36,7 +36,7 @@ struct seq {
     int32_t n_scored;   /* prompt positions whose log probability is reported (n_prompt_logprobs) */
     int32_t n_cached;   /* prompt tokens found in the cache at first admission */
     struct grammar_state place; /* in rq's grammar, after the committed output */
-    int32_t n_output_at_start; /* output when the slot was assigned */
+    int32_t n_output_at_start;  /* output when the slot was assigned */
 };
 
 static inline int32_t seq_len(const struct seq *s)

@@ -41,7 +41,8 @@ struct grammar *sim_grammar(int32_t n_vocab, int which)
     struct grammar_vocab_desc d = {
         .n_vocab = (size_t)n, .bytes = token_text, .arg = &n, .eos = &eos, .n_eos = 1};
     struct grammar_vocab *v;
-    const struct grammar_opts o = {.max_bytes = which == 2 ? 200000 : 0}; /* its tables are emptied */
+    const struct grammar_opts o = {.max_bytes =
+                                       which == 2 ? 200000 : 0}; /* its tables are emptied */
     struct sl_error e = {0};
     if (*g) return *g;
     if (grammar_vocab_new(&v, &d, &e) < 0 ||
