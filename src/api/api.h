@@ -34,14 +34,16 @@ struct api_formats {
     const struct reasoning_format *reasoning;
     int32_t call_ids[API_MARKERS_MAX], reasoning_ids[API_MARKERS_MAX];
     size_t n_call_ids, n_reasoning_ids;
+    struct sl_thinking thinking; /* the ids around it; n_close 0: none are known */
+    int32_t close_ids[SL_THINK_CLOSE_MAX];
 };
 
 /* Process-wide and immutable; borrowed by every request. */
 struct api_context {
     const struct model_text *text;
     const struct sl_info *info;
-    struct grammar_vocab *vocab;    /* NULL: outputs cannot be held to a form */
-    struct grammar_cache *grammars; /* NULL: nothing is kept */
+    struct grammar_vocab *vocab;     /* NULL: outputs cannot be held to a form */
+    struct grammar_cache *grammars;  /* NULL: nothing is kept */
     const char *const *served_names; /* [n_served]; the first is the canonical id in answers */
     int n_served;
     int64_t created;      /* for /v1/models */

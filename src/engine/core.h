@@ -20,9 +20,9 @@ enum { EV_RELEASE = SL_EV_DONE + 1 };
 struct core_config {
     int32_t max_seqs, max_tokens, max_wants; /* of one step; max_tokens, max_wants >= max_seqs */
     int32_t max_model_len, page_size, n_pages;
-    int32_t n_reqs; /* requests alive at once: the client's slots are 0 .. n_reqs - 1 */
+    int32_t n_reqs;  /* requests alive at once: the client's slots are 0 .. n_reqs - 1 */
     int32_t n_vocab; /* of masks; 0: no request has a grammar */
-    int32_t depth;  /* steps in flight: 1 is synchronous, 2 runs one ahead */
+    int32_t depth;   /* steps in flight: 1 is synchronous, 2 runs one ahead */
     bool has_prefix_cache;
     uint64_t seed;
 };
