@@ -74,8 +74,8 @@ struct api_request {
         *some_tools; /* owned until api_prepare: the tools of an allowed_tools, or NULL */
     struct tool_set tool_set;
     const struct call_format *call_format; /* what reads the answer's calls; NULL: none are read */
-    bool keeps_thinking;      /* reasoning_format none: thinking stays text */
-    enum reasoning_state prompt_thinks; /* at the prompt's end; set by api_prepare */
+    bool keeps_thinking;                   /* reasoning_format none: thinking stays text */
+    enum reasoning_state prompt_thinks;    /* at the prompt's end; set by api_prepare */
 };
 
 /* The parts of api_parse; all leave the tree alone. */

@@ -52,14 +52,14 @@ void choice_parse(struct choice *c, struct str id, int index)
     const struct call_format *calls = r->call_format;
     bool thinks = f->reasoning && !r->keeps_thinking;
     if (!calls && !thinks) return;
-    c->answer =
-        answer_new(&(struct answer_setup){.calls = calls,
-                                          .reasoning = thinks ? f->reasoning : NULL,
-                                          .starts_in_reasoning = thinks && r->prompt_thinks == REASONING_OPEN,
-                                          .drop_reasoning = !r->f.include_reasoning,
-                                          .tools = &r->tool_set,
-                                          .id_seed = id,
-                                          .id_choice = index});
+    c->answer = answer_new(
+        &(struct answer_setup){.calls = calls,
+                               .reasoning = thinks ? f->reasoning : NULL,
+                               .starts_in_reasoning = thinks && r->prompt_thinks == REASONING_OPEN,
+                               .drop_reasoning = !r->f.include_reasoning,
+                               .tools = &r->tool_set,
+                               .id_seed = id,
+                               .id_choice = index});
     c->detok.shown = calls ? f->call_ids : f->reasoning_ids;
     c->detok.n_shown = calls ? f->n_call_ids : f->n_reasoning_ids;
 }

@@ -75,12 +75,8 @@ static const struct field stream_rows[] = {
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 /* Recognised, but not what this server does: better refused than silently without effect. */
-static const char *const refused[] = {"functions",
-                                      "function_call",
-                                      "audio",
-                                      "web_search_options",
-                                      "chat_template",
-                                      "prompt_embeds",
+static const char *const refused[] = {"functions",          "function_call", "audio",
+                                      "web_search_options", "chat_template", "prompt_embeds",
                                       "logits_processors"};
 
 static const struct api_fields absent = {.temperature = NAN,

@@ -255,8 +255,8 @@ static void put_key(const struct form *f, struct buf *key)
 static int explain(const struct form *f, const struct sl_error *why, struct sl_error *e)
 {
     int code = why->code == SL_ETOOLARGE || why->code == SL_EINVAL ? SL_ESCHEMA : why->code;
-    bool is_json = f->kind == FORM_SCHEMA || f->kind == FORM_CALLS;
-    return sl_fail_param(e, code, f->param, "Invalid %s: %s%s%s",
+    bool is_calls = f->kind == FORM_CALLS, is_json = f->kind == FORM_SCHEMA || is_calls;
+    return sl_fail_param(e, code, is_calls ? "tools" : f->param, "Invalid %s: %s%s%s",
                          is_json ? "schema" : "grammar or pattern", why->param,
                          why->param[0] ? ": " : "", why->text);
 }
@@ -285,14 +285,9 @@ int form_compile(struct api_request *r, struct sl_error *e)
 
 bool api_wants_form(struct str body)
 {
-    static const char *const fields[] = {"\"response_format\"",
-                                         "\"structured_outputs\"",
-                                         "\"tool_choice\"",
-                                         "\"guided_",
-                                         "\"grammar\"",
-                                         "\"json_schema\"",
-                                         "\"ebnf\"",
-                                         "\"regex\""};
+    static const char *const fields[] = {
+        "\"response_format\"", "\"structured_outputs\"", "\"tool_choice\"", "\"guided_",
+        "\"grammar\"",         "\"json_schema\"",        "\"ebnf\"",        "\"regex\""};
     for (size_t i = 0; i < COUNT(fields); i++)
         if (body.n && memmem(body.p, body.n, fields[i], strlen(fields[i]))) return true;
     return false;

@@ -225,7 +225,7 @@ int read_tools(struct api_request *r, const json_node *root, struct sl_error *e)
     if (!r->tools) r->tool_set.choice = TOOLS_NONE;
     r->tool_set.no_parallel = !r->f.parallel_tool_calls;
     if (r->tool_set.choice >= TOOLS_REQUIRED)
-        r->form = (struct form){.kind = FORM_CALLS, .param = "tools"};
+        r->form = (struct form){.kind = FORM_CALLS, .param = "tool_choice"};
     r->call_format = r->tool_set.choice == TOOLS_NONE ? NULL : r->ctx->formats.calls;
     return keep_tools(r, e);
 }
