@@ -57,9 +57,10 @@ static void print_times(const char *what, struct times *t)
     if (!t->n) return;
     qsort(t->v, t->n, sizeof *t->v, by_value);
     for (size_t i = 0; i < t->n; i++) sum += t->v[i];
-    printf("%s: n %zu, us: average %.1f, p50 %.1f, p75 %.1f, p95 %.1f, p99 %.1f, p99.9 %.1f, max %.0f\n", what,
-           t->n, sum / (double)t->n, t->v[t->n / 2], t->v[t->n * 3 / 4], t->v[t->n * 95 / 100],
-           t->v[t->n * 99 / 100], t->v[t->n * 999 / 1000], t->v[t->n - 1]);
+    printf("%s: n %zu, us: average %.1f, p50 %.1f, p75 %.1f, p95 %.1f, p99 %.1f, p99.9 %.1f, max "
+           "%.0f\n",
+           what, t->n, sum / (double)t->n, t->v[t->n / 2], t->v[t->n * 3 / 4],
+           t->v[t->n * 95 / 100], t->v[t->n * 99 / 100], t->v[t->n * 999 / 1000], t->v[t->n - 1]);
 }
 
 static uint64_t next_random(uint64_t *s)
@@ -102,7 +103,8 @@ static void walk_text(struct bench *b, struct grammar *g, struct str text, const
         double spent = now_us() - start;
         add_time(&b->mask, spent);
         if (b->verbose && spent > 500)
-            printf("slow %.0f %s at token %zu: %.*s\n", spent, name, i, (int)(text.n < 60 ? text.n : 60), text.p);
+            printf("slow %.0f %s at token %zu: %.*s\n", spent, name, i,
+                   (int)(text.n < 60 ? text.n : 60), text.p);
         if (i == ids.n) {
             b->no_token += !grammar_may_end(&s);
         } else if (!is_set(b->words, ids.v[i]) || !grammar_accept(&s, ids.v[i])) {
@@ -229,8 +231,12 @@ static void begin_vocab(struct bench *b, const char *folder)
     free(p);
     json_free(doc);
     const int32_t eos[] = {tokenizer_find(b->tok, STR("<|eot_id|>")), tokenizer_eos(b->tok)};
-    struct grammar_vocab_desc d = {.n_vocab = tokenizer_n_vocab(b->tok), .bytes = token_bytes,
-                                   .is_special = is_special, .arg = b, .eos = eos, .n_eos = 2};
+    struct grammar_vocab_desc d = {.n_vocab = tokenizer_n_vocab(b->tok),
+                                   .bytes = token_bytes,
+                                   .is_special = is_special,
+                                   .arg = b,
+                                   .eos = eos,
+                                   .n_eos = 2};
     b->token = buf_make(1u << 20);
     double start = now_us();
     if (grammar_vocab_new(&b->v, &d, &e) < 0) exit(EXIT_FAILURE);
@@ -260,8 +266,8 @@ int main(int argc, char **argv)
         one_schema(&b, json_root(doc));
         json_free(doc);
     }
-    printf("schemas %d, compiled %d (%.1f %%), instances %d, wrong %d, tokens missing %d\n", b.schemas,
-           b.compiled, 100.0 * b.compiled / b.schemas, b.instances, b.wrong, b.no_token);
+    printf("schemas %d, compiled %d (%.1f %%), instances %d, wrong %d, tokens missing %d\n",
+           b.schemas, b.compiled, 100.0 * b.compiled / b.schemas, b.instances, b.wrong, b.no_token);
     if (b.out) printf("random outputs: %d ended, %d dead ends\n", b.ended, b.bad_walks);
     if (b.out) fclose(b.out);
     print_times("compile", &b.compile);

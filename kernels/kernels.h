@@ -51,6 +51,8 @@ struct kbatch {
     const int32_t *token, *pos, *kv_slot, *q_start, *kv_len, *slot, *pages;
     const int32_t *seq_of; /* [n_tokens] */
     const struct want *want;
+    const uint32_t *masks; /* [n_masks, mask_words] */
+    int32_t mask_words;
     const struct attn_item *items; /* sequences with one row */
     const struct attn_tile *tiles; /* the others */
     struct kresult result;

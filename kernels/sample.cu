@@ -388,11 +388,15 @@ static __device__ void penalise(const struct kslot &p, float *x, int n)
     }
 }
 
-static __device__ void adjust(const struct kslot &p, const float *raw, float *x, int n,
-                              uint32_t position)
+/* mask: this row's own bitmap of allowed tokens (a grammar's), or NULL. */
+static __device__ void adjust(const struct kslot &p, const uint32_t *mask, const float *raw,
+                              float *x, int n, uint32_t position)
 {
-    for (int i = threadIdx.x; i < n; i += THREADS)
-        x[i] = p.n_allowed && !(p.allowed[i / 32] >> (i % 32) & 1) ? -INFINITY : raw[i];
+    for (int i = threadIdx.x; i < n; i += THREADS) {
+        bool is_out = (p.n_allowed && !(p.allowed[i / 32] >> (i % 32) & 1)) ||
+                      (mask && !(mask[i / 32] >> (i % 32) & 1));
+        x[i] = is_out ? -INFINITY : raw[i];
+    }
     __syncthreads();
     mask_bad_words(p, x, n);
     if (position < p.min_tokens)
@@ -468,9 +472,10 @@ static __global__ void __launch_bounds__(THREADS) sample_kernel(struct ksample a
     if (token < 0) {
         const float *x = raw;
         struct range now = r;
-        if (!is_plain(p, w.position)) {
+        const uint32_t *mask = w.mask ? a.b->masks + (int64_t)(w.mask - 1) * a.b->mask_words : NULL;
+        if (mask || !is_plain(p, w.position)) {
             float *mine = a.work + (int64_t)i * n;
-            adjust(p, raw, mine, n, w.position);
+            adjust(p, mask, raw, mine, n, w.position);
             x = mine;
             now = scan_row(x, n, s);
         }

@@ -424,10 +424,16 @@ bool reasoning_format_uses(const struct reasoning_format *f, struct str special)
     return holds(str_of(f->open), special) || holds(str_of(f->close), special);
 }
 
-bool reasoning_is_open(const struct reasoning_format *f, struct str text)
+static bool ends_with(struct str text, const char *z)
 {
-    if (!f || f->is_harmony) return false;
-    size_t n = strlen(f->open);
+    size_t n = strlen(z);
+    return text.n >= n && memcmp(text.p + text.n - n, z, n) == 0;
+}
+
+enum reasoning_state reasoning_at_end(const struct reasoning_format *f, struct str text)
+{
+    if (!f || f->is_harmony) return REASONING_NONE;
     while (text.n && strchr(" \n\r\t", text.p[text.n - 1]) && text.p[text.n - 1]) text.n--;
-    return text.n >= n && memcmp(text.p + text.n - n, f->open, n) == 0;
+    if (ends_with(text, f->open)) return REASONING_OPEN;
+    return ends_with(text, f->close) ? REASONING_CLOSED : REASONING_NONE;
 }

@@ -72,8 +72,9 @@ const struct reasoning_format *reasoning_format_of(struct str template_source);
 void call_format_names(struct buf *out);
 void reasoning_format_names(struct buf *out);
 
-/* Does text (a prompt) end with the opening of thinking, blanks behind it or not? */
-bool reasoning_is_open(const struct reasoning_format *f, struct str text);
+/* With what does a text (a prompt) end, but for blanks: with the opening of thinking, or its close? */
+enum reasoning_state { REASONING_NONE, REASONING_OPEN, REASONING_CLOSED };
+enum reasoning_state reasoning_at_end(const struct reasoning_format *f, struct str text);
 
 /* Does one of the row's markers (or of the rows it leads to) contain this text? Such a special token
  * must be shown to the parser although special tokens are not shown. f may be NULL: false. */

@@ -34,6 +34,8 @@ struct api_formats {
     const struct reasoning_format *reasoning;
     int32_t call_ids[API_MARKERS_MAX], reasoning_ids[API_MARKERS_MAX];
     size_t n_call_ids, n_reasoning_ids;
+    struct sl_thinking thinking; /* the ids around it; n_close 0: none are known */
+    int32_t close_ids[SL_THINK_CLOSE_MAX];
 };
 
 /* Process-wide and immutable; borrowed by every request. */

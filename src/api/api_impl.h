@@ -2,6 +2,7 @@
 #ifndef API_API_IMPL_H
 #define API_API_IMPL_H
 
+#include "api/answer_formats.h"
 #include "api/answer_parse.h"
 #include "api/api.h"
 #include "api/fields.h"
@@ -43,13 +44,15 @@ enum form_kind {
     FORM_SCHEMA,
     FORM_REGEX,
     FORM_CHOICE,
-    FORM_EBNF
+    FORM_EBNF,
+    FORM_CALLS /* tool_choice required or a name */
 };
 struct form {
     enum form_kind kind;
     const char *param;       /* the field that asked for it */
     const json_node *source; /* in the tree until api_prepare; NULL: nothing but the kind */
     bool is_strict, is_compact;
+    const struct grammar_tags *tags; /* CALLS: in the arena, set by form_compile */
 };
 
 struct api_request {
@@ -78,8 +81,9 @@ struct api_request {
     struct json_doc
         *some_tools; /* owned until api_prepare: the tools of an allowed_tools, or NULL */
     struct tool_set tool_set;
-    bool keeps_thinking;      /* reasoning_format none: thinking stays text */
-    bool starts_in_reasoning; /* the prompt ends inside thinking; set by api_prepare */
+    const struct call_format *call_format; /* what reads the answer's calls; NULL: none are read */
+    bool keeps_thinking;                   /* reasoning_format none: thinking stays text */
+    enum reasoning_state prompt_thinks;    /* at the prompt's end; set by api_prepare */
 };
 
 /* The parts of api_parse; all leave the tree alone. */

@@ -49,17 +49,17 @@ void choice_parse(struct choice *c, struct str id, int index)
 {
     const struct api_request *r = c->r;
     const struct api_formats *f = &r->ctx->formats;
-    bool calls = f->calls && r->tool_set.choice != TOOLS_NONE;
+    const struct call_format *calls = r->call_format;
     bool thinks = f->reasoning && !r->keeps_thinking;
     if (!calls && !thinks) return;
-    c->answer =
-        answer_new(&(struct answer_setup){.calls = calls ? f->calls : NULL,
-                                          .reasoning = thinks ? f->reasoning : NULL,
-                                          .starts_in_reasoning = thinks && r->starts_in_reasoning,
-                                          .drop_reasoning = !r->f.include_reasoning,
-                                          .tools = &r->tool_set,
-                                          .id_seed = id,
-                                          .id_choice = index});
+    c->answer = answer_new(
+        &(struct answer_setup){.calls = calls,
+                               .reasoning = thinks ? f->reasoning : NULL,
+                               .starts_in_reasoning = thinks && r->prompt_thinks == REASONING_OPEN,
+                               .drop_reasoning = !r->f.include_reasoning,
+                               .tools = &r->tool_set,
+                               .id_seed = id,
+                               .id_choice = index});
     c->detok.shown = calls ? f->call_ids : f->reasoning_ids;
     c->detok.n_shown = calls ? f->n_call_ids : f->n_reasoning_ids;
 }

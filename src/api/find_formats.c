@@ -43,6 +43,24 @@ static void find_markers(struct api_formats *f, const struct tokenizer *t)
     }
 }
 
+/* What opens and closes thinking, as tokens; an opener of several is not looked for. */
+static void find_thinking(struct api_formats *f, const struct tokenizer *t)
+{
+    struct ids open = {0}, close = {0};
+    f->thinking = (struct sl_thinking){.open = -1};
+    if (!f->reasoning || f->reasoning->is_harmony) return;
+    bool good =
+        tokenizer_encode(t, str_of(f->reasoning->open), TOK_PARSE_SPECIAL, &open, NULL) == 0 &&
+        tokenizer_encode(t, str_of(f->reasoning->close), TOK_PARSE_SPECIAL, &close, NULL) == 0;
+    if (good && close.n <= SL_THINK_CLOSE_MAX) {
+        memcpy(f->close_ids, close.v, close.n * sizeof *close.v);
+        f->thinking.n_close = (uint32_t)close.n;
+        if (open.n == 1) f->thinking.open = open.v[0];
+    }
+    ids_free(&open);
+    ids_free(&close);
+}
+
 int api_find_formats(struct api_formats *out, const struct model_text *text,
                      const char *tool_call_parser, const char *reasoning_parser, struct sl_error *e)
 {
@@ -58,6 +76,7 @@ int api_find_formats(struct api_formats *out, const struct model_text *text,
     else if (!is_none(reasoning_parser) && !(f.reasoning = reasoning_format_named(thinks)))
         return unknown("reasoning-parser", reasoning_parser, reasoning_format_names, e);
     find_markers(&f, text->tok);
+    find_thinking(&f, text->tok);
     *out = f;
     return 0;
 }

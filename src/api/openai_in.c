@@ -189,6 +189,19 @@ struct str api_cache_salt(const struct api_request *r)
     return r->f.cache_salt.p ? r->f.cache_salt : STR("");
 }
 
+/* The engine looks after thinking only where that matters: a budget, or a grammar behind it. */
+static void set_thinking(const struct api_request *r, struct sl_thinking *t)
+{
+    const struct api_formats *f = &r->ctx->formats;
+    if (r->kind != API_CHAT || (r->f.thinking_budget < 0 && !r->grammar)) return;
+    *t = f->thinking;
+    t->close = f->close_ids;
+    t->is_open = r->prompt_thinks == REASONING_OPEN;
+    if (r->prompt_thinks != REASONING_NONE) t->open = -1; /* it runs, or was ruled out */
+    bool is_limited = r->f.thinking_budget >= 0 && r->f.thinking_budget < UINT32_MAX;
+    t->budget = is_limited ? (uint32_t)r->f.thinking_budget : UINT32_MAX;
+}
+
 void api_engine_request(const struct api_request *r, int choice, uint64_t entropy,
                         struct sl_request *out)
 {
@@ -200,6 +213,7 @@ void api_engine_request(const struct api_request *r, int choice, uint64_t entrop
                                .sampling = r->sampling,
                                .grammar = r->grammar,
                                .priority = (int32_t)r->f.priority};
+    set_thinking(r, &out->thinking);
     out->sampling.seed =
         has_seed ? (uint64_t)r->f.seed + (uint64_t)(choice % n) : entropy + (uint64_t)choice;
     out->pool = r->embed ? r->ctx->pooling.kind : SL_POOL_NONE;

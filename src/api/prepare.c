@@ -122,8 +122,7 @@ int prepare_messages(struct api_request *r, struct sl_error *e)
 {
     struct buf text = buf_make(PROMPT_TEXT_MAX);
     int code = render_chat(r, &text, e);
-    r->starts_in_reasoning =
-        code == 0 && reasoning_is_open(r->ctx->formats.reasoning, buf_str(&text));
+    r->prompt_thinks = reasoning_at_end(r->ctx->formats.reasoning, buf_str(&text));
     if (code == 0) code = tokenize(r, r->prompts, buf_str(&text), e);
     buf_free(&text);
     return code;

@@ -58,6 +58,8 @@ static const struct field chat_rows[] = {
     {"parallel_tool_calls", FIELD_BOOL, AT(parallel_tool_calls), 0, 0},
     {"reasoning_effort", FIELD_STR, AT(reasoning_effort), 0, 0},
     {"reasoning_format", FIELD_STR, AT(reasoning_format), 0, 0},
+    {"thinking_token_budget", FIELD_INT, AT(thinking_budget), -1, COUNT_MAX},
+    {"reasoning_budget", FIELD_INT, AT(thinking_budget), -1, COUNT_MAX},
     {"include_reasoning", FIELD_BOOL, AT(include_reasoning), 0, 0},
     {"verbosity", FIELD_STR, AT(verbosity), 0, 0},
 };
@@ -73,9 +75,9 @@ static const struct field stream_rows[] = {
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 /* Recognised, but not what this server does: better refused than silently without effect. */
-static const char *const refused[] = {
-    "thinking_token_budget", "reasoning_budget", "functions",     "function_call",    "audio",
-    "web_search_options",    "chat_template",    "prompt_embeds", "logits_processors"};
+static const char *const refused[] = {"functions",          "function_call", "audio",
+                                      "web_search_options", "chat_template", "prompt_embeds",
+                                      "logits_processors"};
 
 static const struct api_fields absent = {.temperature = NAN,
                                          .top_p = NAN,
@@ -97,6 +99,7 @@ static const struct api_fields absent = {.temperature = NAN,
                                          .top_logprobs = API_ABSENT,
                                          .prompt_logprobs = API_ABSENT,
                                          .truncate_prompt_tokens = API_ABSENT,
+                                         .thinking_budget = -1,
                                          .skip_special = true,
                                          .spaces_between = true,
                                          .add_generation_prompt = true,

@@ -4,6 +4,7 @@
  * api_prepare, on a work-pool thread, or is spared by the cache.
  */
 #include "api/api_impl.h"
+#include "api/call_grammar.h"
 #include "api/grammar_cache.h"
 
 enum { SCHEMA_NAME_MAX = 64, CHOICES_MAX = 1024, KEY_MAX = 8 << 20 };
@@ -64,6 +65,7 @@ static int check_type(enum form_kind kind, const char *param, const json_node *v
         if (json_type(v) == JSON_TRUE) return 0;
         return sl_fail_param(e, SL_EVALUE, param, "Invalid '%s': only true is meant by it.", param);
     case FORM_ANY_JSON:
+    case FORM_CALLS:
     case FORM_NONE:
         break;
     }
@@ -194,7 +196,8 @@ static int compile(const struct form *f, struct grammar_vocab *v, struct grammar
     const struct grammar_opts o = {.max_source = GRAMMAR_SOURCE,
                                    .max_bytes = GRAMMAR_BYTES,
                                    .is_strict = f->is_strict,
-                                   .is_compact = f->is_compact};
+                                   .is_compact = f->is_compact,
+                                   .is_lenient = f->kind == FORM_CALLS};
     *out = NULL;
     switch (f->kind) {
     case FORM_NONE:
@@ -210,8 +213,41 @@ static int compile(const struct form *f, struct grammar_vocab *v, struct grammar
         return grammar_regex(out, json_str(f->source), v, &o, e);
     case FORM_EBNF:
         return grammar_ebnf(out, json_str(f->source), v, &o, e);
+    case FORM_CALLS:
+        return grammar_tagged(out, f->tags, v, &o, e);
     }
     return 0;
+}
+
+/* Calls that the answer must be, as the model writes them. Where it writes them otherwise than a
+ * grammar can say, the answer's parser reads another row. */
+static int plan_calls(struct api_request *r, struct sl_error *e)
+{
+    struct call_grammar *c = arena_alloc(r->arena, sizeof *c);
+    bool is_stuck = r->prompt_thinks == REASONING_OPEN && r->ctx->formats.thinking.n_close == 0;
+    struct str ahead = is_stuck ? str_of(r->ctx->formats.reasoning->close) : STR("");
+    if (!c || call_grammar_make(c, r->call_format, r->tools, &r->tool_set, ahead, r->arena) < 0)
+        return arena_full(e);
+    r->call_format = c->format;
+    r->form.tags = &c->tags;
+    return 0;
+}
+
+static void put_key(const struct form *f, struct buf *key)
+{
+    buf_printf(key, "%d%d%d", (int)f->kind, f->is_strict, f->is_compact);
+    if (f->source) json_put_node(key, f->source);
+    const struct grammar_tags *t = f->tags;
+    if (!t) return;
+    buf_printf(key, "%u,%u", t->min, t->max);
+    for (size_t i = 0; i < t->n_tags; i++) {
+        json_put_str(key, t->tags[i].before);
+        json_put_str(key, t->tags[i].after);
+        if (t->tags[i].schema) json_put_node(key, t->tags[i].schema);
+    }
+    json_put_str(key, t->prefix);
+    json_put_str(key, t->separator);
+    json_put_str(key, t->suffix);
 }
 
 /* The request's field is at fault, whatever could not be compiled; a schema's own pointer goes into
@@ -219,8 +255,8 @@ static int compile(const struct form *f, struct grammar_vocab *v, struct grammar
 static int explain(const struct form *f, const struct sl_error *why, struct sl_error *e)
 {
     int code = why->code == SL_ETOOLARGE || why->code == SL_EINVAL ? SL_ESCHEMA : why->code;
-    bool is_json = f->kind == FORM_SCHEMA;
-    return sl_fail_param(e, code, f->param, "Invalid %s: %s%s%s",
+    bool is_calls = f->kind == FORM_CALLS, is_json = f->kind == FORM_SCHEMA || is_calls;
+    return sl_fail_param(e, code, is_calls ? "tools" : f->param, "Invalid %s: %s%s%s",
                          is_json ? "schema" : "grammar or pattern", why->param,
                          why->param[0] ? ": " : "", why->text);
 }
@@ -231,9 +267,9 @@ int form_compile(struct api_request *r, struct sl_error *e)
     struct grammar_cache *cache = r->ctx->grammars;
     struct sl_error why = {0};
     if (f->kind == FORM_NONE) return 0;
+    if (f->kind == FORM_CALLS) TRY(plan_calls(r, e));
     struct buf key = buf_make(KEY_MAX);
-    buf_printf(&key, "%d%d%d", (int)f->kind, f->is_strict, f->is_compact);
-    if (f->source) json_put_node(&key, f->source);
+    put_key(f, &key);
     int code = 0;
     if (cache && !key.overflow) r->grammar = grammar_cache_get(cache, buf_str(&key));
     if (!r->grammar) code = compile(f, r->ctx->vocab, &r->grammar, &why);
@@ -249,13 +285,9 @@ int form_compile(struct api_request *r, struct sl_error *e)
 
 bool api_wants_form(struct str body)
 {
-    static const char *const fields[] = {"\"response_format\"",
-                                         "\"structured_outputs\"",
-                                         "\"guided_",
-                                         "\"grammar\"",
-                                         "\"json_schema\"",
-                                         "\"ebnf\"",
-                                         "\"regex\""};
+    static const char *const fields[] = {
+        "\"response_format\"", "\"structured_outputs\"", "\"tool_choice\"", "\"guided_",
+        "\"grammar\"",         "\"json_schema\"",        "\"ebnf\"",        "\"regex\""};
     for (size_t i = 0; i < COUNT(fields); i++)
         if (body.n && memmem(body.p, body.n, fields[i], strlen(fields[i]))) return true;
     return false;

@@ -1,5 +1,5 @@
 /* tools_in.c - `tools` and `tool_choice`: their validation. Tools reach the template, and what the
- * answer's parser needs of them is kept. An answer that must be a call is refused by name.
+ * answer's parser needs of them is kept.
  */
 #include "api/api_impl.h"
 
@@ -225,8 +225,7 @@ int read_tools(struct api_request *r, const json_node *root, struct sl_error *e)
     if (!r->tools) r->tool_set.choice = TOOLS_NONE;
     r->tool_set.no_parallel = !r->f.parallel_tool_calls;
     if (r->tool_set.choice >= TOOLS_REQUIRED)
-        return sl_fail_param(
-            e, SL_EUNSUPPORTED, "tool_choice",
-            "Forcing a tool call is not supported; 'tool_choice' may be 'auto' or 'none'.");
+        r->form = (struct form){.kind = FORM_CALLS, .param = "tool_choice"};
+    r->call_format = r->tool_set.choice == TOOLS_NONE ? NULL : r->ctx->formats.calls;
     return keep_tools(r, e);
 }

@@ -28,6 +28,11 @@ static size_t table_pages(const struct dev *d)
     return (size_t)(d->config.max_model_len / d->config.page_size) + 2;
 }
 
+static size_t mask_words(const struct dev *d)
+{
+    return ((size_t)d->config.n_vocab + 31) / 32;
+}
+
 int cuda_batch_open(struct dev *d, struct sl_error *e)
 {
     const struct dev_config *c = &d->config;
@@ -36,6 +41,7 @@ int cuda_batch_open(struct dev *d, struct sl_error *e)
     n += padded(seqs * table_pages(d) * 4) + padded((size_t)c->max_wants * sizeof(struct want));
     n +=
         padded(items_max(d) * sizeof(struct attn_item)) + padded(tokens * sizeof(struct attn_tile));
+    n += padded(seqs * mask_words(d) * 4);
     d->batch_max = n;
     for (int i = 0; i < CUDA_BATCHES; i++)
         TRY(cuda_check(cudaHostAlloc((void **)&d->batch_pinned[i], n, cudaHostAllocDefault),
@@ -217,6 +223,11 @@ int cuda_batch_send(struct dev *d, const struct batch *b, const struct kresult *
     struct want *want = take(&p, (size_t)b->n_wants * sizeof *want, &device);
     if (b->n_wants) memcpy(want, b->want, (size_t)b->n_wants * sizeof *want);
     k->want = device;
+    if ((size_t)b->n_masks > (size_t)d->config.max_seqs || (size_t)b->mask_words > mask_words(d))
+        return SL_EINTERNAL;
+    k->masks = (const uint32_t *)(const void *)put(&p, (const int32_t *)(const void *)b->masks,
+                                                   (size_t)b->n_masks * (size_t)b->mask_words);
+    k->mask_words = b->mask_words;
     put_seq_of(&p, b, k);
     count_decodes(d, b);
     TRY(put_pages(&p, b, k));

@@ -395,7 +395,7 @@ int core_step(struct core *c)
     c->is_starved = false;
     while (!c->failed && core_n_flight(c) < c->cfg.depth && c->n_live > 0) {
         c->is_starved = !has_room(c);
-        if (c->is_starved) break;
+        if (c->is_starved || sched_waits(c)) break;
         struct job *j = &c->job[c->n_launched % n_jobs];
         job_clear(j, c->n_launched);
         if (!sched_plan(c, j)) break;

@@ -18,9 +18,12 @@ int grammar_failure(const struct grammar *g, struct sl_error *e)
     switch ((enum grammar_fail)g->failed) {
     case FAIL_BYTES:
         return sl_fail(e, SL_ETOOLARGE, "the grammar needs more than %zu bytes", g->max_bytes);
-    case FAIL_STEPS: return sl_fail(e, SL_ETOOLARGE, "the grammar takes too long to compile");
-    case FAIL_DEPTH: return sl_fail(e, SL_ETOOLARGE, "the grammar nests too deeply");
-    case FAIL_NO: break;
+    case FAIL_STEPS:
+        return sl_fail(e, SL_ETOOLARGE, "the grammar takes too long to compile");
+    case FAIL_DEPTH:
+        return sl_fail(e, SL_ETOOLARGE, "the grammar nests too deeply");
+    case FAIL_NO:
+        break;
     }
     return sl_fail(e, SL_EINTERNAL, "the grammar failed for no reason");
 }
@@ -42,7 +45,7 @@ static struct grammar *grammar_new(struct grammar_vocab *v, const struct grammar
 
 static void grammar_free(struct grammar *g)
 {
-    struct pool *pools[] = {&g->nodes, &g->lists, &g->sets,  &g->mods,
+    struct pool *pools[] = {&g->nodes, &g->lists, &g->sets,    &g->mods,
                             &g->parts, &g->rules, &g->scratch, &g->part_lists};
     if (g->vocab) mask_forget(g);
     for (size_t i = 0; i < sizeof pools / sizeof *pools; i++) pool_free(g, pools[i]);
@@ -203,8 +206,7 @@ static part_id fixed_text(struct grammar *g, struct str s)
         }
         struct str piece = best ? *best : (struct str){s.p + i, 1};
         re_id one = re_literal(g, piece);
-        if (best)
-            one = re_cat3(g, re_byte(g, SPECIAL_BEGIN), one, re_byte(g, SPECIAL_END));
+        if (best) one = re_cat3(g, re_byte(g, SPECIAL_BEGIN), one, re_byte(g, SPECIAL_END));
         r = re_cat(g, r, one);
         i += piece.n;
     }

@@ -48,7 +48,7 @@ struct grammar_vocab_desc {
 /* Some 100 ms and 10 MB for 128,000 tokens. SL_EINVAL: more than 2^24 tokens or bytes past 2^28. */
 int grammar_vocab_new(struct grammar_vocab **out, const struct grammar_vocab_desc *d,
                       struct sl_error *e);
-void grammar_vocab_unref(struct grammar_vocab *v); /* NULL is fine */
+void grammar_vocab_unref(struct grammar_vocab *v);         /* NULL is fine */
 size_t grammar_vocab_words(const struct grammar_vocab *v); /* uint32_t words of a bitmap */
 size_t grammar_vocab_bytes(const struct grammar_vocab *v); /* memory held */
 
@@ -57,15 +57,15 @@ size_t grammar_vocab_bytes(const struct grammar_vocab *v); /* memory held */
 struct grammar; /* opaque, reference-counted */
 
 struct grammar_opts {
-    size_t max_source;    /* bytes of a source text; 0: 262,144 */
-    size_t max_bytes;     /* memory of one grammar with its tables; 0: 32 MiB */
-    uint64_t max_steps;   /* while compiling; 0: 4,000,000 (some 0.2 s) */
-    bool is_compact;      /* JSON without any whitespace; else at most one space, or a newline and
+    size_t max_source;  /* bytes of a source text; 0: 262,144 */
+    size_t max_bytes;   /* memory of one grammar with its tables; 0: 32 MiB */
+    uint64_t max_steps; /* while compiling; 0: 4,000,000 (some 0.2 s) */
+    bool is_compact;    /* JSON without any whitespace; else at most one space, or a newline and
                              up to 64 spaces or tabs, where JSON allows whitespace */
-    bool is_strict;       /* OpenAI's strict subset is checked first; objects are closed */
-    bool is_lenient;      /* what cannot be decided byte by byte (uniqueItems, contains with a
+    bool is_strict;     /* OpenAI's strict subset is checked first; objects are closed */
+    bool is_lenient;    /* what cannot be decided byte by byte (uniqueItems, contains with a
                              maximum, unevaluated*) is left unchecked instead of refused */
-    uint8_t draft;        /* of a schema without $schema: 4, 6, 7; 0: 2020-12 */
+    uint8_t draft;      /* of a schema without $schema: 4, 6, 7; 0: 2020-12 */
 };
 
 /* Each sets *out (owned: grammar_unref) or returns a code with the reason in e:
@@ -95,7 +95,7 @@ int grammar_ebnf(struct grammar **out, struct str source, struct grammar_vocab *
 
 /* A schema between fixed texts: one tool, in the way one model family writes a call. */
 struct grammar_tag {
-    struct str before; /* e.g. "<tool_call>\n{\"name\": \"wx\", \"arguments\": " */
+    struct str before;       /* e.g. "<tool_call>\n{\"name\": \"wx\", \"arguments\": " */
     const json_node *schema; /* NULL: any JSON object */
     struct str after;        /* e.g. "}\n</tool_call>" */
 };
@@ -103,15 +103,15 @@ struct grammar_tag {
  * fixed text contains the name of a special token of v, that token is what the model must write. */
 struct grammar_tags {
     const struct grammar_tag *tags;
-    size_t n_tags;                       /* at least 1 */
+    size_t n_tags;                        /* at least 1 */
     struct str prefix, separator, suffix; /* "" where there is none */
-    uint32_t min, max;                   /* how many; max 0: no limit. {1, 1}: exactly one */
+    uint32_t min, max;                    /* how many; max 0: no limit. {1, 1}: exactly one */
 };
 int grammar_tagged(struct grammar **out, const struct grammar_tags *t, struct grammar_vocab *v,
                    const struct grammar_opts *o, struct sl_error *e);
 
-void grammar_ref(struct grammar *g);   /* any thread */
-void grammar_unref(struct grammar *g); /* any thread; the last one frees. NULL is fine */
+void grammar_ref(struct grammar *g);           /* any thread */
+void grammar_unref(struct grammar *g);         /* any thread; the last one frees. NULL is fine */
 size_t grammar_bytes(const struct grammar *g); /* memory held now */
 size_t grammar_bytes_max(const struct grammar *g); /* the most it will hold: max_bytes */
 
@@ -137,7 +137,7 @@ int grammar_mask(struct grammar_state *s, uint32_t *words);
 bool grammar_accept(struct grammar_state *s, int32_t token);
 /* As grammar_accept, by bytes: what tests and fixed prefixes use. */
 bool grammar_accept_bytes(struct grammar_state *s, struct str bytes);
-bool grammar_may_end(struct grammar_state *s); /* is the text so far complete? */
+bool grammar_may_end(struct grammar_state *s);  /* is the text so far complete? */
 bool grammar_must_end(struct grammar_state *s); /* complete, and nothing may follow but the end */
 /* Append the bytes that must come next whatever is chosen (at most max); nothing where the text may
  * end. */

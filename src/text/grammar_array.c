@@ -46,7 +46,8 @@ static part_id closing(struct compiler *c)
 static part_id rest_of(struct compiler *c, part_id item, bool is_first, uint64_t lo, uint64_t hi)
 {
     struct grammar *g = c->g;
-    uint32_t most = hi >= RE_INF ? RE_INF : (uint32_t)hi, least = lo >= RE_INF ? RE_INF : (uint32_t)lo;
+    uint32_t most = hi >= RE_INF ? RE_INF : (uint32_t)hi,
+             least = lo >= RE_INF ? RE_INF : (uint32_t)lo;
     part_id more = before(c, c->comma, item);
     if (!is_first) return part_seq2(g, part_rep(g, more, least, most), closing(c));
     part_id none = lo ? P_NEVER : part_text(g, "]"), some = P_NEVER;
@@ -122,8 +123,8 @@ static part_id unique_items(struct compiler *c, const struct shape *s)
         if (count >= s->min_items) next[k++] = used ? closing(c) : part_text(g, "]");
         for (int i = 0; i < n && count < s->max_items; i++)
             if (!(used >> i & 1))
-                next[k++] = part_seq3(g, part_lex(g, used ? c->comma : c->space),
-                                      part_lex(g, v[i]), by_used[used | 1u << i]);
+                next[k++] = part_seq3(g, part_lex(g, used ? c->comma : c->space), part_lex(g, v[i]),
+                                      by_used[used | 1u << i]);
         by_used[used] = part_alt(g, next, k);
     }
     return by_used[0];

@@ -102,10 +102,14 @@ static bool has_property(struct str name, int32_t cp)
 {
     enum char_class c = unicode_class(cp);
     switch (name.p[0]) {
-    case 'L': return c == CLASS_LETTER;
-    case 'N': return c == CLASS_NUMBER;
-    case 'M': return unicode_is_mark(cp);
-    default: return unicode_is_space(cp);
+    case 'L':
+        return c == CLASS_LETTER;
+    case 'N':
+        return c == CLASS_NUMBER;
+    case 'M':
+        return unicode_is_mark(cp);
+    default:
+        return unicode_is_space(cp);
     }
 }
 

@@ -22,6 +22,13 @@ static void alternative1(struct compiler *c, struct alternatives *a, struct item
     items_add(c, add_alternative(c, a), x);
 }
 
+static void alternative2(struct compiler *c, struct alternatives *a, struct item x, struct item y)
+{
+    struct items *l = add_alternative(c, a);
+    items_add(c, l, x);
+    items_add(c, l, y);
+}
+
 static void alternative3(struct compiler *c, struct alternatives *a, struct item x, struct item y,
                          struct item z)
 {
@@ -107,104 +114,143 @@ static void not_items(struct compiler *c, const json_node *s, const json_node *v
         return;
     }
     struct item some = {.kind = IT_CONTAINS, .s = v, .is_negated = true};
-    struct items *l = add_alternative(c, a);
-    items_add(c, l, item_types(TYPE_ARRAY));
-    items_add(c, l, some);
+    alternative2(c, a, item_types(TYPE_ARRAY), some);
 }
 
-static void not_keyword(struct compiler *c, const json_node *s, const json_node *v,
-                        struct alternatives *a)
+static void not_ref(struct compiler *c, const json_node *s, const json_node *v,
+                    struct alternatives *a)
+{
+    const json_node *to = refs_resolve(c, s, v);
+    if (to) alternative1(c, a, item_schema(to, true));
+}
+
+/* Each of the schemas in v fails: any one of them (allOf), or all (anyOf). */
+static void not_each(struct compiler *c, const json_node *v, bool together, struct alternatives *a)
+{
+    struct items *l = together ? add_alternative(c, a) : NULL;
+    for (const json_node *m = json_child(v); m; m = json_next(m)) {
+        if (l)
+            items_add(c, l, item_schema(m, true));
+        else
+            alternative1(c, a, item_schema(m, true));
+    }
+}
+
+static void not_required(struct compiler *c, const json_node *v, struct alternatives *a)
+{
+    for (const json_node *m = json_child(v); m; m = json_next(m)) {
+        if (json_type(m) != JSON_STR) continue;
+        alternative2(c, a, item_types(TYPE_OBJECT), item_name(IT_FORBID, json_str(m)));
+    }
+}
+
+static void not_contains(struct compiler *c, const json_node *s, const json_node *v,
+                         struct alternatives *a)
+{
+    struct item none = {.kind = IT_ITEMS, .s = v, .is_negated = true};
+    if (json_get(s, "minContains") || json_get(s, "maxContains")) unsupported_not(c, v);
+    alternative2(c, a, item_types(TYPE_ARRAY), none);
+}
+
+static void not_additional(struct compiler *c, const json_node *s, const json_node *v,
+                           struct alternatives *a)
+{
+    struct item extra = {.kind = IT_EXTRA, .s = s};
+    if (json_type(v) == JSON_TRUE || (json_type(v) == JSON_OBJ && !json_child(v))) return;
+    alternative2(c, a, item_types(TYPE_OBJECT), extra);
+}
+
+/* Does the keyword say something that has no opposite here? */
+static bool is_beyond_not(const json_node *v, enum keyword k)
 {
     const char *unused;
-    switch (keyword_of(json_key(v))) {
-    case KW_REF: {
-        const json_node *to = refs_resolve(c, s, v);
-        if (to) alternative1(c, a, item_schema(to, true));
-        return;
-    }
-    case KW_ALL_OF:
-        for (const json_node *m = json_child(v); m; m = json_next(m))
-            alternative1(c, a, item_schema(m, true));
-        return;
-    case KW_ANY_OF: {
-        struct items *l = add_alternative(c, a);
-        for (const json_node *m = json_child(v); m; m = json_next(m))
-            items_add(c, l, item_schema(m, true));
-        return;
-    }
-    case KW_ONE_OF: not_one_of(c, v, a); return;
-    case KW_NOT: alternative1(c, a, item_schema(v, false)); return;
-    case KW_IF: not_if(c, s, v, a); return;
-    case KW_REQUIRED:
-        for (const json_node *m = json_child(v); m; m = json_next(m)) {
-            if (json_type(m) != JSON_STR) continue;
-            struct items *l = add_alternative(c, a);
-            items_add(c, l, item_types(TYPE_OBJECT));
-            items_add(c, l, item_name(IT_FORBID, json_str(m)));
-        }
-        return;
-    case KW_PROPERTIES: not_properties(c, v, a); return;
-    case KW_DEPENDENCIES:
-    case KW_DEPENDENT_REQUIRED:
-    case KW_DEPENDENT_SCHEMAS: not_dependencies(c, v, a); return;
-    case KW_ITEMS: not_items(c, s, v, a); return;
-    case KW_CONTAINS: {
-        struct items *l = add_alternative(c, a);
-        if (json_get(s, "minContains") || json_get(s, "maxContains")) unsupported_not(c, v);
-        items_add(c, l, item_types(TYPE_ARRAY));
-        items_add(c, l, (struct item){.kind = IT_ITEMS, .s = v, .is_negated = true});
-        return;
-    }
-    case KW_ADDITIONAL_PROPERTIES: {
-        if (json_type(v) == JSON_TRUE || (json_type(v) == JSON_OBJ && !json_child(v))) return;
-        struct items *l = add_alternative(c, a);
-        items_add(c, l, item_types(TYPE_OBJECT));
-        items_add(c, l, (struct item){.kind = IT_EXTRA, .s = s});
-        return;
-    }
-    case KW_TYPE:
-    case KW_ENUM:
-    case KW_CONST:
-    case KW_MINIMUM:
-    case KW_MAXIMUM:
-    case KW_MULTIPLE_OF:
-    case KW_PATTERN:
-    case KW_MIN_LENGTH:
-    case KW_MAX_LENGTH:
-    case KW_MIN_ITEMS:
-    case KW_MAX_ITEMS:
-    case KW_MIN_PROPERTIES:
-    case KW_MAX_PROPERTIES:
-        alternative1(c, a, (struct item){.kind = IT_NOT_KEY, .s = s, .member = v});
-        return;
+    switch (k) {
     case KW_EXCLUSIVE_MINIMUM:
     case KW_EXCLUSIVE_MAXIMUM:
-        if (json_is_num(v))
-            alternative1(c, a, (struct item){.kind = IT_NOT_KEY, .s = s, .member = v});
-        else if (json_type(v) == JSON_TRUE)
-            unsupported_not(c, v);
-        return;
     case KW_UNIQUE_ITEMS:
-        if (json_type(v) == JSON_TRUE) unsupported_not(c, v);
-        return;
+        return json_type(v) == JSON_TRUE;
     case KW_FORMAT:
-        if (json_type(v) == JSON_STR && format_pattern(json_str(v), &unused)) unsupported_not(c, v);
-        return;
+        return json_type(v) == JSON_STR && format_pattern(json_str(v), &unused);
     case KW_PATTERN_PROPERTIES:
-        if (json_child(v)) unsupported_not(c, v);
-        return;
+        return json_child(v) != NULL;
     case KW_PREFIX_ITEMS:
     case KW_ADDITIONAL_ITEMS:
     case KW_PROPERTY_NAMES:
     case KW_DYNAMIC_REF:
     case KW_RECURSIVE_REF:
     case KW_UNEVALUATED_ITEMS:
-    case KW_UNEVALUATED_PROPERTIES: unsupported_not(c, v); return;
-    case KW_THEN:
-    case KW_ELSE:
-    case KW_MIN_CONTAINS:
-    case KW_MAX_CONTAINS:
-    case KW_OTHER: return;
+    case KW_UNEVALUATED_PROPERTIES:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Keywords whose opposite is a bound too (keyword_item knows it). */
+static bool has_opposite(const json_node *v, enum keyword k)
+{
+    static const enum keyword bounds[] = {
+        KW_TYPE,        KW_ENUM,           KW_CONST,         KW_MINIMUM,    KW_MAXIMUM,
+        KW_MULTIPLE_OF, KW_PATTERN,        KW_MIN_LENGTH,    KW_MAX_LENGTH, KW_MIN_ITEMS,
+        KW_MAX_ITEMS,   KW_MIN_PROPERTIES, KW_MAX_PROPERTIES};
+    for (size_t i = 0; i < sizeof bounds / sizeof *bounds; i++)
+        if (bounds[i] == k) return true;
+    return (k == KW_EXCLUSIVE_MINIMUM || k == KW_EXCLUSIVE_MAXIMUM) && json_is_num(v);
+}
+
+static void not_keyword(struct compiler *c, const json_node *s, const json_node *v,
+                        struct alternatives *a)
+{
+    enum keyword k = keyword_of(json_key(v));
+    if (has_opposite(v, k)) {
+        alternative1(c, a, (struct item){.kind = IT_NOT_KEY, .s = s, .member = v});
+        return;
+    }
+    if (is_beyond_not(v, k)) {
+        unsupported_not(c, v);
+        return;
+    }
+    switch (k) {
+    case KW_REF:
+        not_ref(c, s, v, a);
+        return;
+    case KW_ALL_OF:
+        not_each(c, v, false, a);
+        return;
+    case KW_ANY_OF:
+        not_each(c, v, true, a);
+        return;
+    case KW_ONE_OF:
+        not_one_of(c, v, a);
+        return;
+    case KW_NOT:
+        alternative1(c, a, item_schema(v, false));
+        return;
+    case KW_IF:
+        not_if(c, s, v, a);
+        return;
+    case KW_REQUIRED:
+        not_required(c, v, a);
+        return;
+    case KW_PROPERTIES:
+        not_properties(c, v, a);
+        return;
+    case KW_DEPENDENCIES:
+    case KW_DEPENDENT_REQUIRED:
+    case KW_DEPENDENT_SCHEMAS:
+        not_dependencies(c, v, a);
+        return;
+    case KW_ITEMS:
+        not_items(c, s, v, a);
+        return;
+    case KW_CONTAINS:
+        not_contains(c, s, v, a);
+        return;
+    case KW_ADDITIONAL_PROPERTIES:
+        not_additional(c, s, v, a);
+        return;
+    default:
+        return;
     }
 }
 
@@ -329,9 +375,15 @@ void choice_alternatives(struct compiler *c, const struct shape *s, struct alter
 {
     *out = (struct alternatives){0};
     switch (s->choice_keyword) {
-    case KW_ANY_OF: any_of(c, s, out); return;
-    case KW_ONE_OF: one_of(c, s, out); return;
-    case KW_IF: if_then(c, s, out); return;
+    case KW_ANY_OF:
+        any_of(c, s, out);
+        return;
+    case KW_ONE_OF:
+        one_of(c, s, out);
+        return;
+    case KW_IF:
+        if_then(c, s, out);
+        return;
     case KW_NOT: {
         struct alternatives a = {0};
         struct items base = base_of(c, s, 1);
@@ -342,6 +394,8 @@ void choice_alternatives(struct compiler *c, const struct shape *s, struct alter
         }
         return;
     }
-    default: dependency(c, s, out); return;
+    default:
+        dependency(c, s, out);
+        return;
     }
 }

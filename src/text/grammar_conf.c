@@ -100,8 +100,11 @@ static void open_kont(struct grammar *g, kont_id id, struct pool *out)
     struct part p = *part_at(g, k.part);
     const part_id *list = (const part_id *)g->part_lists.p + p.a;
     switch ((enum part_op)p.op) {
-    case PART_NEVER: return;
-    case PART_EMPTY: visit(g, k.next); return;
+    case PART_NEVER:
+        return;
+    case PART_EMPTY:
+        visit(g, k.next);
+        return;
     case PART_LEX: {
         struct thread *t = pool_push(g, out, 1);
         if (t) *t = (struct thread){p.a, k.next};
@@ -262,7 +265,8 @@ conf_id conf_step_new(struct grammar *g, conf_id c, uint8_t class)
 }
 
 /* Do the bytes lo..hi, and then those of UTF-8 that must follow, always lead from c to `home`? */
-static bool leads_home(struct grammar *g, conf_id c, conf_id home, unsigned lo, unsigned hi, int more)
+static bool leads_home(struct grammar *g, conf_id c, conf_id home, unsigned lo, unsigned hi,
+                       int more)
 {
     conf_id same = CONF_UNKNOWN;
     uint8_t done[256] = {0};
@@ -277,7 +281,8 @@ static bool leads_home(struct grammar *g, conf_id c, conf_id home, unsigned lo, 
 }
 
 /* As leads_home, where the byte after the first is limited. */
-static bool limited(struct grammar *g, conf_id c, unsigned first, unsigned lo, unsigned hi, int more)
+static bool limited(struct grammar *g, conf_id c, unsigned first, unsigned lo, unsigned hi,
+                    int more)
 {
     conf_id next = conf_step(g, c, (uint8_t)first);
     return next != CONF_DEAD && leads_home(g, next, c, lo, hi, more);

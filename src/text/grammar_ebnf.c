@@ -12,39 +12,9 @@
 #include <stdlib.h>
 
 #include "base/utf8.h"
-#include "text/grammar_impl.h"
+#include "text/grammar_ebnf.h"
 
-enum node_op { NODE_LEX, NODE_REF, NODE_SEQ, NODE_ALT, NODE_REP };
-struct node {
-    enum node_op op;
-    int first, next; /* children as a list; 0: none */
-    uint32_t lo, hi;
-    re_id re; /* LEX */
-    int rule; /* REF */
-};
-struct rule {
-    struct str name;
-    int body; /* 0: not defined yet */
-    bool is_regular, is_nullable, is_seen;
-    re_id re;      /* of a regular one */
-    uint32_t part; /* rule number of another */
-};
-
-enum { NODES_MAX = 50000, RULES_MAX = 5000, EBNF_DEPTH = 64, EBNF_REPEAT_MAX = 10000 };
-
-struct ebnf {
-    struct grammar *g;
-    struct sl_error *e;
-    const char *begin, *p, *end;
-    bool is_lark;
-    int code, depth;
-    struct node *v; /* owned; 0 unused */
-    struct rule *rules; /* owned */
-    int n, cap, n_rules, rules_cap;
-};
-
-/* Record the first error, with the line at hand; what (may be empty) is named after it. Returns 0. */
-static int fail(struct ebnf *s, const char *problem, struct str what)
+int ebnf_fail(struct ebnf *s, const char *problem, struct str what)
 {
     int line = 1, n = (int)(what.n < 60 ? what.n : 60);
     for (const char *p = s->begin; p < s->p && p < s->end; p++) line += *p == '\n';
@@ -57,9 +27,9 @@ static int fail(struct ebnf *s, const char *problem, struct str what)
 
 static const struct str nothing;
 
-static int new_node(struct ebnf *s, enum node_op op)
+int ebnf_node(struct ebnf *s, enum node_op op)
 {
-    if (s->n == NODES_MAX) return fail(s, "it is too long", nothing);
+    if (s->n == NODES_MAX) return ebnf_fail(s, "it is too long", nothing);
     if (s->n == s->cap) {
         s->cap = s->cap ? s->cap * 2 : 128;
         s->v = xrealloc(s->v, (size_t)s->cap * sizeof *s->v);
@@ -71,7 +41,7 @@ static int new_node(struct ebnf *s, enum node_op op)
 
 static int lex_node(struct ebnf *s, re_id r)
 {
-    int n = new_node(s, NODE_LEX);
+    int n = ebnf_node(s, NODE_LEX);
     if (n) s->v[n].re = r;
     return n;
 }
@@ -80,7 +50,7 @@ static int find_rule(struct ebnf *s, struct str name)
 {
     for (int i = 0; i < s->n_rules; i++)
         if (str_eq(s->rules[i].name, name)) return i;
-    if (s->n_rules == RULES_MAX) return fail(s, "too many rules", nothing);
+    if (s->n_rules == RULES_MAX) return ebnf_fail(s, "too many rules", nothing);
     if (s->n_rules == s->rules_cap) {
         s->rules_cap = s->rules_cap ? s->rules_cap * 2 : 32;
         s->rules = xrealloc(s->rules, (size_t)s->rules_cap * sizeof *s->rules);
@@ -102,7 +72,8 @@ static bool take(struct ebnf *s, const char *z)
 static void skip_blank(struct ebnf *s)
 {
     while (s->p < s->end) {
-        bool is_comment = *s->p == '#' || (s->is_lark && *s->p == '/' && s->end - s->p > 1 && s->p[1] == '/');
+        bool is_comment =
+            *s->p == '#' || (s->is_lark && *s->p == '/' && s->end - s->p > 1 && s->p[1] == '/');
         if (is_comment)
             while (s->p < s->end && *s->p != '\n') s->p++;
         else if (*s->p == ' ' || *s->p == '\t' || *s->p == '\n' || *s->p == '\r')
@@ -148,7 +119,7 @@ static int pattern_node(struct ebnf *s, struct str text)
     re_id r;
     if (pattern_compile(s->g, text, PATTERN_WHOLE, &r, &e) < 0) {
         if (!s->code) s->code = sl_fail(s->e, e.code, "grammar: %s", e.text);
-        return fail(s, "a bad expression", text);
+        return ebnf_fail(s, "a bad expression", text);
     }
     return lex_node(s, r);
 }
@@ -157,7 +128,7 @@ static int class_node(struct ebnf *s)
 {
     const char *from = s->p++;
     while (s->p < s->end && *s->p != ']') s->p += *s->p == '\\' && s->end - s->p > 1 ? 2 : 1;
-    if (!take(s, "]")) return fail(s, "[ without ]", nothing);
+    if (!take(s, "]")) return ebnf_fail(s, "[ without ]", nothing);
     return pattern_node(s, (struct str){from, (size_t)(s->p - from)});
 }
 
@@ -166,8 +137,10 @@ static uint32_t hex_digits(struct ebnf *s, int n)
     uint32_t v = 0;
     for (; n > 0 && s->p < s->end; n--, s->p++) {
         char c = *s->p;
-        int d = c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
-        if (d < 0) return fail(s, "a bad escape", nothing), 0;
+        int d = c >= '0' && c <= '9'                 ? c - '0'
+                : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
+                                                     : -1;
+        if (d < 0) return ebnf_fail(s, "a bad escape", nothing), 0;
         v = v << 4 | (uint32_t)d;
     }
     return v;
@@ -195,7 +168,7 @@ static void read_text(struct ebnf *s, struct buf *out)
             buf_putc(out, c);
         }
     }
-    if (!take(s, "\"")) fail(s, "\" without its second", nothing);
+    if (!take(s, "\"")) ebnf_fail(s, "\" without its second", nothing);
 }
 
 static int text_node(struct ebnf *s)
@@ -210,8 +183,10 @@ static int text_node(struct ebnf *s)
         read_text(s, &last);
         int32_t lo = text.n ? utf8_next(text.p, text.n, &len) : -1;
         int32_t hi = last.n ? utf8_next(last.p, last.n, &len) : -1;
-        if (lo < 0 || hi < lo) fail(s, "a range out of order", nothing);
-        else charset_add(&range, (uint32_t)lo, (uint32_t)hi);
+        if (lo < 0 || hi < lo)
+            ebnf_fail(s, "a range out of order", nothing);
+        else
+            charset_add(&range, (uint32_t)lo, (uint32_t)hi);
         r = charset_re(s->g, &range, false);
         free(range.v);
     } else {
@@ -236,12 +211,15 @@ static int regex_node(struct ebnf *s)
     const char *from = ++s->p;
     while (s->p < s->end && *s->p != '/') s->p += *s->p == '\\' && s->end - s->p > 1 ? 2 : 1;
     struct str body = {from, (size_t)(s->p - from)};
-    if (!take(s, "/")) return fail(s, "/ without its second", nothing);
+    if (!take(s, "/")) return ebnf_fail(s, "/ without its second", nothing);
     for (bool more = true; more;) {
         more = true;
-        if (take(s, "i")) buf_puts(&b, "(?i)");
-        else if (take(s, "s")) buf_puts(&b, "(?s)");
-        else if (!take(s, "m") && !take(s, "u") && !take(s, "x")) more = false;
+        if (take(s, "i"))
+            buf_puts(&b, "(?i)");
+        else if (take(s, "s"))
+            buf_puts(&b, "(?s)");
+        else if (!take(s, "m") && !take(s, "u") && !take(s, "x"))
+            more = false;
     }
     buf_put_str(&b, body);
     int n = pattern_node(s, buf_str(&b));
@@ -254,13 +232,13 @@ static int read_alt(struct ebnf *s);
 static int group_node(struct ebnf *s, const char *close)
 {
     s->p++;
-    if (++s->depth > EBNF_DEPTH) return fail(s, "groups nest too deeply", nothing);
+    if (++s->depth > EBNF_DEPTH) return ebnf_fail(s, "groups nest too deeply", nothing);
     int n = read_alt(s);
     s->depth--;
     skip_blank(s);
-    if (!take(s, close)) return fail(s, "a bracket that does not close", nothing);
+    if (!take(s, close)) return ebnf_fail(s, "a bracket that does not close", nothing);
     if (*close == ')' || !n) return n;
-    int rep = new_node(s, NODE_REP); /* Lark's [ ] */
+    int rep = ebnf_node(s, NODE_REP); /* Lark's [ ] */
     if (rep) s->v[rep].first = n, s->v[rep].hi = 1;
     return rep;
 }
@@ -277,8 +255,8 @@ static int read_atom(struct ebnf *s)
         return pattern_node(s, STR("(?s)."));
     }
     struct str name = read_name(s);
-    if (!name.n) return fail(s, "an unexpected character", (struct str){s->p, 1});
-    int n = new_node(s, NODE_REF), rule = find_rule(s, name);
+    if (!name.n) return ebnf_fail(s, "an unexpected character", (struct str){s->p, 1});
+    int n = ebnf_node(s, NODE_REF), rule = find_rule(s, name);
     if (n) s->v[n].rule = rule;
     return n;
 }
@@ -311,7 +289,7 @@ static bool read_repeat(struct ebnf *s, uint32_t *lo, uint32_t *hi)
     }
     if (!ok || (braces && !take(s, "}")) || *lo > EBNF_REPEAT_MAX || *hi < *lo ||
         (*hi != RE_INF && *hi > EBNF_REPEAT_MAX))
-        fail(s, "a bad repeat count", nothing);
+        ebnf_fail(s, "a bad repeat count", nothing);
     return true;
 }
 
@@ -319,7 +297,7 @@ static int read_repeats(struct ebnf *s, int atom)
 {
     uint32_t lo, hi;
     while (atom && read_repeat(s, &lo, &hi)) {
-        int rep = new_node(s, NODE_REP);
+        int rep = ebnf_node(s, NODE_REP);
         if (!rep) return 0;
         s->v[rep].first = atom;
         s->v[rep].lo = lo;
@@ -331,7 +309,7 @@ static int read_repeats(struct ebnf *s, int atom)
 
 static int read_seq(struct ebnf *s)
 {
-    int seq = new_node(s, NODE_SEQ), last = 0;
+    int seq = ebnf_node(s, NODE_SEQ), last = 0;
     for (;;) {
         skip_blank(s);
         if (s->is_lark && take(s, "->")) {
@@ -354,7 +332,7 @@ static int read_seq(struct ebnf *s)
 
 static int read_alt(struct ebnf *s)
 {
-    int alt = new_node(s, NODE_ALT), last = 0;
+    int alt = ebnf_node(s, NODE_ALT), last = 0;
     do {
         int seq = read_seq(s);
         if (!seq || !alt) return 0;
@@ -410,7 +388,7 @@ static void import(struct ebnf *s)
         if (!s->code) s->rules[rule].body = body;
         return;
     }
-    fail(s, "%import of something other than a common terminal", name);
+    ebnf_fail(s, "%import of something other than a common terminal", name);
 }
 
 static void read_rule(struct ebnf *s)
@@ -420,11 +398,11 @@ static void read_rule(struct ebnf *s)
         return;
     }
     if (s->is_lark && *s->p == '%') {
-        fail(s, "%ignore, %declare and %override are not supported", nothing);
+        ebnf_fail(s, "%ignore, %declare and %override are not supported", nothing);
         return;
     }
     if (!at_rule(s)) {
-        fail(s, "expected a rule at", (struct str){s->p, (size_t)(s->end - s->p)});
+        ebnf_fail(s, "expected a rule at", (struct str){s->p, (size_t)(s->end - s->p)});
         return;
     }
     if (s->is_lark && !take(s, "?")) take(s, "!");
@@ -433,178 +411,10 @@ static void read_rule(struct ebnf *s)
     if (s->is_lark && take(s, ".")) read_name(s);
     while (*s->p == ' ' || *s->p == '\t') s->p++;
     s->p += s->is_lark ? 1 : 3;
-    if (!s->code && s->rules[rule].body) fail(s, "a rule is defined twice", name);
+    if (!s->code && s->rules[rule].body) ebnf_fail(s, "a rule is defined twice", name);
     int body = read_alt(s);
     if (!s->code) s->rules[rule].body = body;
     skip_blank(s);
-}
-
-/* ------------------------------------------------------------------ making */
-
-static bool is_regular(const struct ebnf *s, int n)
-{
-    const struct node *v = &s->v[n];
-    if (v->op == NODE_LEX) return true;
-    if (v->op == NODE_REF) return s->rules[v->rule].is_regular;
-    for (int c = v->first; c; c = s->v[c].next)
-        if (!is_regular(s, c)) return false;
-    return true;
-}
-
-static bool is_nullable(const struct ebnf *s, int n)
-{
-    const struct node *v = &s->v[n];
-    switch (v->op) {
-    case NODE_LEX: return re_at(s->g, v->re)->is_nullable;
-    case NODE_REF: return s->rules[v->rule].is_nullable;
-    case NODE_REP: return v->lo == 0 || is_nullable(s, v->first);
-    case NODE_SEQ:
-        for (int c = v->first; c; c = s->v[c].next)
-            if (!is_nullable(s, c)) return false;
-        return true;
-    case NODE_ALT: break;
-    }
-    for (int c = v->first; c; c = s->v[c].next)
-        if (is_nullable(s, c)) return true;
-    return false;
-}
-
-static re_id make_re(struct ebnf *s, int n)
-{
-    const struct node *v = &s->v[n];
-    re_id r = v->op == NODE_ALT ? RE_NONE : RE_EMPTY;
-    if (!grammar_steps(s->g, 1)) return RE_NONE;
-    switch (v->op) {
-    case NODE_LEX: return v->re;
-    case NODE_REF: return s->rules[v->rule].re;
-    case NODE_REP: return re_rep(s->g, make_re(s, v->first), v->lo, v->hi);
-    case NODE_SEQ:
-        for (int c = v->first; c; c = s->v[c].next) r = re_cat(s->g, r, make_re(s, c));
-        return r;
-    case NODE_ALT:
-        for (int c = v->first; c; c = s->v[c].next) r = re_or2(s->g, r, make_re(s, c));
-        return r;
-    }
-    return RE_NONE;
-}
-
-static part_id make_part(struct ebnf *s, int n)
-{
-    const struct node *v = &s->v[n];
-    part_id p = v->op == NODE_ALT ? P_NEVER : P_EMPTY;
-    if (!grammar_steps(s->g, 1)) return P_NEVER;
-    if (is_regular(s, n)) return part_lex(s->g, make_re(s, n));
-    switch (v->op) {
-    case NODE_LEX: break;
-    case NODE_REF: return part_rule(s->g, s->rules[v->rule].part);
-    case NODE_REP: return part_rep(s->g, make_part(s, v->first), v->lo, v->hi);
-    case NODE_SEQ: {
-        re_id run = RE_EMPTY; /* regular pieces side by side are one lexeme */
-        for (int c = v->first; c; c = s->v[c].next) {
-            if (is_regular(s, c)) {
-                run = re_cat(s->g, run, make_re(s, c));
-                continue;
-            }
-            p = part_seq3(s->g, p, part_lex(s->g, run), make_part(s, c));
-            run = RE_EMPTY;
-        }
-        return part_seq2(s->g, p, part_lex(s->g, run));
-    }
-    case NODE_ALT:
-        for (int c = v->first; c; c = s->v[c].next) p = part_alt2(s->g, p, make_part(s, c));
-        return p;
-    }
-    return P_NEVER;
-}
-
-/* A ::= A x | y turns into A ::= y x*. */
-static void unroll_left(struct ebnf *s, int rule)
-{
-    int body = s->rules[rule].body, tails = 0, last_tail = 0, last_base = 0;
-    if (s->v[body].op != NODE_ALT) return;
-    int c = s->v[body].first;
-    s->v[body].first = 0;
-    for (int next; c; c = next) {
-        next = s->v[c].next;
-        s->v[c].next = 0;
-        int head = s->v[c].op == NODE_SEQ ? s->v[c].first : 0;
-        bool is_left = head && s->v[head].op == NODE_REF && s->v[head].rule == rule;
-        if (is_left) s->v[c].first = s->v[head].next;
-        int *list = is_left ? &tails : &s->v[body].first, *last = is_left ? &last_tail : &last_base;
-        if (*last)
-            s->v[*last].next = c;
-        else
-            *list = c;
-        *last = c;
-    }
-    if (!tails) return;
-    int alt = new_node(s, NODE_ALT), rep = new_node(s, NODE_REP), seq = new_node(s, NODE_SEQ);
-    if (!alt || !rep || !seq) return;
-    s->v[alt].first = tails;
-    s->v[rep].first = alt;
-    s->v[rep].hi = RE_INF;
-    s->v[body].next = rep;
-    s->v[seq].first = body;
-    s->rules[rule].body = seq;
-}
-
-/* Can node n begin with `rule`? Rules seen on the way are marked. */
-static bool begins_with(struct ebnf *s, int n, int rule, int depth)
-{
-    const struct node *v = &s->v[n];
-    if (depth > 500 || !grammar_steps(s->g, 1)) return true;
-    if (v->op == NODE_LEX) return false;
-    if (v->op == NODE_REF) {
-        if (v->rule == rule) return true;
-        if (s->rules[v->rule].is_seen || s->rules[v->rule].is_regular) return false;
-        s->rules[v->rule].is_seen = true;
-        return begins_with(s, s->rules[v->rule].body, rule, depth + 1);
-    }
-    for (int c = v->first; c; c = s->v[c].next) {
-        if (begins_with(s, c, rule, depth + 1)) return true;
-        if (v->op == NODE_SEQ && !is_nullable(s, c)) return false;
-    }
-    return false;
-}
-
-static void check_rules(struct ebnf *s)
-{
-    for (int i = 0; i < s->n_rules && !s->code; i++)
-        if (!s->rules[i].body) fail(s, "a rule is not defined", s->rules[i].name);
-    for (int i = 0; i < s->n_rules && !s->code; i++) unroll_left(s, i);
-    for (bool changed = true; changed && !s->code && !s->g->failed;) {
-        changed = false;
-        grammar_steps(s->g, (uint32_t)s->n);
-        for (int i = 0; i < s->n_rules; i++) {
-            struct rule *r = &s->rules[i];
-            if (!r->is_nullable && is_nullable(s, r->body)) r->is_nullable = changed = true;
-            if (r->is_regular || !is_regular(s, r->body)) continue;
-            r->re = make_re(s, r->body);
-            r->is_regular = changed = true;
-        }
-    }
-    for (int i = 0; i < s->n_rules && !s->code && !s->g->failed; i++) {
-        for (int k = 0; k < s->n_rules; k++) s->rules[k].is_seen = false;
-        if (!s->rules[i].is_regular && begins_with(s, s->rules[i].body, i, 0) && !s->g->failed)
-            fail(s, "a rule begins with itself by way of others (left recursion)", s->rules[i].name);
-    }
-}
-
-static part_id make_all(struct ebnf *s)
-{
-    struct str start = s->is_lark ? STR("start") : STR("root");
-    int root = -1;
-    for (int i = 0; i < s->n_rules; i++)
-        if (str_eq(s->rules[i].name, start)) root = i;
-    if (root < 0) return fail(s, "there is no rule", start), P_NEVER;
-    check_rules(s);
-    if (s->code || s->g->failed) return P_NEVER;
-    for (int i = 0; i < s->n_rules; i++)
-        if (!s->rules[i].is_regular) s->rules[i].part = rule_new(s->g);
-    for (int i = 0; i < s->n_rules; i++)
-        if (!s->rules[i].is_regular) rule_set(s->g, s->rules[i].part, make_part(s, s->rules[i].body));
-    return s->rules[root].is_regular ? part_lex(s->g, s->rules[root].re)
-                                     : part_rule(s->g, s->rules[root].part);
 }
 
 int ebnf_compile(struct grammar *g, struct str source, part_id *out, struct sl_error *e)
@@ -616,7 +426,7 @@ int ebnf_compile(struct grammar *g, struct str source, part_id *out, struct sl_e
         read_rule(&s);
         skip_blank(&s);
     }
-    *out = s.code ? P_NEVER : make_all(&s);
+    *out = s.code ? P_NEVER : ebnf_make(&s);
     free(s.v);
     free(s.rules);
     if (s.code) return s.code;

@@ -46,7 +46,7 @@ enum re_op {
     RE_OP_AND,   /* as OR */
     RE_OP_NOT,   /* any text but a's */
     RE_OP_REP,   /* a, lo to hi times */
-    RE_OP_REM, /* digits of a number whose rest by mods[a] is b so far; lo: fraction digits left,
+    RE_OP_REM,   /* digits of a number whose rest by mods[a] is b so far; lo: fraction digits left,
                   hi: 0 before the point, 2 just after it, 1 later */
 };
 struct re_node {
@@ -99,9 +99,9 @@ struct thread {
 struct conf {
     uint32_t threads, n; /* grammar.threads */
     uint32_t hash;
-    uint32_t room;  /* in_string: how many more characters fit, RE_INF: any */
-    uint64_t loops; /* byte groups that lead back here; set by conf_loops */
-    bool has_loops; /* they were looked at */
+    uint32_t room;    /* in_string: how many more characters fit, RE_INF: any */
+    uint64_t loops;   /* byte groups that lead back here; set by conf_loops */
+    bool has_loops;   /* they were looked at */
     int8_t in_string; /* index of the JSON string state that its only thread is in, or -1 */
     bool may_end;
 };
@@ -132,7 +132,7 @@ struct grammar {
     _Atomic size_t bytes; /* the cache asks while the engine works */
     size_t max_bytes;
     uint64_t steps, max_steps;
-    uint8_t failed; /* enum grammar_fail */
+    uint8_t failed;              /* enum grammar_fail */
     struct grammar_vocab *vocab; /* referenced, or NULL */
 
     struct pool nodes, lists, sets, mods; /* re level */
@@ -148,8 +148,8 @@ struct grammar {
 
     struct pool konts, closures, confs, threads, rows; /* places */
     struct table kont_table, conf_table;
-    uint32_t stamp;            /* of the closure being made */
-    struct pool scratch, seen; /* of the closure and of configurations being built */
+    uint32_t stamp;                      /* of the closure being made */
+    struct pool scratch, seen;           /* of the closure and of configurations being built */
     uint32_t frozen_nodes, frozen_lists; /* what compiling made; the rest can be made again */
     conf_id start;
 
@@ -266,19 +266,19 @@ struct grammar_vocab {
     atomic_int refs;
     size_t n_vocab, n_words, bytes;
     uint32_t n_nodes;
-    uint8_t *byte;      /* [n_nodes] on the edge into it */
-    uint64_t *below;    /* [n_nodes] groups of the bytes below; GROUP_BAD: not all is UTF-8 there */
-    uint8_t *depth;     /* [n_nodes] bytes from the root, at most TRIE_DEPTH */
-    uint8_t *height;    /* [n_nodes] longest way down */
-    uint32_t *after;    /* [n_nodes] first node past its subtree */
-    int32_t *token;     /* [n_nodes] id, or -1 */
-    uint32_t *ordinal;  /* [n_nodes + 1] tokens (with those of same bytes) at nodes before it */
-    int32_t *in_order;  /* [ordinal[n_nodes]] ids by node */
-    int32_t *same;      /* [n_vocab] next id with the same bytes, or -1 */
-    uint32_t *node_of;  /* [n_vocab] 0: never matches */
-    int32_t *eos;       /* [n_eos] */
+    uint8_t *byte;     /* [n_nodes] on the edge into it */
+    uint64_t *below;   /* [n_nodes] groups of the bytes below; GROUP_BAD: not all is UTF-8 there */
+    uint8_t *depth;    /* [n_nodes] bytes from the root, at most TRIE_DEPTH */
+    uint8_t *height;   /* [n_nodes] longest way down */
+    uint32_t *after;   /* [n_nodes] first node past its subtree */
+    int32_t *token;    /* [n_nodes] id, or -1 */
+    uint32_t *ordinal; /* [n_nodes + 1] tokens (with those of same bytes) at nodes before it */
+    int32_t *in_order; /* [ordinal[n_nodes]] ids by node */
+    int32_t *same;     /* [n_vocab] next id with the same bytes, or -1 */
+    uint32_t *node_of; /* [n_vocab] 0: never matches */
+    int32_t *eos;      /* [n_eos] */
     size_t n_eos;
-    struct str *names;  /* [n_names] texts of special tokens, sorted; bytes in name_bytes */
+    struct str *names; /* [n_names] texts of special tokens, sorted; bytes in name_bytes */
     size_t n_names;
     char *name_bytes;
     /* The answer inside a JSON string, between characters. */
@@ -307,7 +307,7 @@ void mask_forget(struct grammar *g); /* all kept masks */
 struct char_range {
     uint32_t lo, hi; /* code points, inclusive */
 };
-struct char_set { /* sorted, disjoint after charset_normal */
+struct char_set {         /* sorted, disjoint after charset_normal */
     struct char_range *v; /* owned */
     uint32_t n, cap;
 };

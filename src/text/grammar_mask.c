@@ -11,7 +11,7 @@
 #include "text/grammar_impl.h"
 
 /* Walks longer than this are kept for the next time at the same configuration. */
-enum { KEEP_NODES = 3000 };
+enum { KEEP_NODES = 200 };
 
 /* Subtrees of fewer nodes are walked without asking whether all of it leads back to one place. */
 enum { LOOP_NODES = 32 };
@@ -47,7 +47,8 @@ static bool is_string(const struct walk *w, conf_id c, uint32_t node)
 static bool is_loop(const struct walk *w, conf_id c, uint32_t node)
 {
     uint8_t byte = w->v->byte[node + 1];
-    if (!conf_at(w->g, c)->has_loops && (byte >= 0x80 || conf_step(w->g, c, byte) != c)) return false;
+    if (!conf_at(w->g, c)->has_loops && (byte >= 0x80 || conf_step(w->g, c, byte) != c))
+        return false;
     return !(w->v->below[node] & ~conf_loops(w->g, c));
 }
 

@@ -136,7 +136,8 @@ static re_id part_ways(struct grammar *g, const struct decimal *d, uint32_t at, 
     for (uint32_t i = at; i < end; i++) {
         char c = d->digits[i];
         if (c == (larger ? '9' : '0')) continue;
-        re_id digit = larger ? re_range(g, (uint8_t)(c + 1), '9') : re_range(g, '0', (uint8_t)(c - 1));
+        re_id digit =
+            larger ? re_range(g, (uint8_t)(c + 1), '9') : re_range(g, '0', (uint8_t)(c - 1));
         re_id more = fixed ? digits(g, end - i - 1, end - i - 1) : digits(g, 0, RE_INF);
         re_id same = re_literal(g, (struct str){d->digits + at, i - at});
         out = re_or2(g, out, re_cat3(g, same, digit, re_cat(g, more, rest)));

@@ -37,8 +37,8 @@ static re_id pattern_of(struct compiler *c, const json_node *key)
     if (pattern_compile(c->g, json_key(key), PATTERN_JSON_SEARCH, &r, &e) < 0)
         schema_fail(c, e.code, key, "patternProperties: %s", e.text);
     if ((c->n_patterns & (c->n_patterns - 1)) == 0)
-        c->patterns = xrealloc(c->patterns,
-                               (c->n_patterns ? c->n_patterns * 2 : 1) * sizeof *c->patterns);
+        c->patterns =
+            xrealloc(c->patterns, (c->n_patterns ? c->n_patterns * 2 : 1) * sizeof *c->patterns);
     c->patterns[c->n_patterns++] = (struct pattern_memo){key, r};
     return r;
 }
@@ -105,8 +105,7 @@ static void add_named(struct members *m, struct str name)
 {
     for (uint32_t i = 0; i < m->n; i++)
         if (str_eq(m->v[i].name, name)) return;
-    if ((m->n & (m->n - 1)) == 0)
-        m->v = xrealloc(m->v, (m->n ? m->n * 2 : 1) * sizeof *m->v);
+    if ((m->n & (m->n - 1)) == 0) m->v = xrealloc(m->v, (m->n ? m->n * 2 : 1) * sizeof *m->v);
     m->v[m->n++] = (struct named){.name = name};
 }
 
@@ -176,8 +175,10 @@ static uint32_t collect_patterns(struct compiler *c, const struct shape *s, cons
     for (uint32_t i = 0; i < s->n_objects; i++)
         for (const json_node *p = first_of(s->objects[i].patterns); p; p = json_next(p)) {
             if (n == PATTERNS_MAX) {
-                schema_fail(c, SL_ESCHEMA, p, "patternProperties: more than %d patterns speak of "
-                                              "one object", PATTERNS_MAX);
+                schema_fail(c, SL_ESCHEMA, p,
+                            "patternProperties: more than %d patterns speak of "
+                            "one object",
+                            PATTERNS_MAX);
                 return n;
             }
             v[n++] = p;
@@ -269,7 +270,8 @@ static part_id region_members(const struct chain *h, re_id before, bool is_extra
     for (uint32_t i = 0; i < h->m->n_regions; i++) {
         const struct region *r = &h->m->regions[i];
         part_id key = part_lex(g, is_extra ? r->extra_key : r->key);
-        part_id value = part_seq2(g, part_lex(g, h->c->colon), is_extra ? r->extra_value : r->value);
+        part_id value =
+            part_seq2(g, part_lex(g, h->c->colon), is_extra ? r->extra_value : r->value);
         v[i] = part_seq3(g, part_lex(g, before), key, value);
     }
     return part_alt(g, v, h->m->n_regions);
@@ -294,8 +296,7 @@ static part_id tail(const struct chain *h, bool is_first, uint32_t count, bool h
         at_first = part_seq3(g, region_members(h, c->space, true), any, close);
         return part_alt2(g, at_first, part_seq2(g, region_members(h, c->space, false), later));
     }
-    if (!is_first)
-        return part_seq2(g, part_rep(g, one, (uint32_t)lo, (uint32_t)hi), close);
+    if (!is_first) return part_seq2(g, part_rep(g, one, (uint32_t)lo, (uint32_t)hi), close);
     part_id some = P_NEVER, none = lo ? P_NEVER : part_text(g, "}");
     if (hi)
         some = part_seq3(g, region_members(h, c->space, false),

@@ -45,7 +45,7 @@ void parts_begin(struct grammar *g)
     g->parts.size = sizeof(struct part);
     g->part_lists.size = sizeof(part_id);
     g->rules.size = sizeof(part_id);
-    pool_push(g, &g->parts, 1); /* NEVER */
+    pool_push(g, &g->parts, 1);      /* NEVER */
     pool_push(g, &g->part_lists, 1); /* so that there is an array to point into */
     intern(g, (struct part){.op = PART_EMPTY}, NULL);
 }
@@ -180,9 +180,12 @@ static bool is_productive(struct grammar *g, const struct part *p)
 {
     const part_id *list = (const part_id *)g->part_lists.p + p->a;
     switch ((enum part_op)p->op) {
-    case PART_NEVER: return false;
-    case PART_EMPTY: return true;
-    case PART_LEX: return re_is_live(g, p->a);
+    case PART_NEVER:
+        return false;
+    case PART_EMPTY:
+        return true;
+    case PART_LEX:
+        return re_is_live(g, p->a);
     case PART_SEQ:
         for (uint32_t i = 0; i < p->b; i++)
             if (!part_at(g, list[i])->is_productive) return false;
@@ -191,8 +194,10 @@ static bool is_productive(struct grammar *g, const struct part *p)
         for (uint32_t i = 0; i < p->b; i++)
             if (part_at(g, list[i])->is_productive) return true;
         return false;
-    case PART_REP: return p->lo == 0 || part_at(g, p->a)->is_productive;
-    case PART_RULE: return part_at(g, ((part_id *)g->rules.p)[p->a])->is_productive;
+    case PART_REP:
+        return p->lo == 0 || part_at(g, p->a)->is_productive;
+    case PART_RULE:
+        return part_at(g, ((part_id *)g->rules.p)[p->a])->is_productive;
     }
     return false;
 }

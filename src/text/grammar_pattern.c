@@ -12,7 +12,17 @@
 #include "base/utf8.h"
 #include "text/grammar_impl.h"
 
-enum pat_op { PAT_EMPTY, PAT_SET, PAT_CAT, PAT_ALT, PAT_REP, PAT_BEGIN, PAT_END, PAT_LOOK, PAT_NOT_LOOK };
+enum pat_op {
+    PAT_EMPTY,
+    PAT_SET,
+    PAT_CAT,
+    PAT_ALT,
+    PAT_REP,
+    PAT_BEGIN,
+    PAT_END,
+    PAT_LOOK,
+    PAT_NOT_LOOK
+};
 
 struct pat {
     enum pat_op op;
@@ -397,9 +407,12 @@ static bool may_be_empty(const struct parser *s, int p)
     case PAT_BEGIN:
     case PAT_END:
     case PAT_LOOK:
-    case PAT_NOT_LOOK: return true;
-    case PAT_SET: return false;
-    case PAT_REP: return n->lo == 0 || may_be_empty(s, n->first);
+    case PAT_NOT_LOOK:
+        return true;
+    case PAT_SET:
+        return false;
+    case PAT_REP:
+        return n->lo == 0 || may_be_empty(s, n->first);
     case PAT_CAT:
         for (int c = n->first; c; c = s->v[c].next)
             if (!may_be_empty(s, c)) return false;
@@ -454,19 +467,26 @@ static re_id make(struct parser *s, int p, re_id tail, bool at_start)
     struct pat n = s->v[p];
     if (s->problem || !grammar_steps(s->g, 1)) return RE_NONE;
     switch (n.op) {
-    case PAT_EMPTY: return tail;
-    case PAT_SET: return re_cat(s->g, n.re, tail);
-    case PAT_CAT: return make_cat(s, p, tail, at_start);
+    case PAT_EMPTY:
+        return tail;
+    case PAT_SET:
+        return re_cat(s->g, n.re, tail);
+    case PAT_CAT:
+        return make_cat(s, p, tail, at_start);
     case PAT_ALT: {
         re_id out = RE_NONE;
         for (int c = n.first; c; c = s->v[c].next)
             out = re_or2(s->g, out, make(s, c, tail, at_start));
         return out;
     }
-    case PAT_REP: return make_rep(s, &n, tail, at_start);
-    case PAT_BEGIN: return at_start ? tail : RE_NONE;
-    case PAT_END: return re_at(s->g, tail)->is_nullable ? RE_EMPTY : RE_NONE;
-    case PAT_LOOK: return re_and2(s->g, tail, make(s, n.first, s->any, at_start));
+    case PAT_REP:
+        return make_rep(s, &n, tail, at_start);
+    case PAT_BEGIN:
+        return at_start ? tail : RE_NONE;
+    case PAT_END:
+        return re_at(s->g, tail)->is_nullable ? RE_EMPTY : RE_NONE;
+    case PAT_LOOK:
+        return re_and2(s->g, tail, make(s, n.first, s->any, at_start));
     case PAT_NOT_LOOK:
         return re_and2(s->g, tail, re_not(s->g, make(s, n.first, s->any, at_start)));
     }
@@ -500,7 +520,6 @@ int pattern_compile(struct grammar *g, struct str pattern, enum pattern_kind kin
         *out = r;
     }
     free(s.v);
-    if (s.problem)
-        return sl_fail(e, SL_ESCHEMA, "the pattern cannot be used: %s", s.problem);
+    if (s.problem) return sl_fail(e, SL_ESCHEMA, "the pattern cannot be used: %s", s.problem);
     return g->failed ? grammar_failure(g, e) : 0;
 }

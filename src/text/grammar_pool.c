@@ -20,8 +20,7 @@ void *pool_push(struct grammar *g, struct pool *p, uint32_t n)
     if (n > p->cap - p->n) {
         uint32_t cap = p->cap ? p->cap : 64;
         while (cap - p->n < n && cap < 1u << 30) cap *= 2;
-        if (cap - p->n < n ||
-            !grow(g, &p->p, (size_t)p->cap * p->size, (size_t)cap * p->size))
+        if (cap - p->n < n || !grow(g, &p->p, (size_t)p->cap * p->size, (size_t)cap * p->size))
             return g->failed = FAIL_BYTES, NULL;
         p->cap = cap;
     }

@@ -30,8 +30,11 @@ static void node_facts(const struct grammar *g, struct re_node *n, const re_id *
 {
     switch ((enum re_op)n->op) {
     case RE_OP_NONE:
-    case RE_OP_BYTES: break;
-    case RE_OP_EMPTY: n->is_nullable = true; break;
+    case RE_OP_BYTES:
+        break;
+    case RE_OP_EMPTY:
+        n->is_nullable = true;
+        break;
     case RE_OP_CAT:
         n->is_nullable = re_at(g, n->a)->is_nullable && re_at(g, n->b)->is_nullable;
         n->has_logic = re_at(g, n->a)->has_logic || re_at(g, n->b)->has_logic;
@@ -211,9 +214,9 @@ static bool flatten(struct grammar *g, enum re_op op, const re_id *v, uint32_t n
         if (c->op == RE_OP_BYTES) {
             const struct byte_set *s = (const struct byte_set *)g->sets.p + c->a;
             for (int w = 0; w < 4; w++)
-                joined.w[w] = !has_set            ? s->w[w]
+                joined.w[w] = !has_set         ? s->w[w]
                               : op == RE_OP_OR ? joined.w[w] | s->w[w]
-                                                 : joined.w[w] & s->w[w];
+                                               : joined.w[w] & s->w[w];
             has_set = true;
             continue;
         }
@@ -338,8 +341,7 @@ re_id re_opt(struct grammar *g, re_id a)
 re_id re_rem(struct grammar *g, uint32_t mod, uint32_t rest, uint32_t left, uint32_t phase)
 {
     return intern(
-        g, (struct re_node){.op = RE_OP_REM, .a = mod, .b = rest, .lo = left, .hi = phase},
-        NULL);
+        g, (struct re_node){.op = RE_OP_REM, .a = mod, .b = rest, .lo = left, .hi = phase}, NULL);
 }
 
 re_id re_again(struct grammar *g, const struct re_node *n, const re_id *list)

@@ -99,10 +99,11 @@ static bool is_data(const json_node *v)
 }
 
 /* v and all below. In a map of names (properties, $defs) keys are names, not keywords. */
-static void walk(struct compiler *c, const json_node *v, uint32_t resource, bool is_names, int depth)
+static void walk(struct compiler *c, const json_node *v, uint32_t resource, bool is_names,
+                 int depth)
 {
-    static const char *const maps[] = {"properties", "patternProperties", "$defs", "definitions",
-                                       "dependentSchemas", "dependencies"};
+    static const char *const maps[] = {"properties",  "patternProperties", "$defs",
+                                       "definitions", "dependentSchemas",  "dependencies"};
     if (depth > WALK_DEPTH) return;
     if (json_type(v) == JSON_OBJ && !is_names) resource = visit(c, v, resource);
     for (const json_node *m = json_child(v); m; m = json_next(m)) {

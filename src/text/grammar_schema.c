@@ -185,7 +185,8 @@ static re_id shape_scalars(struct compiler *c, const struct shape *s)
     for (int i = 0; i < 3; i++) {
         bool is_out = false;
         for (uint32_t k = 0; k < s->excluded.n; k++)
-            is_out |= json_type(s->excluded.v[k]) == (enum json_type[]){JSON_NULL, JSON_FALSE, JSON_TRUE}[i];
+            is_out |= json_type(s->excluded.v[k]) ==
+                      (enum json_type[]){JSON_NULL, JSON_FALSE, JSON_TRUE}[i];
         if ((s->types >> i & 1) && !is_out) r = re_or2(c->g, r, re_literal(c->g, str_of(words[i])));
     }
     r = re_or2(c->g, r, shape_number(c, s));
@@ -196,7 +197,8 @@ static bool excludes_lists(const struct shape *s)
 {
     for (uint32_t i = 0; i < s->excluded.n; i++) {
         enum json_type t = json_type(s->excluded.v[i]);
-        if ((t == JSON_ARR && (s->types & TYPE_ARRAY)) || (t == JSON_OBJ && (s->types & TYPE_OBJECT)))
+        if ((t == JSON_ARR && (s->types & TYPE_ARRAY)) ||
+            (t == JSON_OBJ && (s->types & TYPE_OBJECT)))
             return true;
     }
     return false;
@@ -220,7 +222,8 @@ static part_id shape_part(struct compiler *c, struct shape *s)
     if (s->has_values) return listed_part(c, s);
     if (s->choice != UINT32_MAX) {
         if (c->depth > CHOICE_DEPTH) {
-            schema_fail(c, SL_ETOOLARGE, s->all.v[s->choice].s, "anyOf, oneOf, if and not nest too deeply");
+            schema_fail(c, SL_ETOOLARGE, s->all.v[s->choice].s,
+                        "anyOf, oneOf, if and not nest too deeply");
             return P_NEVER;
         }
         struct alternatives a;
@@ -234,7 +237,8 @@ static part_id shape_part(struct compiler *c, struct shape *s)
         return out;
     }
     if (excludes_lists(s))
-        schema_fail(c, SL_ESCHEMA, s->excluded.v[0], "not with an array or object in enum is not supported");
+        schema_fail(c, SL_ESCHEMA, s->excluded.v[0],
+                    "not with an array or object in enum is not supported");
     part_id scalars = part_lex(c->g, shape_scalars(c, s));
     if (!(s->types & (TYPE_ARRAY | TYPE_OBJECT))) return scalars;
     return part_alt2(c->g, scalars, queue_rule(c, s));
@@ -285,8 +289,8 @@ static part_id any_rules(struct compiler *c)
     part_id lists = part_alt2(g, part_rule(g, array), part_rule(g, object));
     c->any_value = part_alt2(g, part_lex(g, any_scalar(g)), lists);
     part_id space = part_lex(g, c->space), comma = part_lex(g, c->comma);
-    part_id member = part_seq3(g, part_lex(g, json_string(g, 0, RE_INF)), part_lex(g, c->colon),
-                               c->any_value);
+    part_id member =
+        part_seq3(g, part_lex(g, json_string(g, 0, RE_INF)), part_lex(g, c->colon), c->any_value);
     const part_id one[] = {c->any_value, member};
     for (int i = 0; i < 2; i++) {
         part_id more = part_rep(g, part_seq2(g, comma, one[i]), 0, RE_INF);
@@ -332,7 +336,8 @@ static void check_strict(struct compiler *c, const json_node *s, bool is_names, 
         const json_node *properties = json_get(s, "properties"),
                         *additional = json_get(s, "additionalProperties");
         if (additional && json_type(additional) != JSON_FALSE)
-            schema_fail(c, SL_ESCHEMA, additional, "additionalProperties must be false in strict mode");
+            schema_fail(c, SL_ESCHEMA, additional,
+                        "additionalProperties must be false in strict mode");
         const json_node *required = json_get(s, "required");
         for (const json_node *p = properties ? json_child(properties) : NULL; p; p = json_next(p)) {
             const json_node *r = required ? json_child(required) : NULL;
@@ -347,9 +352,9 @@ static void check_strict(struct compiler *c, const json_node *s, bool is_names, 
             k == KW_DEPENDENT_SCHEMAS || k == KW_PATTERN_PROPERTIES)
             schema_fail(c, SL_ESCHEMA, m, "this keyword is not permitted in strict mode");
         if (k == KW_ENUM || k == KW_CONST) continue;
-        bool names = k == KW_PROPERTIES || (!is_names && json_type(s) == JSON_OBJ &&
-                                            (str_is(json_key(m), "$defs") ||
-                                             str_is(json_key(m), "definitions")));
+        bool names = k == KW_PROPERTIES ||
+                     (!is_names && json_type(s) == JSON_OBJ &&
+                      (str_is(json_key(m), "$defs") || str_is(json_key(m), "definitions")));
         if (json_child(m)) check_strict(c, m, names, depth + 1);
     }
 }
@@ -360,7 +365,8 @@ static void check_strict_root(struct compiler *c)
     if (any) schema_fail(c, SL_ESCHEMA, any, "anyOf at the root is not permitted in strict mode");
     if (!json_get(c->root, "$ref") &&
         (!type || json_type(type) != JSON_STR || !str_is(json_str(type), "object")))
-        schema_fail(c, SL_ESCHEMA, type ? type : c->root, "the root must be of type object in strict mode");
+        schema_fail(c, SL_ESCHEMA, type ? type : c->root,
+                    "the root must be of type object in strict mode");
     check_strict(c, c->root, false, 0);
 }
 

@@ -1,5 +1,5 @@
 /* grammar_schema.h - the types that turn a JSON Schema into parts, for grammar_{schema,shape,choice,
- * value,object,format,refs}.c.
+ * value,object,array,format,refs,keyword}.c.
  *
  * What a value must meet is a list of items, all of which hold: a schema, the opposite of one, "has
  * this member", ... Taking such a list apart gives a shape: types, bounds, and facets of arrays and
@@ -15,23 +15,66 @@
 
 enum keyword {
     KW_OTHER, /* annotations and what we do not know: no constraint */
-    KW_ADDITIONAL_ITEMS, KW_ADDITIONAL_PROPERTIES, KW_ALL_OF, KW_ANY_OF, KW_CONST, KW_CONTAINS,
-    KW_DEPENDENCIES, KW_DEPENDENT_REQUIRED, KW_DEPENDENT_SCHEMAS, KW_DYNAMIC_REF, KW_ELSE, KW_ENUM,
-    KW_EXCLUSIVE_MAXIMUM, KW_EXCLUSIVE_MINIMUM, KW_FORMAT, KW_IF, KW_ITEMS, KW_MAX_CONTAINS,
-    KW_MAX_ITEMS, KW_MAX_LENGTH, KW_MAX_PROPERTIES, KW_MAXIMUM, KW_MIN_CONTAINS, KW_MIN_ITEMS,
-    KW_MIN_LENGTH, KW_MIN_PROPERTIES, KW_MINIMUM, KW_MULTIPLE_OF, KW_NOT, KW_ONE_OF, KW_PATTERN,
-    KW_PATTERN_PROPERTIES, KW_PREFIX_ITEMS, KW_PROPERTIES, KW_PROPERTY_NAMES, KW_RECURSIVE_REF,
-    KW_REF, KW_REQUIRED, KW_THEN, KW_TYPE, KW_UNEVALUATED_ITEMS, KW_UNEVALUATED_PROPERTIES,
+    KW_ADDITIONAL_ITEMS,
+    KW_ADDITIONAL_PROPERTIES,
+    KW_ALL_OF,
+    KW_ANY_OF,
+    KW_CONST,
+    KW_CONTAINS,
+    KW_DEPENDENCIES,
+    KW_DEPENDENT_REQUIRED,
+    KW_DEPENDENT_SCHEMAS,
+    KW_DYNAMIC_REF,
+    KW_ELSE,
+    KW_ENUM,
+    KW_EXCLUSIVE_MAXIMUM,
+    KW_EXCLUSIVE_MINIMUM,
+    KW_FORMAT,
+    KW_IF,
+    KW_ITEMS,
+    KW_MAX_CONTAINS,
+    KW_MAX_ITEMS,
+    KW_MAX_LENGTH,
+    KW_MAX_PROPERTIES,
+    KW_MAXIMUM,
+    KW_MIN_CONTAINS,
+    KW_MIN_ITEMS,
+    KW_MIN_LENGTH,
+    KW_MIN_PROPERTIES,
+    KW_MINIMUM,
+    KW_MULTIPLE_OF,
+    KW_NOT,
+    KW_ONE_OF,
+    KW_PATTERN,
+    KW_PATTERN_PROPERTIES,
+    KW_PREFIX_ITEMS,
+    KW_PROPERTIES,
+    KW_PROPERTY_NAMES,
+    KW_RECURSIVE_REF,
+    KW_REF,
+    KW_REQUIRED,
+    KW_THEN,
+    KW_TYPE,
+    KW_UNEVALUATED_ITEMS,
+    KW_UNEVALUATED_PROPERTIES,
     KW_UNIQUE_ITEMS
 };
 /* The keyword a member of a schema stands for. */
 enum keyword keyword_of(struct str name);
 
 enum {
-    TYPE_NULL = 1, TYPE_FALSE = 2, TYPE_TRUE = 4, TYPE_INT = 8, TYPE_FRACTION = 16,
-    TYPE_STRING = 32, TYPE_ARRAY = 64, TYPE_OBJECT = 128,
-    TYPE_BOOL = TYPE_FALSE | TYPE_TRUE, TYPE_NUMBER = TYPE_INT | TYPE_FRACTION,
-    TYPE_SCALAR = TYPE_NULL | TYPE_BOOL | TYPE_NUMBER | TYPE_STRING, TYPE_ANY = 255
+    TYPE_NULL = 1,
+    TYPE_FALSE = 2,
+    TYPE_TRUE = 4,
+    TYPE_INT = 8,
+    TYPE_FRACTION = 16,
+    TYPE_STRING = 32,
+    TYPE_ARRAY = 64,
+    TYPE_OBJECT = 128,
+    TYPE_BOOL = TYPE_FALSE | TYPE_TRUE,
+    TYPE_NUMBER = TYPE_INT | TYPE_FRACTION,
+    TYPE_SCALAR = TYPE_NULL | TYPE_BOOL | TYPE_NUMBER | TYPE_STRING,
+    TYPE_ANY = 255
 };
 
 enum item_kind {
@@ -49,7 +92,8 @@ enum item_kind {
 struct item {
     uint8_t kind, types;
     bool is_negated;
-    uint16_t done; /* SCHEMA: choices already made (DONE_*); above them the number of dependencies */
+    uint16_t
+        done; /* SCHEMA: choices already made (DONE_*); above them the number of dependencies */
     const json_node *s, *member;
     struct str name;
 };
@@ -68,7 +112,7 @@ struct array_facet {
 };
 struct object_facet {
     const json_node *properties, *patterns, *additional; /* each may be NULL */
-    bool is_closed; /* additional is false by strict mode */
+    bool is_closed;                                      /* additional is false by strict mode */
 };
 struct value_list {
     const json_node **v;
@@ -81,8 +125,8 @@ struct name_list {
 enum { MULTIPLES = 4 };
 
 struct shape {
-    struct items all;    /* what it was made from, references opened */
-    uint32_t insert_at;  /* where the item at hand puts what it opens */
+    struct items all;   /* what it was made from, references opened */
+    uint32_t insert_at; /* where the item at hand puts what it opens */
     uint8_t types;
     struct number_range range;
     struct decimal multiple[MULTIPLES], not_multiple[MULTIPLES];
@@ -173,6 +217,9 @@ struct item item_schema(const json_node *s, bool is_negated);
 /* grammar_refs.c */
 void refs_collect(struct compiler *c);
 const json_node *refs_resolve(struct compiler *c, const json_node *schema, const json_node *ref);
+
+/* grammar_keyword.c: item `index` of s->all adds to s what it says; it may insert more items. */
+void keyword_item(struct compiler *c, struct shape *s, uint32_t index);
 
 /* grammar_shape.c: never NULL. types 0: nothing fits. */
 struct shape *shape_make(struct compiler *c, const struct items *l);

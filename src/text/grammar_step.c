@@ -62,23 +62,28 @@ static re_id step_by_op(struct grammar *g, struct re_node n, uint8_t byte, int d
 {
     switch ((enum re_op)n.op) {
     case RE_OP_NONE:
-    case RE_OP_EMPTY: return RE_NONE;
-    case RE_OP_BYTES: return has_byte(g, n.a, byte) ? RE_EMPTY : RE_NONE;
+    case RE_OP_EMPTY:
+        return RE_NONE;
+    case RE_OP_BYTES:
+        return has_byte(g, n.a, byte) ? RE_EMPTY : RE_NONE;
     case RE_OP_CAT: {
         bool goes_on = re_at(g, n.a)->is_nullable;
         re_id first = re_cat(g, step(g, n.a, byte, depth), n.b);
         return goes_on ? re_or2(g, first, step(g, n.b, byte, depth)) : first;
     }
     case RE_OP_OR:
-    case RE_OP_AND: return step_list(g, &n, byte, depth);
-    case RE_OP_NOT: return re_not(g, step(g, n.a, byte, depth));
+    case RE_OP_AND:
+        return step_list(g, &n, byte, depth);
+    case RE_OP_NOT:
+        return re_not(g, step(g, n.a, byte, depth));
     case RE_OP_REP: {
         uint32_t hi = n.hi == RE_INF ? RE_INF : n.hi - 1;
         re_id first = step(g, n.a, byte, depth);
         if (first == RE_NONE) return RE_NONE;
         return re_cat(g, first, re_rep(g, n.a, n.lo ? n.lo - 1 : 0, hi));
     }
-    case RE_OP_REM: return step_rem(g, &n, byte);
+    case RE_OP_REM:
+        return step_rem(g, &n, byte);
     }
     return RE_NONE;
 }
@@ -155,7 +160,7 @@ static bool search(struct grammar *g, re_id r)
             top--;
         }
         if (!stack.n || g->failed) break;
-        next = re_step(g, top->r, g->class_byte[top->class++]);
+        next = re_step(g, top->r, g->class_byte[top->class ++]);
     }
     for (uint32_t i = 0; i < seen.n; i++)
         re_at(g, ((re_id *)seen.p)[i])->life = found || g->failed ? RE_UNKNOWN : RE_DEAD;

@@ -37,14 +37,22 @@ static uint8_t type_of(const json_node *v)
 {
     struct decimal d;
     switch (json_type(v)) {
-    case JSON_NULL: return TYPE_NULL;
-    case JSON_FALSE: return TYPE_FALSE;
-    case JSON_TRUE: return TYPE_TRUE;
-    case JSON_INT: return TYPE_INT;
-    case JSON_REAL: return decimal_read(&d, v) && d.n_fraction ? TYPE_FRACTION : TYPE_INT;
-    case JSON_STR: return TYPE_STRING;
-    case JSON_ARR: return TYPE_ARRAY;
-    case JSON_OBJ: return TYPE_OBJECT;
+    case JSON_NULL:
+        return TYPE_NULL;
+    case JSON_FALSE:
+        return TYPE_FALSE;
+    case JSON_TRUE:
+        return TYPE_TRUE;
+    case JSON_INT:
+        return TYPE_INT;
+    case JSON_REAL:
+        return decimal_read(&d, v) && d.n_fraction ? TYPE_FRACTION : TYPE_INT;
+    case JSON_STR:
+        return TYPE_STRING;
+    case JSON_ARR:
+        return TYPE_ARRAY;
+    case JSON_OBJ:
+        return TYPE_OBJECT;
     }
     return 0;
 }
@@ -128,17 +136,23 @@ static bool shape_fits(struct compiler *c, const struct shape *s, const json_nod
 {
     if (!(type_of(v) & s->types) || is_excluded(s, v)) return false;
     bool is_listed = !s->has_values;
-    for (uint32_t i = 0; i < s->values.n && !is_listed; i++) is_listed = value_equal(s->values.v[i], v);
+    for (uint32_t i = 0; i < s->values.n && !is_listed; i++)
+        is_listed = value_equal(s->values.v[i], v);
     if (!is_listed) return false;
     switch (json_type(v)) {
     case JSON_INT:
-    case JSON_REAL: return number_fits(c, s, v);
-    case JSON_STR: return text_fits(c, shape_string(c, s), json_str(v));
-    case JSON_ARR: return array_fits(c, s, v);
-    case JSON_OBJ: return object_fits(c, s, v);
+    case JSON_REAL:
+        return number_fits(c, s, v);
+    case JSON_STR:
+        return text_fits(c, shape_string(c, s), json_str(v));
+    case JSON_ARR:
+        return array_fits(c, s, v);
+    case JSON_OBJ:
+        return object_fits(c, s, v);
     case JSON_NULL:
     case JSON_FALSE:
-    case JSON_TRUE: break;
+    case JSON_TRUE:
+        break;
     }
     return true;
 }
@@ -146,7 +160,8 @@ static bool shape_fits(struct compiler *c, const struct shape *s, const json_nod
 bool value_fits(struct compiler *c, const struct items *l, const json_node *v)
 {
     if (schema_stopped(c)) return false;
-    if (c->depth > 100) return schema_fail(c, SL_ETOOLARGE, v, "the schema nests too deeply"), false;
+    if (c->depth > 100)
+        return schema_fail(c, SL_ETOOLARGE, v, "the schema nests too deeply"), false;
     struct shape *s = shape_make(c, l);
     if (s->choice == UINT32_MAX || !(type_of(v) & s->types)) return shape_fits(c, s, v);
     struct alternatives a;
@@ -169,7 +184,8 @@ bool key_fits(struct compiler *c, const struct items *l, struct str key)
     if (s->choice == UINT32_MAX) {
         bool is_listed = !s->has_values;
         for (uint32_t i = 0; i < s->values.n && !is_listed; i++)
-            is_listed = json_type(s->values.v[i]) == JSON_STR && str_eq(json_str(s->values.v[i]), key);
+            is_listed =
+                json_type(s->values.v[i]) == JSON_STR && str_eq(json_str(s->values.v[i]), key);
         return is_listed && text_fits(c, shape_string(c, s), key);
     }
     struct alternatives a;
@@ -202,9 +218,12 @@ re_id value_literal(struct compiler *c, const json_node *v)
 {
     struct decimal d;
     switch (json_type(v)) {
-    case JSON_NULL: return re_literal(c->g, STR("null"));
-    case JSON_FALSE: return re_literal(c->g, STR("false"));
-    case JSON_TRUE: return re_literal(c->g, STR("true"));
+    case JSON_NULL:
+        return re_literal(c->g, STR("null"));
+    case JSON_FALSE:
+        return re_literal(c->g, STR("false"));
+    case JSON_TRUE:
+        return re_literal(c->g, STR("true"));
     case JSON_INT:
     case JSON_REAL:
         if (!decimal_read(&d, v)) {
@@ -212,9 +231,11 @@ re_id value_literal(struct compiler *c, const json_node *v)
             return RE_NONE;
         }
         return number_value(c->g, &d, d.n_fraction ? NUMBER_FRACTION : NUMBER_INT);
-    case JSON_STR: return json_literal(c->g, json_str(v));
+    case JSON_STR:
+        return json_literal(c->g, json_str(v));
     case JSON_ARR:
-    case JSON_OBJ: break;
+    case JSON_OBJ:
+        break;
     }
     return list_literal(c, v);
 }

@@ -40,7 +40,8 @@ static int collect(const struct grammar_vocab_desc *d, struct buf *bytes, struct
         struct str s = d->bytes(d->arg, (int32_t)i);
         bool is_special = d->is_special && d->is_special(d->arg, (int32_t)i);
         if (s.n == 0 || s.n + 2 > TRIE_DEPTH) continue;
-        if (memchr(s.p, SPECIAL_BEGIN, s.n) || memchr(s.p, SPECIAL_END, s.n)) continue; /* no UTF-8 */
+        if (memchr(s.p, SPECIAL_BEGIN, s.n) || memchr(s.p, SPECIAL_END, s.n))
+            continue; /* no UTF-8 */
         at[n] = bytes->n;
         if (is_special) buf_putc(bytes, (char)SPECIAL_BEGIN);
         buf_put_str(bytes, s);
@@ -109,7 +110,8 @@ static void trie_fill(struct grammar_vocab *v, const struct entry *entries, size
 
 unsigned byte_group(uint8_t b)
 {
-    if (b >= 0x80) return b < 0xC2 || b > 0xF4 ? GROUP_BAD : b < 0xE0 ? GROUP_2 : b < 0xF0 ? GROUP_3 : GROUP_4;
+    if (b >= 0x80)
+        return b < 0xC2 || b > 0xF4 ? GROUP_BAD : b < 0xE0 ? GROUP_2 : b < 0xF0 ? GROUP_3 : GROUP_4;
     if (b < 0x20) return 0;
     if (b >= '0' && b <= '9') return 1 + (b == '0');
     if ((b | 32) >= 'a' && (b | 32) <= 'z') return 3 + 2 * (b < 'a') + ((b | 32) > 'f');
@@ -295,9 +297,10 @@ out:
 void grammar_vocab_unref(struct grammar_vocab *v)
 {
     if (!v || atomic_fetch_sub_explicit(&v->refs, 1, memory_order_acq_rel) > 1) return;
-    void *owned[] = {v->byte, v->depth,   v->height,  v->after,        v->token,        v->same,
-                     v->eos,  v->node_of, v->names,   v->name_bytes,   v->string_words, v->exits,
-                     v->string_state, v->below, v->ordinal, v->in_order};
+    void *owned[] = {v->byte,         v->depth,      v->height,       v->after,
+                     v->token,        v->same,       v->eos,          v->node_of,
+                     v->names,        v->name_bytes, v->string_words, v->exits,
+                     v->string_state, v->below,      v->ordinal,      v->in_order};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     free(v);
 }

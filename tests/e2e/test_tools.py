@@ -1,5 +1,5 @@
-"""Tools and thinking in chat completions: numbers 41, 42, 52, 65, 89 to 95 and 101 of the wire specification, and what
-client libraries do with them.
+"""Tools and thinking in chat completions: numbers 65, 87 to 95 and 101 of the wire specification, and what client
+libraries do with them. (24 to 52, what is refused: test_chat.py; 96 to 100: test_structured.py.)
 
 The sim device answers with the prompt's last text between U+0002 and U+0003 (--sim-replay): a test says in the user's
 message what the model is to write, and a tool's result says what it is to write next. What each format of calls means
@@ -10,7 +10,7 @@ import openai
 import pydantic
 import pytest
 
-from harness import CHAT, ROOT, Server, chat
+from harness import CHAT, MODEL, ROOT, Server, chat
 
 DATA = os.path.join(ROOT, "tests/data/tools")
 FLAGS = ("--sim-replay", "--chat-template", os.path.join(DATA, "chat.jinja"), "--max-model-len", "20000")
@@ -166,6 +166,104 @@ def test_bad_parser_names_are_refused_at_start():
             Server(flag, "nope")
 
 
+# ---------------------------------------------------------------- forced calls
+CITY = {"type": "function", "function": {"name": "city", "parameters": {
+    "type": "object", "properties": {"name": {"enum": ["Oslo", "Rome"]}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
+    "required": ["name", "days"], "additionalProperties": False}}}
+EMPTY = {"type": "function", "function": {"name": "noop", "parameters": {
+    "type": "object", "properties": {}, "additionalProperties": False}}}
+NAMED = {"type": "function", "function": {"name": "city"}}
+
+
+def check_city(name, arguments):
+    if name == "noop":
+        assert arguments == {}
+        return
+    assert name == "city" and set(arguments) == {"name", "days"}
+    assert arguments["name"] in ("Oslo", "Rome") and 1 <= arguments["days"] <= 9
+
+
+@pytest.fixture(scope="module", params=["template", "qwen3_coder", "mistral", "deepseek_v31", "none"])
+def forcing(request):
+    """Servers whose model writes calls in one way or another; the sim device draws among what is allowed."""
+    flags = FLAGS[1:] if request.param == "template" else ("--tool-call-parser", request.param)
+    with Server(*flags) as s:
+        yield s
+
+
+def test_87_required(forcing):
+    for seed in range(8):
+        kw = dict(tools=[CITY, EMPTY], tool_choice="required", max_tokens=1500, seed=seed)
+        r = forcing.ok(CHAT, chat("?", **kw))["choices"][0]
+        assert r["finish_reason"] == "tool_calls" and r["message"]["content"] is None
+        assert len(r["message"]["tool_calls"]) >= 1
+        for name, arguments in calls_of(r["message"]):
+            check_city(name, arguments)
+        m = gather([c["choices"][0]["delta"] for c in forcing.stream(CHAT, chat("?", **kw))][:-1])
+        assert [c["arguments"] for c in m["tool_calls"]] == \
+               [t["function"]["arguments"] for t in r["message"]["tool_calls"]]
+
+
+def test_88_named(forcing):
+    for seed in range(8):
+        r = forcing.ok(CHAT, chat("?", tools=[CITY, EMPTY], tool_choice=NAMED, max_tokens=500, seed=seed))["choices"][0]
+        [(name, arguments)] = calls_of(r["message"])
+        assert name == "city" and r["finish_reason"] == "tool_calls"
+        check_city(name, arguments)
+
+
+def test_90_required_and_not_parallel(forcing):
+    for seed in range(8):
+        r = forcing.ok(CHAT, chat("?", tools=[CITY, EMPTY], tool_choice="required", parallel_tool_calls=False,
+                                  max_tokens=500, seed=seed))["choices"][0]
+        assert len(calls_of(r["message"])) == 1 and r["finish_reason"] == "tool_calls"
+
+
+def test_forced_call_cut_by_length(server):
+    r = answer(server, call({"name": "Oslo", "days": 3}, "city"), tools=[CITY], tool_choice="required", max_tokens=50)
+    assert r["finish_reason"] == "length"
+
+
+def test_forced_call_keeps_what_fits(server):
+    """What the model would say anyway, if it is allowed, is what comes."""
+    text = call({"name": "Oslo", "days": 3}, "city")
+    assert calls_of(answer(server, text, tools=[CITY, EMPTY], tool_choice="required")["message"]) == \
+           [("city", {"name": "Oslo", "days": 3})]
+
+
+def test_forced_allowed_tools(server):
+    choice = {"type": "allowed_tools", "allowed_tools": {
+        "mode": "required", "tools": [{"type": "function", "function": {"name": "noop"}}]}}
+    r = server.ok(CHAT, chat("?", tools=[CITY, EMPTY], tool_choice=choice, max_tokens=2000, parallel_tool_calls=False))
+    assert calls_of(r["choices"][0]["message"]) == [("noop", {})]
+
+
+def test_forced_call_after_thinking(server):
+    text = "The user wants Oslo.\n</think>" + call({"name": "Oslo", "days": 3}, "city")
+    m = answer(server, text, tools=[CITY], tool_choice=NAMED, chat_template_kwargs={"enable_thinking": True})["message"]
+    assert m["reasoning_content"] == "The user wants Oslo." and calls_of(m) == [("city", {"name": "Oslo", "days": 3})]
+
+
+def test_forced_call_refusals(server):
+    for choice in ("required", NAMED):
+        e = server.error(CHAT, body("x", tools=[CITY], tool_choice=choice, response_format={"type": "json_object"}))
+        assert e["param"] == "response_format"
+    bad = {"type": "function", "function": {"name": "f", "parameters": {"type": "hiccup"}}}
+    e = server.error(CHAT, body("x", tools=[bad], tool_choice="required"))
+    assert e["param"] == "tools" and e["code"] == "invalid_json_schema"
+
+
+def test_87_88_on_a_model():
+    """SmolLM2's template knows no tools: the calls are a plain JSON list."""
+    with Server(model=MODEL) as s:
+        for choice in ("required", NAMED):
+            r = s.ok(CHAT, chat("How is the weather in Rome?", tools=[CITY, EMPTY], tool_choice=choice, temperature=0,
+                                parallel_tool_calls=False, max_tokens=200))["choices"][0]
+            assert r["finish_reason"] == "tool_calls"
+            for name, arguments in calls_of(r["message"]):
+                check_city(name, arguments)
+
+
 # ---------------------------------------------------------------- streams
 def test_91_streamed_call(server):
     parts, finish = deltas(server, "Let me see. " + call(OSLO))
@@ -256,6 +354,31 @@ def test_thinking_that_never_ends(server):
     c = answer(server, "<think>\nOn and on", max_tokens=12)
     assert c["finish_reason"] == "length" and c["message"]["content"] is None
     assert c["message"]["reasoning_content"] == "On a"
+
+
+@pytest.mark.parametrize("field", ["thinking_token_budget", "reasoning_budget"])
+def test_thinking_budget(server, field):
+    close, text = "</think>", "abcdefghijklmnopqrstuvwxyz"
+    kw = {"chat_template_kwargs": {"enable_thinking": True}}
+    for n in (0, 1, 10):
+        r = server.ok(CHAT, body(text, **{field: n}, **kw))
+        m = r["choices"][0]["message"]
+        assert m.get("reasoning_content", "") == text[:n] and m["content"] == text[n + len(close):]
+        assert r["usage"]["completion_tokens_details"]["reasoning_tokens"] == n + len(close)
+    for n in (-1, 10**12):
+        assert answer(server, text, **{field: n}, **kw)["message"]["reasoning_content"] == text
+    # thinking that ends in time is left alone, as is an answer without any
+    assert answer(server, "ab" + close + "yes", **{field: 20}, **kw)["message"]["content"] == "yes"
+    assert answer(server, text, **{field: 3})["message"]["content"] == text
+    assert server.error(CHAT, body(text, **{field: -2}))["param"] == field
+    parts, _ = deltas(server, text, **{field: 10}, **kw)
+    assert gather(parts)["reasoning_content"] == text[:10]
+
+
+def test_thinking_budget_in_front_of_a_form(server):
+    r = answer(server, "abcdefghijklmno", thinking_token_budget=5, response_format={"type": "json_object"},
+               chat_template_kwargs={"enable_thinking": True}, tools=None, max_tokens=60)["message"]
+    assert r["reasoning_content"] == "abcde" and r["content"].startswith("{")
 
 
 def test_include_reasoning(server):
@@ -383,7 +506,8 @@ def test_openai_agents(server):
     assert asyncio.run(both()) == ("It stays dry in Oslo.",) * 2
 
 
-def test_litellm(server):
+def test_litellm(server, monkeypatch):
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # it would ask the network for prices
     import litellm
     messages = [{"role": "user", "content": ROUND}]
     kw = dict(model="openai/m", api_base=server.base_url, api_key="none", tools=TOOLS, max_tokens=500, num_retries=0)

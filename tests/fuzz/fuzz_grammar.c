@@ -7,8 +7,9 @@
 
 #include "text/grammar_impl.h"
 
-static const char *const pieces[] = {"{\"", "\":", "\", \"", "true", "\xC3\xA9", "\xC3", "abc", "a\"",
-                                     "\\n", "  ",  "}}",     "],",   "12",       "\": \"", "<end>"};
+static const char *const pieces[] = {"{\"",  "\":", "\", \"", "true",   "\xC3\xA9",
+                                     "\xC3", "abc", "a\"",    "\\n",    "  ",
+                                     "}}",   "],",  "12",     "\": \"", "<end>"};
 enum { N_PIECES = sizeof pieces / sizeof *pieces, N_TOKENS = 256 + N_PIECES, END = N_TOKENS - 1 };
 
 static struct str piece(void *arg, int32_t id)
@@ -39,8 +40,8 @@ static struct grammar_vocab *vocab(void)
 
 static int compile(struct grammar **g, int kind, struct str source, struct sl_error *e)
 {
-    const struct grammar_opts o = {.max_bytes = 4 << 20, .max_steps = 200000, .is_lenient = kind & 4,
-                                   .is_compact = kind & 8};
+    const struct grammar_opts o = {
+        .max_bytes = 4 << 20, .max_steps = 200000, .is_lenient = kind & 4, .is_compact = kind & 8};
     struct json_doc *doc;
     *g = NULL;
     switch (kind & 3) {
@@ -49,9 +50,12 @@ static int compile(struct grammar **g, int kind, struct str source, struct sl_er
         int code = grammar_json_schema(g, json_root(doc), vocab(), &o, e);
         json_free(doc);
         return code;
-    case 1: return grammar_regex(g, source, vocab(), &o, e);
-    case 2: return grammar_ebnf(g, source, vocab(), &o, e);
-    default: return grammar_choice(g, &source, 1, vocab(), &o, e);
+    case 1:
+        return grammar_regex(g, source, vocab(), &o, e);
+    case 2:
+        return grammar_ebnf(g, source, vocab(), &o, e);
+    default:
+        return grammar_choice(g, &source, 1, vocab(), &o, e);
     }
 }
 

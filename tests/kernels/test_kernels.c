@@ -414,8 +414,11 @@ static float *logits_of(int32_t n, int kind)
 static void sample_both(const struct sl_sampling *s, int kind, int32_t n_top, const int32_t *tokens,
                         int32_t n_prompt, int32_t n_output, const char *what)
 {
-    enum { STEPS = 6 };
+    enum { STEPS = 6, MASK_WORDS = (RIG_VOCAB + 31) / 32 };
     static struct rig_batch x;
+    static uint32_t masks[2 * MASK_WORDS]; /* the second is used: a third of the tokens */
+    for (int i = 0; i < RIG_VOCAB; i++)
+        if (i % 3 == 1) masks[MASK_WORDS + i / 32] |= 1u << (i % 32);
     struct slot_init init = {
         .sampling = s, .tokens = tokens, .n_prompt = n_prompt, .n_output = n_output};
     CHECK(cpu.device->assign(cpu.d, 0, &init) == 0 && gpu.device->assign(gpu.d, 0, &init) == 0);
@@ -424,8 +427,13 @@ static void sample_both(const struct sl_sampling *s, int kind, int32_t n_top, co
         x = plain(1);
         RELOCATE(x);
         x.b.n_wants = 1;
-        x.want[0] = (struct want){
-            .target = k == STEPS - 1 ? 77 : -1, .n_top = n_top, .position = (uint32_t)n_output + k};
+        x.b.n_masks = 2;
+        x.b.mask_words = MASK_WORDS;
+        x.b.masks = masks;
+        x.want[0] = (struct want){.target = k == STEPS - 1 ? 77 : -1,
+                                  .n_top = n_top,
+                                  .position = (uint32_t)n_output + k,
+                                  .mask = k % 2 ? 2 : 0};
         struct act c = rig_act(&cpu, 1, RIG_VOCAB, DT_F32, x0),
                    g = rig_act(&gpu, 1, RIG_VOCAB, DT_F32, x0);
         const struct result *a = rig_run(&cpu, (struct step){.op = OP_SAMPLE, .src = c}, &x.b);

@@ -70,8 +70,10 @@ static void put_plain(struct buf *b, const json_node *v)
 {
     struct decimal d;
     if (!json_is_num(v) || !decimal_read(&d, v)) {
-        if (json_type(v) == JSON_REAL && fabs(json_num(v)) >= 1e100) buf_printf(b, "%.0f", json_num(v));
-        else json_put_node(b, v);
+        if (json_type(v) == JSON_REAL && fabs(json_num(v)) >= 1e100)
+            buf_printf(b, "%.0f", json_num(v));
+        else
+            json_put_node(b, v);
         return;
     }
     if (d.is_negative) buf_putc(b, '-');
@@ -157,8 +159,11 @@ static bool takes_value(struct grammar *g, const json_node *schema, const json_n
 {
     bool ok = false;
     for (int attempt = 0; attempt < (schema ? 2 : 1) && !ok; attempt++) {
-        struct feed f = {.gap = is_compact ? "" : "\n  ", .colon = is_compact ? "" : " ",
-                         .tries = 3000, .text = text, .schema = attempt ? schema : NULL};
+        struct feed f = {.gap = is_compact ? "" : "\n  ",
+                         .colon = is_compact ? "" : " ",
+                         .tries = 3000,
+                         .text = text,
+                         .schema = attempt ? schema : NULL};
         if (text) text->n = 0;
         grammar_begin(&f.at, g);
         ok = feed_value(&f, v) && grammar_may_end(&f.at);

@@ -335,9 +335,10 @@ TEST(formats_of_templates)
     CHECK(call_format_uses(call_format_named(STR("mistral")), STR("[ARGS]")));
     CHECK(call_format_uses(call_format_named(STR("openai")), STR("<|channel|>")));
     CHECK(!call_format_uses(call_format_named(STR("hermes")), STR("<|im_end|>")));
-    CHECK(
-        reasoning_is_open(reasoning_format_named(STR("qwen3")), STR("x<|im_start|>a\n<think>\n")));
-    CHECK(!reasoning_is_open(reasoning_format_named(STR("qwen3")), STR("<think>\n\n</think>\n\n")));
+    const struct reasoning_format *qwen = reasoning_format_named(STR("qwen3"));
+    CHECK(reasoning_at_end(qwen, STR("x<|im_start|>a\n<think>\n")) == REASONING_OPEN);
+    CHECK(reasoning_at_end(qwen, STR("<think>\n\n</think>\n\n")) == REASONING_CLOSED);
+    CHECK(reasoning_at_end(qwen, STR("<think> is a tag")) == REASONING_NONE);
 }
 
 /* Long texts made of openers that lead nowhere cost linear time. */

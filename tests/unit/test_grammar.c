@@ -22,7 +22,8 @@ struct sample {
     const char *yes[6], *no[6];
 };
 
-static void check_samples(const struct sample *v, size_t n, struct grammar *(*compile)(const char *))
+static void check_samples(const struct sample *v, size_t n,
+                          struct grammar *(*compile)(const char *))
 {
     for (size_t i = 0; i < n; i++) {
         struct grammar *g = compile(v[i].source);
@@ -39,7 +40,8 @@ static struct grammar *from_regex(const char *source)
 {
     struct grammar *g;
     struct sl_error e = {0};
-    CHECK_MSG(grammar_regex(&g, str_of(source), NULL, &defaults, &e) == 0, "%s: %s", source, e.text);
+    CHECK_MSG(grammar_regex(&g, str_of(source), NULL, &defaults, &e) == 0, "%s: %s", source,
+              e.text);
     return g;
 }
 
@@ -56,9 +58,10 @@ static struct grammar *from_schema(const char *source)
     struct grammar *g = NULL;
     struct json_doc *doc;
     struct sl_error e = {0};
-    CHECK_MSG(json_parse(&doc, source, strlen(source), &json_limits_request, &e) == 0, "%s", e.text);
-    CHECK_MSG(grammar_json_schema(&g, json_root(doc), NULL, &defaults, &e) == 0, "%s: %s %s", source,
-              e.param, e.text);
+    CHECK_MSG(json_parse(&doc, source, strlen(source), &json_limits_request, &e) == 0, "%s",
+              e.text);
+    CHECK_MSG(grammar_json_schema(&g, json_root(doc), NULL, &defaults, &e) == 0, "%s: %s %s",
+              source, e.param, e.text);
     json_free(doc);
     return g;
 }
@@ -75,8 +78,14 @@ TEST(regex)
         {"^x$|^y$", {"x", "y"}, {"xy"}},
         {"(?=a.*z)[a-z]{3}", {"abz", "azz"}, {"abc", "bbz", "az"}},
         {"(?!ab)[a-c]+", {"acb", "b"}, {"ab", "abc"}},
-        {"[\\u00e0-\\u00ff]\\x41", {"\xC3\xA0" "A"}, {"aA"}},
-        {"a.c", {"abc", "a\xE2\x82\xAC" "c"}, {"a\nc", "ac"}},
+        {"[\\u00e0-\\u00ff]\\x41",
+         {"\xC3\xA0"
+          "A"},
+         {"aA"}},
+        {"a.c",
+         {"abc", "a\xE2\x82\xAC"
+                 "c"},
+         {"a\nc", "ac"}},
         {"", {""}, {"x"}},
         {"a{,2}", {"", "aa"}, {"aaa"}},
         {"[]", {0}, {""}},
@@ -109,7 +118,8 @@ TEST(regex_refused)
         struct grammar *g;
         struct sl_error e = {0};
         int code = grammar_regex(&g, str_of(v[i].pattern), NULL, &defaults, &e);
-        CHECK_MSG(code == SL_ESCHEMA && !g && strstr(e.text, v[i].says), "%s: %s", v[i].pattern, e.text);
+        CHECK_MSG(code == SL_ESCHEMA && !g && strstr(e.text, v[i].says), "%s: %s", v[i].pattern,
+                  e.text);
     }
 }
 
@@ -117,15 +127,21 @@ TEST(gbnf)
 {
     static const struct sample v[] = {
         {"root ::= \"yes\" | \"no\"", {"yes", "no"}, {"", "yesno"}},
-        {"root ::= item+ # list\nitem ::= \"- \" [^\\r\\n]+ \"\\n\"", {"- a\n- b\n"}, {"- \n", "a\n"}},
+        {"root ::= item+ # list\nitem ::= \"- \" [^\\r\\n]+ \"\\n\"",
+         {"- a\n- b\n"},
+         {"- \n", "a\n"}},
         {"root ::= \"(\" root? \")\"", {"()", "((()))"}, {"(", "(()", ")("}},
         {"root ::= expr\nexpr ::= expr \"+\" term | term\nterm ::= [0-9]{1,3} | \"(\" expr \")\"",
          {"1+2", "(1+20)+3", "7"},
          {"1+", "+1", "1000"}},
-        {"root ::= a{2} b{1,} c{0,2}\na::=\"a\"\nb::=\"b\"\nc::=\"c\"", {"aab", "aabbcc"}, {"ab", "aabccc"}},
+        {"root ::= a{2} b{1,} c{0,2}\na::=\"a\"\nb::=\"b\"\nc::=\"c\"",
+         {"aab", "aabbcc"},
+         {"ab", "aabccc"}},
         {"root ::= (\"x\"\n | \"y\" )\n  . \"\\x41\" \"\\u00e9\"", {"xzA\xC3\xA9"}, {"xA\xC3\xA9"}},
         {"root ::= \"\" | \"a\" root", {"", "aaa"}, {"b"}},
-        {"root ::= ws \"{\" ws \"}\"\nws ::= | \" \" | \"\\n\" [ \\t]{0,20}", {"{}", " {\n  }"}, {"{  }"}},
+        {"root ::= ws \"{\" ws \"}\"\nws ::= | \" \" | \"\\n\" [ \\t]{0,20}",
+         {"{}", " {\n  }"},
+         {"{  }"}},
     };
     check_samples(v, sizeof v / sizeof *v, from_ebnf);
 }
@@ -133,10 +149,12 @@ TEST(gbnf)
 TEST(lark)
 {
     static const struct sample v[] = {
-        {"start: \"SELECT \"i NAME (\",\" NAME)* [\" \" where]\nwhere: \"WHERE \" NAME\nNAME: /[a-z]+/",
+        {"start: \"SELECT \"i NAME (\",\" NAME)* [\" \" where]\nwhere: \"WHERE \" NAME\nNAME: "
+         "/[a-z]+/",
          {"SELECT a", "select a,b WHERE c"},
          {"SELECT ", "SELECT a WHERE"}},
-        {"?start: sum // rules\nsum: product | sum \"+\" product -> add\nproduct: NUMBER\n%import common.NUMBER",
+        {"?start: sum // rules\nsum: product | sum \"+\" product -> add\nproduct: NUMBER\n%import "
+         "common.NUMBER",
          {"1+2.5", "3"},
          {"+", "1+"}},
         {"start: \"a\"..\"f\" ~ 2..3\n | \"[\" start \"]\"", {"ab", "[[fff]]"}, {"a", "[ab", "gg"}},
@@ -163,7 +181,8 @@ TEST(ebnf_refused)
         struct grammar *g;
         struct sl_error e = {0};
         int code = grammar_ebnf(&g, str_of(v[i].source), NULL, &defaults, &e);
-        CHECK_MSG(code == SL_ESCHEMA && !g && strstr(e.text, v[i].says), "%s: %s", v[i].source, e.text);
+        CHECK_MSG(code == SL_ESCHEMA && !g && strstr(e.text, v[i].says), "%s: %s", v[i].source,
+                  e.text);
     }
 }
 
@@ -182,10 +201,12 @@ TEST(choice)
 TEST(schema_text)
 {
     static const struct sample v[] = {
-        {"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"type\":\"string\"}},"
+        {"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"type\":"
+         "\"string\"}},"
          "\"required\":[\"a\"],\"additionalProperties\":false}",
          {"{\"a\":1}", "{\"a\": -20, \"b\": \"x\\n\\u00e9\"}", "{\n  \"a\": 0,\n  \"b\": \"\"\n}"},
-         {"{\"b\":\"\",\"a\":1}", "{\"a\":01}", "{\"a\":1,\"a\":1}", "{  \"a\":1}", "{\"a\":1.5}", "{}"}},
+         {"{\"b\":\"\",\"a\":1}", "{\"a\":01}", "{\"a\":1,\"a\":1}", "{  \"a\":1}", "{\"a\":1.5}",
+          "{}"}},
         {"{\"properties\":{\"z\":true},\"required\":[\"y\"]}",
          {"{\"y\":1}", "{\"z\":[],\"y\":1,\"x\":{}}", "[1, 2]", "null"},
          {"{\"y\":1,\"z\":1}", "{\"x\":1}", "{\"x\":1,\"y\":1}"}},
@@ -195,7 +216,9 @@ TEST(schema_text)
         {"{\"minimum\":-1.5,\"exclusiveMaximum\":100,\"type\":\"number\"}",
          {"-1.5", "0", "99.999", "-0.5"},
          {"-1.51", "100", "100.0", "1e1", "-2"}},
-        {"{\"type\":\"number\",\"multipleOf\":0.25}", {"0.5", "3", "-1.75", "2.50"}, {"0.3", "1.26"}},
+        {"{\"type\":\"number\",\"multipleOf\":0.25}",
+         {"0.5", "3", "-1.75", "2.50"},
+         {"0.3", "1.26"}},
         {"{\"enum\":[\"a\\\"b\",1.5,null,{\"k\":[1,\"x\"]}]}",
          {"\"a\\\"b\"", "1.5", "null", "{\"k\":[1,\"x\"]}", "{\"k\": [1, \"x\"]}"},
          {"\"a\"", "1", "{\"k\":[1]}"}},
@@ -216,11 +239,14 @@ TEST(schema_refused)
         bool is_strict;
     } v[] = {
         {"{\"type\":\"hiccup\"}", "#/type", "type must be", false},
-        {"{\"properties\":{\"a/b\":{\"pattern\":\"(\"}}}", "#/properties/a~1b/pattern", "pattern", false},
-        {"{\"unevaluatedProperties\":false}", "#/unevaluatedProperties", "unevaluatedProperties", false},
+        {"{\"properties\":{\"a/b\":{\"pattern\":\"(\"}}}", "#/properties/a~1b/pattern", "pattern",
+         false},
+        {"{\"unevaluatedProperties\":false}", "#/unevaluatedProperties", "unevaluatedProperties",
+         false},
         {"{\"$ref\":\"#/$defs/x\"}", "#/$ref", "leads to nothing", false},
         {"{\"type\":\"string\",\"enum\":[1]}", "", "nothing can meet", false},
-        {"{\"type\":\"array\",\"items\":{\"type\":\"string\"},\"uniqueItems\":true}", "#", "uniqueItems", false},
+        {"{\"type\":\"array\",\"items\":{\"type\":\"string\"},\"uniqueItems\":true}", "#",
+         "uniqueItems", false},
         {"{\"type\":\"object\",\"properties\":{\"a\":{}}}", "#/properties/a", "required", true},
         {"{\"type\":\"array\"}", "#/type", "object", true},
         {"{\"type\":\"object\",\"not\":{}}", "#/not", "strict", true},
@@ -233,7 +259,8 @@ TEST(schema_refused)
         struct grammar_opts o = {.is_strict = v[i].is_strict};
         CHECK(json_parse(&doc, v[i].schema, strlen(v[i].schema), &json_limits_request, &e) == 0);
         int code = grammar_json_schema(&g, json_root(doc), NULL, &o, &e);
-        CHECK_MSG(code == SL_ESCHEMA && !g && strstr(e.text, v[i].says) && strcmp(e.param, v[i].param) == 0,
+        CHECK_MSG(code == SL_ESCHEMA && !g && strstr(e.text, v[i].says) &&
+                      strcmp(e.param, v[i].param) == 0,
                   "%s: %d %s %s", v[i].schema, code, e.param, e.text);
         json_free(doc);
     }
@@ -242,9 +269,14 @@ TEST(schema_refused)
 /* ------------------------------------------------------------------ tokens */
 
 /* All single bytes, then some longer tokens; a special one and an end. */
-static const char *const pieces[] = {"{\"", "\":", "\", \"", "true", "\xC3\xA9", "\xC3", "abc", "ab\"", "\\n",
-                                     "  ",  "}}", "],", "12", "\": \"", "\n  \"", "\xF0\x9F", "<call>", "<end>"};
-enum { N_PIECES = sizeof pieces / sizeof *pieces, CALL = 256 + N_PIECES - 2, END = 256 + N_PIECES - 1 };
+static const char *const pieces[] = {"{\"", "\":",    "\", \"", "true",     "\xC3\xA9", "\xC3",
+                                     "abc", "ab\"",   "\\n",    "  ",       "}}",       "],",
+                                     "12",  "\": \"", "\n  \"", "\xF0\x9F", "<call>",   "<end>"};
+enum {
+    N_PIECES = sizeof pieces / sizeof *pieces,
+    CALL = 256 + N_PIECES - 2,
+    END = 256 + N_PIECES - 1
+};
 
 static struct str piece(void *arg, int32_t id)
 {
@@ -264,8 +296,11 @@ static bool piece_is_special(void *arg, int32_t id)
 static struct grammar_vocab *small_vocab(void)
 {
     const int32_t eos[] = {END};
-    struct grammar_vocab_desc d = {.n_vocab = 256 + N_PIECES, .bytes = piece, .is_special = piece_is_special,
-                                   .eos = eos, .n_eos = 1};
+    struct grammar_vocab_desc d = {.n_vocab = 256 + N_PIECES,
+                                   .bytes = piece,
+                                   .is_special = piece_is_special,
+                                   .eos = eos,
+                                   .n_eos = 1};
     struct grammar_vocab *v;
     struct sl_error e;
     CHECK(grammar_vocab_new(&v, &d, &e) == 0);
@@ -292,11 +327,14 @@ static int32_t check_mask(struct grammar_state *s, uint32_t choose)
 
 TEST(masks)
 {
-    static const char *const schemas[] = {
-        "{}", "{\"type\":\"object\"}", "{\"type\":\"string\",\"minLength\":3,\"maxLength\":5}",
-        "{\"type\":\"object\",\"properties\":{\"abc\":{\"type\":\"string\",\"pattern\":\"^[a-c\\u00e9]+$\"},"
-        "\"d\":{\"type\":\"array\",\"items\":{\"type\":\"number\",\"minimum\":3}}},\"required\":[\"abc\"]}",
-        "{\"type\":\"object\",\"additionalProperties\":{\"type\":\"boolean\"},\"maxProperties\":3}"};
+    static const char *const schemas[] = {"{}", "{\"type\":\"object\"}",
+                                          "{\"type\":\"string\",\"minLength\":3,\"maxLength\":5}",
+                                          "{\"type\":\"object\",\"properties\":{\"abc\":{\"type\":"
+                                          "\"string\",\"pattern\":\"^[a-c\\u00e9]+$\"},"
+                                          "\"d\":{\"type\":\"array\",\"items\":{\"type\":"
+                                          "\"number\",\"minimum\":3}}},\"required\":[\"abc\"]}",
+                                          "{\"type\":\"object\",\"additionalProperties\":{\"type\":"
+                                          "\"boolean\"},\"maxProperties\":3}"};
     struct grammar_vocab *v = small_vocab();
     uint32_t seed = 12345;
     for (size_t i = 0; i < sizeof schemas / sizeof *schemas; i++) {
@@ -350,8 +388,9 @@ TEST(tags)
 
 TEST(forced)
 {
-    struct grammar *g = from_schema("{\"type\":\"object\",\"properties\":{\"name\":{\"const\":\"x\"}},"
-                                    "\"required\":[\"name\"],\"additionalProperties\":false}");
+    struct grammar *g =
+        from_schema("{\"type\":\"object\",\"properties\":{\"name\":{\"const\":\"x\"}},"
+                    "\"required\":[\"name\"],\"additionalProperties\":false}");
     struct grammar_state s = {0};
     struct buf b = buf_make(1000);
     grammar_begin(&s, g);
@@ -366,9 +405,10 @@ TEST(forced)
 /* A budget so small that tables are emptied again and again changes no answer. */
 TEST(small_budget)
 {
-    const char *schema = "{\"$defs\":{\"t\":{\"type\":\"object\",\"properties\":{\"v\":{\"type\":\"string\","
-                         "\"pattern\":\"^([a-z]+ ){0,50}[a-z]+$\"},\"c\":{\"type\":\"array\",\"items\":"
-                         "{\"$ref\":\"#/$defs/t\"}}},\"required\":[\"v\"]}},\"$ref\":\"#/$defs/t\"}";
+    const char *schema =
+        "{\"$defs\":{\"t\":{\"type\":\"object\",\"properties\":{\"v\":{\"type\":\"string\","
+        "\"pattern\":\"^([a-z]+ ){0,50}[a-z]+$\"},\"c\":{\"type\":\"array\",\"items\":"
+        "{\"$ref\":\"#/$defs/t\"}}},\"required\":[\"v\"]}},\"$ref\":\"#/$defs/t\"}";
     struct json_doc *doc;
     struct sl_error e = {0};
     struct grammar *g;
@@ -397,19 +437,23 @@ TEST(limits)
     static const struct {
         const char *source;
         bool is_regex;
-    } v[] = {{"(((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((a", true},
+    } v[] = {{"(((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((a",
+              true},
              {"(?=.*a.{30}b)(?=.*b.{30}c)(?=.*c.{30}d).*", true},
              {"(a{1000}){1000}(b{1000}){1000}", true},
              {"(?=((a{1000}){1000}){100}b)a*", true},
-             {"root ::= a a a a\na ::= b b b b\nb ::= c c c c\nc ::= d d d d\nd ::= e e e e\ne ::= f f f f\n"
-              "f ::= g g g g\ng ::= h h h h\nh ::= i i i i\ni ::= j j j j\nj ::= k k k k\nk ::= \"abcdefgh\"",
+             {"root ::= a a a a\na ::= b b b b\nb ::= c c c c\nc ::= d d d d\nd ::= e e e e\ne ::= "
+              "f f f f\n"
+              "f ::= g g g g\ng ::= h h h h\nh ::= i i i i\ni ::= j j j j\nj ::= k k k k\nk ::= "
+              "\"abcdefgh\"",
               false}};
     for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
         struct grammar *g;
         struct sl_error e = {0};
         struct str s = str_of(v[i].source);
         struct grammar_opts o = {.max_bytes = 8u << 20};
-        int code = v[i].is_regex ? grammar_regex(&g, s, NULL, &o, &e) : grammar_ebnf(&g, s, NULL, &o, &e);
+        int code =
+            v[i].is_regex ? grammar_regex(&g, s, NULL, &o, &e) : grammar_ebnf(&g, s, NULL, &o, &e);
         if (code < 0) continue; /* refused in time: fine */
         struct grammar_state st = {0};
         grammar_begin(&st, g); /* or slow states are cut short, and memory stays in its budget */
@@ -430,8 +474,10 @@ TEST(distinct_schemas)
         struct sl_error e = {0};
         struct grammar *g;
         uint32_t words[16];
-        snprintf(schema, sizeof schema,
-                 "{\"type\":\"object\",\"properties\":{\"k%d\":{\"type\":\"integer\",\"minimum\":%d}}}", i, i);
+        snprintf(
+            schema, sizeof schema,
+            "{\"type\":\"object\",\"properties\":{\"k%d\":{\"type\":\"integer\",\"minimum\":%d}}}",
+            i, i);
         CHECK(json_parse(&doc, schema, strlen(schema), &json_limits_request, &e) == 0);
         CHECK(grammar_json_schema(&g, json_root(doc), v, &defaults, &e) == 0);
         struct grammar_state s = {0};

@@ -52,8 +52,8 @@ static void check_group(const json_node *group, const char *file, uint8_t draft,
         const json_node *data = json_get(t, "data");
         bool compact = !none && takes_value(g, schema, data, true, NULL);
         bool spaced = !none && takes_value(g, schema, data, false, NULL);
-        CHECK_MSG(compact == valid && spaced == valid, "%s: %.*s: %.*s (valid %d, takes %d %d)", file,
-                  (int)title.n, title.p, (int)what.n, what.p, valid, compact, spaced);
+        CHECK_MSG(compact == valid && spaced == valid, "%s: %.*s: %.*s (valid %d, takes %d %d)",
+                  file, (int)title.n, title.p, (int)what.n, what.p, valid, compact, spaced);
         n->tests++;
     }
     if (!none) grammar_unref(g);
@@ -62,7 +62,8 @@ static void check_group(const json_node *group, const char *file, uint8_t draft,
 /* format.json has it that formats are not asserted; here they are (format-assertion.json). */
 static bool is_left_out(const char *file)
 {
-    static const char *const out[] = {"/format.json", "/vocabulary.json", "/float-overflow.json", "/bignum.json"};
+    static const char *const out[] = {"/format.json", "/vocabulary.json", "/float-overflow.json",
+                                      "/bignum.json"};
     for (size_t i = 0; i < sizeof out / sizeof *out; i++)
         if (strstr(file, out[i])) return true;
     return false;
@@ -86,6 +87,15 @@ static void check_draft(const char *pattern, uint8_t draft)
            n.refused, n.tests);
 }
 
-TEST(draft_2020_12) { check_draft(SUITE "/draft2020-12/*.json", 0); }
-TEST(draft_7) { check_draft(SUITE "/draft7/*.json", 7); }
-TEST(optional) { check_draft(SUITE "/draft2020-12/optional/*.json", 0); }
+TEST(draft_2020_12)
+{
+    check_draft(SUITE "/draft2020-12/*.json", 0);
+}
+TEST(draft_7)
+{
+    check_draft(SUITE "/draft7/*.json", 7);
+}
+TEST(optional)
+{
+    check_draft(SUITE "/draft2020-12/optional/*.json", 0);
+}

@@ -13,6 +13,7 @@
 
 #include "base/test.h"
 #include "sluice/sluice.h"
+#include "text/grammar.h"
 
 #include <unistd.h>
 
@@ -42,6 +43,28 @@ static uint64_t next_random(uint64_t *state)
     return z ^ z >> 31;
 }
 
+/* Tokens as letters, three a token, so that any vocabulary has a grammar. */
+static struct str token_letters(void *arg, int32_t id)
+{
+    static char text[4];
+    (void)arg;
+    for (int i = 0; i < 4; i++, id /= 26) text[i] = (char)('a' + id % 26);
+    return (struct str){text, 4};
+}
+
+static struct grammar *letters_grammar(int32_t n_vocab)
+{
+    static struct grammar *g;
+    struct grammar_vocab *v;
+    struct sl_error e;
+    const struct grammar_opts o = {0};
+    struct grammar_vocab_desc d = {.n_vocab = (size_t)n_vocab, .bytes = token_letters};
+    if (g || grammar_vocab_new(&v, &d, &e) < 0) return g;
+    CHECK(grammar_regex(&g, STR("([a-m]{2}[a-z]{6}|[g-z][a-z]{3})*"), v, &o, &e) == 0);
+    grammar_vocab_unref(v);
+    return g;
+}
+
 /* Request i is a pure function of i; a third of the prompts share a prefix. */
 static void make_request(int i, int32_t n_vocab, int32_t *prompt, struct sl_bias *bias,
                          struct sl_request *r)
@@ -69,6 +92,7 @@ static void make_request(int i, int32_t n_vocab, int32_t *prompt, struct sl_bias
     if (i % 7 == 1) s->typical_p = 0.95f;
     if (i % 4 == 1) s->repetition_penalty = 1.3f;
     if (i % 4 == 2) s->presence_penalty = 0.5f, s->frequency_penalty = 0.25f;
+    if (i % 6 == 2) r->grammar = letters_grammar(n_vocab);
     if (i % 11 == 0) {
         bias[0] = (struct sl_bias){(int32_t)(next_random(&rng) % (uint64_t)n_vocab), 5};
         s->bias = bias;
