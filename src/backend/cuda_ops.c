@@ -13,14 +13,15 @@
 static int prepare_attn(struct dev *d, const struct step *steps, int32_t n_steps)
 {
     size_t floats = 0, heads = 0;
-    d->tile_rows = PREFILL_ROWS;
+    d->tile_rows = INT32_MAX;
+    d->attn_widest = NULL;
     for (int32_t i = 0; i < n_steps; i++) {
         const struct layer_params *lp = steps[i].lp;
         if (steps[i].op != OP_ATTN) continue;
         if (!k_attn_has(lp->head_dim) || lp->n_heads / lp->n_kv_heads > 64) return SL_ENOSYS;
         int32_t rows = k_attn_tile_rows(lp->n_heads, lp->n_kv_heads, lp->head_dim);
         if (rows < d->tile_rows) d->tile_rows = rows;
-        if (lp->n_kv_heads > d->tile_kv_heads) d->tile_kv_heads = lp->n_kv_heads;
+        if (!d->attn_widest || lp->n_kv_heads > d->attn_widest->n_kv_heads) d->attn_widest = lp;
         size_t n = (size_t)lp->n_heads * ((size_t)lp->head_dim + 2);
         if (n > floats) floats = n;
         if ((size_t)lp->n_heads > heads) heads = (size_t)lp->n_heads;
@@ -170,6 +171,33 @@ int cuda_op_linear(struct dev *d, const struct batch *b, const struct step *s)
     return linear(d, s, d->rows);
 }
 
+/* Few rows: one kernel. Many: the product to src2, then the gate. The same bits. */
+int cuda_op_linear_glu(struct dev *d, const struct batch *b, const struct step *s)
+{
+    const struct weight *w = s->w;
+    int64_t half = w->rows / 2;
+    if (d->rows > LINEAR_OWN_ROWS) {
+        struct step product = *s, gate = *s;
+        product.dst = gate.src = s->src2;
+        TRY(cuda_op_linear(d, b, &product));
+        return cuda_op_glu(d, b, &gate);
+    }
+    if (w->n_parts > 2 || w->part[0].rows != (w->n_parts == 2 ? half : w->rows)) return SL_ENOSYS;
+    const uint16_t *up =
+        w->n_parts == 2 ? w->part[1].data : (const uint16_t *)w->part[0].data + half * w->cols;
+    struct klinear l = {.w = w->part[0].data,
+                        .w2 = up,
+                        .x = s->src.data,
+                        .bias = vector(s->bias),
+                        .y = s->dst.data,
+                        .n = half,
+                        .k = w->cols,
+                        .y_stride = s->dst.cols,
+                        .m = d->rows,
+                        .glu = s->lp->glu};
+    return cuda_check(k_linear(d->stream, &l), "linear_glu");
+}
+
 int cuda_op_logits(struct dev *d, const struct batch *b, const struct step *s)
 {
     (void)b;
@@ -217,6 +245,8 @@ int cuda_op_attn(struct dev *d, const struct batch *b, const struct step *s)
                       .n_kv_heads = lp->n_kv_heads,
                       .head_dim = lp->head_dim,
                       .window = lp->window,
+                      .cluster =
+                          k_attn_cluster(lp->n_heads, lp->n_kv_heads, lp->head_dim, d->decode_seqs),
                       .scale = lp->attn_scale};
     if (d->n_items) TRY(cuda_check(k_attn_decode(d->stream, &a), "decode attention"));
     if (d->n_tiles) TRY(cuda_check(k_attn_prefill(d->stream, &a, d->n_tiles), "prefill attention"));

@@ -24,4 +24,7 @@ enum MHD_Result finish_live(struct request *r);
 enum MHD_Result finish_version(struct request *r);
 enum MHD_Result finish_metrics(struct request *r);
 
+/* page.c */
+enum MHD_Result finish_page(struct request *r);
+
 #endif

@@ -26,7 +26,7 @@ static const struct {
     {"GET", "/v1/chat/completions", NULL, "", SL_EMETHOD},
     {"DELETE", "/v1/models/a", NULL, "", SL_EMETHOD},
     {"HEAD", "/v1/completions", NULL, "", SL_EMETHOD},
-    {"GET", "/", NULL, "", SL_ENOTFOUND},
+    {"GET", "/", "/", "", 0},
     {"GET", "", NULL, "", SL_ENOTFOUND},
     {"GET", "*", NULL, "", SL_ENOTFOUND},
     {"GET", "http://a/v1/models", NULL, "", SL_ENOTFOUND},
@@ -71,8 +71,8 @@ TEST(long_paths)
 /* The surface without authentication is this list and nothing else. */
 TEST(open_routes)
 {
-    static const char *const open[] = {"/health", "/readyz",  "/livez",
-                                       "/ping",   "/version", "/metrics"};
+    static const char *const open[] = {"/health",  "/readyz",  "/livez", "/ping",
+                                       "/version", "/metrics", "/"};
     int n_open = 0;
     for (int i = 0; i < n_routes; i++) {
         if (routes[i].guard == GUARD_KEY) continue;
