@@ -280,7 +280,7 @@ void oracle_draw(struct oracle *o, const struct sim_plan *p, uint64_t seed,
     o->n_vocab = p->n_vocab;
     draw_sampling(o, p, &r);
     draw_prompt(o, p, &r, past);
-    o->grammar = sim_below(&r, 3) ? -1 : sim_below(&r, SIM_GRAMMARS);
+    o->grammar = p->has_grammars && sim_below(&r, 2) ? sim_below(&r, SIM_GRAMMARS) : -1;
     o->rq.grammar = o->grammar < 0 ? NULL : sim_grammar(o->n_vocab, o->grammar);
     draw_thinking(o, &r);
     int32_t n = (int32_t)(o->rq.n_prompt + o->rq.sampling.max_tokens);
