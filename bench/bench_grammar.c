@@ -139,7 +139,9 @@ static void random_walk(struct bench *b, struct grammar *g, const json_node *lin
     struct buf text = buf_make(1u << 20), record = buf_make(8u << 20);
     grammar_begin(&s, g);
     for (int i = 0; i < RANDOM_TOKENS && !s.is_ended; i++) {
-        int n = grammar_mask(&s, b->words);
+        int n = 0;
+        grammar_mask(&s, b->words);
+        for (size_t k = 0; k < grammar_vocab_words(b->v); k++) n += __builtin_popcount(b->words[k]);
         int32_t id = n ? pick(b, n) : -1;
         if (id < 0 || !grammar_accept(&s, id)) {
             printf("%s: dead end (%d allowed) after %.*s\n", json_str(json_get(line, "name")).p, n,

@@ -59,9 +59,8 @@ struct sl_options {
     uint32_t sim_step_us;  /* sim device: how long a step takes */
     uint32_t fail_step;    /* sim and cuda: this step fails, counted from 1, for tests; 0: none */
     uint8_t enforce_eager; /* cuda: no graphs */
-    uint8_t
-        sim_replay; /* sim device: a prompt with token 2 in it is answered with the tokens behind
-                           the last one, up to a token 3 */
+    uint8_t sim_replay;    /* sim device: a prompt with token 2 in it is answered with the tokens
+                              behind the last one, up to a token 3 */
     /* Called while loading, from sl_open's thread; may be NULL. */
     void (*progress)(void *arg, const char *what, uint64_t done_bytes, uint64_t total_bytes);
     void *progress_arg;

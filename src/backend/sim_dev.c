@@ -209,8 +209,10 @@ static int32_t pick_masked(const struct sl_sampling *s, const struct sim_row *r,
         token = (int32_t)(sim_mix(x, k) % (uint64_t)n);
         if (is_allowed(s, r, token)) return token;
     }
-    for (int32_t i = 0; i < n; i++, token = (token + 1) % n)
+    for (int32_t i = 0; i < n; i++, token = (token + 1) % n) {
         if (is_allowed(s, r, token)) return token;
+        if (token % 32 == 0 && token + 32 <= n && !r->mask[token / 32]) i += 31, token += 31;
+    }
     return -1;
 }
 

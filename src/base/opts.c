@@ -41,8 +41,8 @@ static const struct opt_row rows[] = {
     {"block-size", T_INT, AT(block_size), "16", 1, 256, NULL, "device", "page-size", "tokens of a KV page"},
     {"sim-step-us", T_INT, AT(sim_step_us), "0", 0, 10000000, NULL, "device", "", "sim device: microseconds a step takes"},
     {"fail-step", T_INT, AT(fail_step), "0", 0, 1 << 30, NULL, "device", "sim-fail-step", "for tests, sim and cuda: the step that fails, counted from 1, as when a GPU is lost; 0: none"},
-    {"enforce-eager", T_BOOL, AT(enforce_eager), "false", 0, 0, NULL, "device", "", "cuda: launch kernel by kernel, without graphs"},
     {"sim-replay", T_BOOL, AT(sim_replay), "false", 0, 0, NULL, "device", "", "sim device: answer with what the prompt holds between its last U+0002 and U+0003, for tests"},
+    {"enforce-eager", T_BOOL, AT(enforce_eager), "false", 0, 0, NULL, "device", "", "cuda: launch kernel by kernel, without graphs"},
 
     {"max-num-seqs", T_INT, AT(max_num_seqs), "0", 0, 65536, NULL, "schedule", "max-running-requests max-batch-size np parallel", "sequences in one step; 0: the device's default"},
     {"max-num-batched-tokens", T_INT, AT(max_num_batched_tokens), "0", 0, 1 << 20, NULL, "schedule", "chunked-prefill-size max-num-tokens b batch-size max-batch-prefill-tokens", "tokens in one step: the prefill chunk; 0: the device's default"},
@@ -309,7 +309,7 @@ struct sl_options opts_engine(const struct options *o)
         .seed = (uint64_t)o->seed,
         .sim_step_us = (uint32_t)o->sim_step_us,
         .fail_step = (uint32_t)o->fail_step,
-        .enforce_eager = o->enforce_eager,
         .sim_replay = o->sim_replay,
+        .enforce_eager = o->enforce_eager,
     };
 }

@@ -41,8 +41,7 @@ struct options {
     const char *log_level, *log_format;
     /* devices */
     int64_t sim_step_us, fail_step;
-    bool enforce_eager;
-    bool sim_replay;
+    bool sim_replay, enforce_eager;
     const char *config;
 };
 

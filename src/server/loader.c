@@ -66,24 +66,7 @@ static int open_engine(struct server *s, struct load_result *l, struct progress 
     return sl_open(&l->engine, &q, e);
 }
 
-/* A tokenizer of 128 thousand tokens takes as long to read as a GPU to open: both at once. */
-struct text_job {
-    const struct options *o;
-    struct model_text *text;
-    struct sl_error err;
-    int code;
-};
-
-static void *open_text(void *arg)
-{
-    struct text_job *j = arg;
-    bool is_dummy = strcmp(j->o->load_format, "dummy") == 0;
-    j->code = (is_dummy ? model_text_open_dummy : model_text_open)(&j->text, j->o->model,
-                                                                   j->o->chat_template, &j->err);
-    return NULL;
-}
-
-/* The tokenizer as the grammars see it, as wide as the model at most. */
+/* The tokenizer as the grammars see it. */
 struct vocab_source {
     const struct tokenizer *tok;
     struct buf token;
@@ -102,19 +85,44 @@ static bool token_is_special(void *arg, int32_t id)
     return tokenizer_is_special(((struct vocab_source *)arg)->tok, id);
 }
 
-static int open_vocab(struct load_result *l)
+static int open_vocab(const struct model_text *text, size_t n_max, struct grammar_vocab **out,
+                      struct sl_error *e)
 {
-    struct vocab_source v = {l->text->tok, buf_make(1 << 20)};
-    size_t n = tokenizer_n_vocab(l->text->tok), n_model = (size_t)sl_get_info(l->engine)->n_vocab;
-    const struct grammar_vocab_desc d = {.n_vocab = n < n_model ? n : n_model,
+    struct vocab_source v = {text->tok, buf_make(1 << 20)};
+    size_t n = tokenizer_n_vocab(text->tok);
+    const struct grammar_vocab_desc d = {.n_vocab = n < n_max ? n : n_max,
                                          .bytes = token_bytes,
                                          .is_special = token_is_special,
                                          .arg = &v,
-                                         .eos = l->text->eos,
-                                         .n_eos = (size_t)l->text->n_eos};
-    int code = grammar_vocab_new(&l->vocab, &d, &l->err);
+                                         .eos = text->eos,
+                                         .n_eos = (size_t)text->n_eos};
+    int code = grammar_vocab_new(out, &d, e);
     buf_free(&v.token);
     return code;
+}
+
+/* A tokenizer of 128 thousand tokens takes as long to read as a GPU to open: both at once. The
+ * grammars' tables of it come with it. */
+struct text_job {
+    const struct options *o;
+    struct model_text *text;
+    struct grammar_vocab *vocab;
+    struct api_formats formats;
+    struct sl_error err;
+    int code;
+};
+
+static void *open_text(void *arg)
+{
+    struct text_job *j = arg;
+    bool is_dummy = strcmp(j->o->load_format, "dummy") == 0;
+    j->code = (is_dummy ? model_text_open_dummy : model_text_open)(&j->text, j->o->model,
+                                                                   j->o->chat_template, &j->err);
+    const char *calls = j->o->enable_auto_tool_choice ? j->o->tool_call_parser : "none";
+    if (j->code == 0)
+        j->code = api_find_formats(&j->formats, j->text, calls, j->o->reasoning_parser, &j->err);
+    if (j->code == 0) j->code = open_vocab(j->text, SIZE_MAX, &j->vocab, &j->err);
+    return NULL;
 }
 
 static int load(struct server *s, struct load_result *l, struct progress *p)
@@ -128,12 +136,14 @@ static int load(struct server *s, struct load_result *l, struct progress *p)
     int code = is_apart || j.code == 0 ? open_engine(s, l, p, &engine_err) : 0;
     if (is_apart) pthread_join(thread, NULL);
     l->text = j.text;
+    l->vocab = j.vocab;
+    l->formats = j.formats;
     l->err = j.code < 0 ? j.err : engine_err;
     if (j.code < 0 || code < 0) return j.code < 0 ? j.code : code;
-    TRY(api_find_formats(&l->formats, l->text,
-                         s->o->enable_auto_tool_choice ? s->o->tool_call_parser : "none",
-                         s->o->reasoning_parser, &l->err));
-    return open_vocab(l);
+    size_t n_model = (size_t)sl_get_info(l->engine)->n_vocab;
+    if (grammar_vocab_words(l->vocab) <= (n_model + 31) / 32) return 0;
+    grammar_vocab_unref(l->vocab); /* a tokenizer with more tokens than the model has logits */
+    return open_vocab(l->text, n_model, &l->vocab, &l->err);
 }
 
 static void *run(void *arg)

@@ -1,7 +1,6 @@
 /* grammar.c - grammars and states: what the other grammar_*.c files make, put behind grammar.h. */
 #include "text/grammar.h"
 
-#include <limits.h>
 #include <stdlib.h>
 
 #include "base/utf8.h"
@@ -283,19 +282,16 @@ static void operation(struct grammar *g)
     if (g->bytes > g->max_bytes / 4 * 3 || g->failed) grammar_compact(g);
 }
 
-int grammar_mask(struct grammar_state *s, uint32_t *words)
+bool grammar_mask(struct grammar_state *s, uint32_t *words)
 {
     struct grammar *g = s->g;
+    for (int attempt = 0; attempt < 2 && !s->is_ended; attempt++) { /* again with empty tables */
+        operation(g);
+        bool any = mask_write(g, s->config, words);
+        if (!g->failed) return any;
+    }
     memset(words, 0, g->vocab->n_words * sizeof *words);
-    if (s->is_ended) return 0;
-    operation(g);
-    int n = mask_write(g, s->config, words);
-    if (!g->failed) return n;
-    operation(g); /* once more, with empty tables */
-    n = mask_write(g, s->config, words);
-    if (!g->failed) return n;
-    memset(words, 0, g->vocab->n_words * sizeof *words);
-    return 0;
+    return false;
 }
 
 static bool step_bytes(struct grammar_state *s, const uint8_t *p, size_t n)

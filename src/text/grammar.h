@@ -130,9 +130,9 @@ void grammar_copy(struct grammar_state *s, const struct grammar_state *from);
 void grammar_end(struct grammar_state *s); /* gives the reference back; unused is fine */
 
 /* The tokens that may come next: words of 32 ids, least bit first, all grammar_vocab_words written.
- * EOS ids are set where the text may end. Returns how many ids are set, at most INT_MAX; 0: the
- * text is over (an EOS came), or the grammar's budget is spent. */
-int grammar_mask(struct grammar_state *s, uint32_t *words);
+ * EOS ids are set where the text may end. false, and none set: the text is over (an EOS came), or the
+ * grammar's budget is spent. */
+bool grammar_mask(struct grammar_state *s, uint32_t *words);
 /* Move on by a token. false: it is not allowed here, and s stays as it was. */
 bool grammar_accept(struct grammar_state *s, int32_t token);
 /* As grammar_accept, by bytes: what tests and fixed prefixes use. */

@@ -121,8 +121,7 @@ enum { STRING_STATES = 40 };
 
 /* A mask worth keeping: its walk was long. */
 struct kept_mask {
-    conf_id conf; /* 0: free */
-    int n_set;
+    conf_id conf;    /* 0: free */
     uint32_t *words; /* owned */
 };
 enum { KEPT_MASKS = 32 };
@@ -156,7 +155,7 @@ struct grammar {
     re_id json_char, json_quote, json_string; /* set when first used, else 0 */
     re_id string_tail[STRING_STATES];         /* re inside a character, by string state */
     struct kept_mask kept[KEPT_MASKS];
-    uint32_t next_kept;
+    uint32_t next_kept, next_short;
     struct grammar_state *states;
 };
 
@@ -284,7 +283,6 @@ struct grammar_vocab {
     /* The answer inside a JSON string, between characters. */
     uint32_t *string_words; /* [n_words] tokens allowed whatever follows the string */
     int8_t *string_state;   /* [n_nodes] string state at the node, -1: none */
-    int string_count;       /* tokens in string_words */
     uint32_t *exits;        /* [n_exits] nodes where the string has ended and that have children */
     uint32_t n_exits;
     uint8_t tail_path[STRING_STATES][8]; /* bytes from between characters to each string state */
@@ -299,7 +297,8 @@ enum { TRIE_DEPTH = 255, SPECIAL_BEGIN = 0xFF, SPECIAL_END = 0xFE };
 
 /* ---- grammar_mask.c ---- */
 
-int mask_write(struct grammar *g, conf_id c, uint32_t *words);
+/* Is any token set? */
+bool mask_write(struct grammar *g, conf_id c, uint32_t *words);
 void mask_forget(struct grammar *g); /* all kept masks */
 
 /* ---- grammar_char.c: sets of characters as byte expressions ---- */

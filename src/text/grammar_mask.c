@@ -10,8 +10,10 @@
 
 #include "text/grammar_impl.h"
 
-/* Walks longer than this are kept for the next time at the same configuration. */
-enum { KEEP_NODES = 200 };
+/* Masks of longer walks are kept for the next time at the same configuration: the shorter of them
+ * (inside one string, token after token) in a few places of their own, so that they do not drive out
+ * the dear ones. */
+enum { KEEP_NODES = 200, KEEP_LONG_NODES = 3000, KEEP_SHORT = 4 };
 
 /* Subtrees of fewer nodes are walked without asking whether all of it leads back to one place. */
 enum { LOOP_NODES = 32 };
@@ -130,16 +132,18 @@ static bool is_mostly_string(struct walk *w, conf_id c)
     return n > v->n_nodes / 2;
 }
 
-static int count_bits(const uint32_t *words, size_t n)
+static bool is_any_set(const uint32_t *words, size_t n)
 {
-    int count = 0;
-    for (size_t i = 0; i < n; i++) count += __builtin_popcount(words[i]);
-    return count;
+    size_t i = 0;
+    while (i < n && !words[i]) i++;
+    return i < n;
 }
 
-static void keep(struct grammar *g, conf_id c, const uint32_t *words, int n_set)
+static void keep(struct grammar *g, conf_id c, const uint32_t *words, bool is_long)
 {
-    struct kept_mask *k = &g->kept[g->next_kept++ % KEPT_MASKS];
+    uint32_t at = is_long ? KEEP_SHORT + g->next_kept++ % (KEPT_MASKS - KEEP_SHORT)
+                          : g->next_short++ % KEEP_SHORT;
+    struct kept_mask *k = &g->kept[at];
     size_t bytes = g->vocab->n_words * sizeof *words;
     if (!k->words) {
         if (g->bytes + bytes > g->max_bytes / 2) return;
@@ -148,7 +152,6 @@ static void keep(struct grammar *g, conf_id c, const uint32_t *words, int n_set)
     }
     memcpy(k->words, words, bytes);
     k->conf = c;
-    k->n_set = n_set;
 }
 
 void mask_forget(struct grammar *g)
@@ -160,14 +163,14 @@ void mask_forget(struct grammar *g)
     }
 }
 
-int mask_write(struct grammar *g, conf_id c, uint32_t *words)
+bool mask_write(struct grammar *g, conf_id c, uint32_t *words)
 {
     const struct grammar_vocab *v = g->vocab;
     size_t bytes = v->n_words * sizeof *words;
     for (int i = 0; i < KEPT_MASKS; i++)
         if (g->kept[i].conf == c && g->kept[i].words) {
             memcpy(words, g->kept[i].words, bytes);
-            return g->kept[i].n_set;
+            return true;
         }
     struct walk w = {.g = g, .v = v, .words = words};
     if (is_string(&w, c, 0) || is_mostly_string(&w, c)) {
@@ -182,7 +185,7 @@ int mask_write(struct grammar *g, conf_id c, uint32_t *words)
     }
     for (size_t i = 0; conf_at(g, c)->may_end && i < v->n_eos; i++)
         words[v->eos[i] / 32] |= 1u << (v->eos[i] % 32);
-    int n_set = count_bits(words, v->n_words);
-    if (w.n_steps > KEEP_NODES && !g->failed) keep(g, c, words, n_set);
-    return n_set;
+    bool any = is_any_set(words, v->n_words);
+    if (any && w.n_steps > KEEP_NODES && !g->failed) keep(g, c, words, w.n_steps > KEEP_LONG_NODES);
+    return any;
 }

@@ -170,12 +170,9 @@ static void order_fill(struct grammar_vocab *v)
     v->ordinal[v->n_nodes] = n;
 }
 
-static void set_token(const struct grammar_vocab *v, uint32_t *words, int32_t id, int *count)
+static void set_token(const struct grammar_vocab *v, uint32_t *words, int32_t id)
 {
-    for (; id >= 0; id = v->same[id]) {
-        words[id / 32] |= 1u << (id % 32);
-        ++*count;
-    }
+    for (; id >= 0; id = v->same[id]) words[id / 32] |= 1u << (id % 32);
 }
 
 /* The number of a state inside the string; a new one is remembered by the bytes that led to it from
@@ -212,7 +209,7 @@ static int string_walk(struct grammar_vocab *v, struct grammar *g)
             i = v->after[i];
             continue;
         }
-        set_token(v, v->string_words, v->token[i], &v->string_count);
+        set_token(v, v->string_words, v->token[i]);
         if (r == RE_EMPTY) {
             if (v->n_exits == cap)
                 v->exits = xrealloc(v->exits, (cap = cap ? cap * 2 : 256) * sizeof *v->exits);

@@ -66,7 +66,10 @@ static void walk(struct grammar *g, uint32_t seed, struct buf *text)
     struct grammar_state s = {0};
     grammar_begin(&s, g);
     for (int i = 0; i < 256 && !s.is_ended; i++) {
-        int n = grammar_mask(&s, words);
+        int n = 0;
+        bool any = grammar_mask(&s, words);
+        for (int k = 0; k < N_TOKENS; k++) n += words[k / 32] >> (k % 32) & 1;
+        if (any != (n > 0)) abort();
         if (n == 0 && g->failed) break; /* its budget is spent */
         if (n == 0) abort();            /* a dead end */
         seed = seed * 1664525u + 1013904223u;

@@ -301,7 +301,7 @@ void oracle_draw(struct oracle *o, const struct sim_plan *p, uint64_t seed,
     draw_sampling(o, p, &r);
     draw_pool(o, &r);
     draw_prompt(o, p, &r, past);
-    o->grammar = sim_below(&r, 3) ? -1 : sim_below(&r, SIM_GRAMMARS);
+    o->grammar = p->has_grammars && sim_below(&r, 2) ? sim_below(&r, SIM_GRAMMARS) : -1;
     if (o->rq.pool) o->grammar = -1;
     o->rq.grammar = o->grammar < 0 ? NULL : sim_grammar(o->n_vocab, o->grammar);
     draw_thinking(o, &r);

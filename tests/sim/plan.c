@@ -75,5 +75,6 @@ void plan_draw(struct sim_plan *p, uint64_t seed)
     p->n_families = between(&r, 1, 3);
     p->is_long = sim_below(&r, 2) == 0;
     p->is_hasty = sim_below(&r, 3) == 0;
+    p->has_grammars = sim_below(&r, 3) == 0;
     draw_events(p, &r);
 }

@@ -33,8 +33,9 @@ struct sim_plan {
     int32_t max_prompt, max_output;
     int32_t delay_max; /* steps until a result is there, 0 .. delay_max */
     int32_t n_tenants, n_families;
-    bool is_long;  /* outputs go to their full length: pages run out */
-    bool is_hasty; /* the client polls a few events at a time */
+    bool is_long;      /* outputs go to their full length: pages run out */
+    bool is_hasty;     /* the client polls a few events at a time */
+    bool has_grammars; /* in half of the requests; with one, nothing runs ahead */
     int32_t n_events;
     struct sim_event event[PLAN_EVENTS_MAX];
 };

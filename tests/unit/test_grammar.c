@@ -312,7 +312,8 @@ static int32_t check_mask(struct grammar_state *s, uint32_t choose)
 {
     uint32_t words[(256 + N_PIECES + 31) / 32];
     int32_t allowed[256 + N_PIECES];
-    int n = 0, n_set = grammar_mask(s, words);
+    int n = 0;
+    bool any = grammar_mask(s, words);
     for (int32_t id = 0; id < 256 + N_PIECES; id++) {
         struct grammar_state try = {0};
         grammar_copy(&try, s);
@@ -321,7 +322,7 @@ static int32_t check_mask(struct grammar_state *s, uint32_t choose)
         if (ok) allowed[n++] = id;
         grammar_end(&try);
     }
-    CHECK(n == n_set);
+    CHECK((n > 0) == any);
     return n ? allowed[choose % (uint32_t)n] : -1;
 }
 
@@ -482,7 +483,7 @@ TEST(distinct_schemas)
         CHECK(grammar_json_schema(&g, json_root(doc), v, &defaults, &e) == 0);
         struct grammar_state s = {0};
         grammar_begin(&s, g);
-        CHECK(grammar_mask(&s, words) > 0);
+        CHECK(grammar_mask(&s, words));
         grammar_end(&s);
         grammar_unref(g);
         json_free(doc);
