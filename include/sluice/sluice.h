@@ -50,6 +50,7 @@ struct sl_options {
     uint64_t kv_cache_memory_bytes;  /* 0: from memory */
     double gpu_memory_utilization;   /* share of device memory to use */
     int32_t max_queue_size;          /* requests waiting to run; 0: 1024 */
+    int32_t background_step_ms; /* how long a step with background work may take; 0: 10 */
     int32_t tensor_parallel_size;    /* ranks */
     int32_t n_threads;               /* cpu device; 0: the cores */
     int32_t n_vocab;                 /* sim device only */
@@ -80,7 +81,10 @@ struct sl_request {
     uint32_t n_prompt;     /* 1 .. max_model_len (prompt + max_tokens <= max_model_len) */
     struct sl_sampling sampling;
     uint64_t salt[2]; /* prefix-cache tenant: pages are shared only between equal salts */
-    int32_t priority; /* lower runs first; ties by arrival */
+    int32_t priority; /* lower runs first; ties by due_us, then by arrival */
+    uint64_t due_us;  /* by the caller's clock, when its first token should be there; 0: at once */
+    uint32_t tpot_us; /* while it decodes, steps should take no longer than this; 0: no wish */
+    uint8_t is_background; /* runs in the room that the others leave, and gives way to them */
 };
 
 enum sl_event_kind {
@@ -115,7 +119,8 @@ struct sl_event {
 
 /* A snapshot for /metrics and tests. Counters only grow. */
 struct sl_stats {
-    uint32_t n_waiting, n_running;
+    uint32_t n_waiting, n_running; /* without background requests */
+    uint32_t n_background_waiting, n_background_running;
     uint32_t pages_total,
         pages_used;        /* used: referenced by a live sequence (cached free pages are not) */
     uint32_t pages_cached; /* unreferenced, but holding a reusable prefix */

@@ -80,6 +80,7 @@ void core_let_go(struct core *c, struct seq *s)
     for (int32_t i = s->n_pages - 1; i >= 0; i--)
         kv_unref(&c->kv, table[i]); /* the tail is evicted first */
     if (MUT(SCHED_SLOT_LOST, true, !is_cancelled)) c->free_slot[c->n_free_slots++] = s->dev_slot;
+    c->n_background_slots -= s->rq->is_background;
     s->n_pages = 0;
     s->dev_slot = -1;
 }
@@ -262,6 +263,8 @@ static void commit(struct core *c, const struct job *j, const struct result *r)
     }
     c->stats.n_steps++;
     c->stats.step_us_total += r->device_us;
+    pace_note(&c->pace, b->n_tokens, r->device_us);
+    c->quiet_us = sched_is_quiet(c) ? c->quiet_us + r->device_us : 0;
 }
 
 /* The device is lost: everyone hears of it, and nothing is ever launched again. */
@@ -320,8 +323,10 @@ int core_step(struct core *c)
 void core_stats(const struct core *c, struct sl_stats *out)
 {
     *out = c->stats;
-    out->n_waiting = (uint32_t)c->n_heap;
-    out->n_running = (uint32_t)(c->cfg.max_seqs - c->n_free_slots);
+    out->n_background_waiting = (uint32_t)c->n_background_heap;
+    out->n_background_running = (uint32_t)c->n_background_slots;
+    out->n_waiting = (uint32_t)(c->n_heap - c->n_background_heap);
+    out->n_running = (uint32_t)(c->cfg.max_seqs - c->n_free_slots - c->n_background_slots);
     out->pages_total = (uint32_t)c->kv.n_pages;
     out->pages_used = (uint32_t)(c->kv.n_pages - c->kv.n_free);
     out->pages_cached = (uint32_t)c->kv.n_cached;

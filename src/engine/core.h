@@ -10,6 +10,7 @@
 
 #include "engine/batch.h"
 #include "engine/kv.h"
+#include "engine/pace.h"
 
 enum { CORE_DEPTH_MAX = 3 };
 
@@ -20,8 +21,9 @@ enum { EV_RELEASE = SL_EV_DONE + 1 };
 struct core_config {
     int32_t max_seqs, max_tokens, max_wants; /* of one step; max_tokens, max_wants >= max_seqs */
     int32_t max_model_len, page_size, n_pages;
-    int32_t n_reqs; /* requests alive at once: the client's slots are 0 .. n_reqs - 1 */
-    int32_t depth;  /* steps in flight: 1 is synchronous, 2 runs one ahead */
+    int32_t n_reqs;        /* requests alive at once: the client's slots are 0 .. n_reqs - 1 */
+    int32_t depth;         /* steps in flight: 1 is synchronous, 2 runs one ahead */
+    int32_t background_us; /* a step with background rows should not take longer */
     bool has_prefix_cache;
     uint64_t seed;
 };
@@ -59,6 +61,10 @@ struct core {
     int32_t *table, stride;           /* owned [max_seqs, stride]: block tables, by device slot */
     struct job job[CORE_DEPTH_MAX + 1];
     uint64_t n_launched, n_reaped; /* step n uses job[n % (depth + 1)] */
+    int32_t n_background_heap;     /* of the heap; the others wait before them */
+    int32_t n_background_slots;    /* device slots that background sequences hold */
+    struct pace pace;              /* what a step costs */
+    uint64_t quiet_us;  /* device time since a request that is not background was there */
     int32_t n_leaving;  /* sequences that give pages back once no step in flight names them */
     int32_t n_yielding; /* those of them that are to be preempted */
     /* This head of the queue did not fit when so many pages were free; -1: none. */

@@ -53,7 +53,13 @@
     X(COMMIT_FAULT,      "a device fault forgets the waiting requests")                           \
     X(COMMIT_FAULT_MUTE, "a turn that met a fault says that nothing happened")                    \
     X(SCORE_TWICE,       "a preempted prompt is scored again from its start")                     \
-    X(SCORE_CACHED,      "a prompt to score skips what the cache holds")
+    X(SCORE_CACHED,      "a prompt to score skips what the cache holds")                          \
+    X(BACKGROUND_EQUAL,  "background requests queue like any other")                              \
+    X(BACKGROUND_STAYS,  "a background sequence keeps its slot while another request waits")      \
+    X(BACKGROUND_HOARDS, "a background sequence keeps its pages while another request waits")     \
+    X(BACKGROUND_RIDES,  "background rows delay a first token that is due")                       \
+    X(BACKGROUND_AHEAD,  "background work runs ahead, so that an arrival waits for two steps")    \
+    X(BACKGROUND_FULL,   "background work takes the last free slot")
 // clang-format on
 
 #define MUTANTS_ENUM(name, text) MUT_##name,

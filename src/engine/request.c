@@ -122,6 +122,9 @@ struct request *request_new(const struct sl_request *r)
     *q = (struct request){.sampling = *s,
                           .salt = {r->salt[0], r->salt[1]},
                           .priority = r->priority,
+                          .due_us = r->due_us,
+                          .tpot_us = r->tpot_us,
+                          .is_background = r->is_background,
                           .n_prompt = (int32_t)r->n_prompt,
                           .max_tokens = (int32_t)s->max_tokens};
     char *at = (char *)(q + 1);
