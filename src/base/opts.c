@@ -56,6 +56,7 @@ static const struct row rows[] = {
     {"max-num-seqs", T_INT, AT(max_num_seqs), "0", 0, 65536, NULL, "schedule", "max-running-requests max-batch-size np parallel", "sequences in one step; 0: the device's default"},
     {"max-num-batched-tokens", T_INT, AT(max_num_batched_tokens), "0", 0, 1 << 20, NULL, "schedule", "chunked-prefill-size max-num-tokens b batch-size max-batch-prefill-tokens", "tokens in one step: the prefill chunk; 0: the device's default"},
     {"max-queue-size", T_INT, AT(max_queue_size), "1024", 1, 1 << 20, NULL, "schedule", "max-queued-requests", "requests that may wait; beyond that 429"},
+    {"background-step-ms", T_INT, AT(background_step_ms), "10", 1, 10000, NULL, "schedule", "", "milliseconds a step with batch work should take at most while other requests come and go"},
     {"enable-prefix-caching", T_BOOL, AT(enable_prefix_caching), "true", 0, 0, NULL, "schedule", "cache-prompt", "reuse KV pages of equal prefixes, within one API key"},
     {"async-scheduling", T_STR, AT(async_scheduling), "auto", 0, 0, "auto|on|off", "schedule", "", "let one step run ahead"},
 
@@ -69,6 +70,8 @@ static const struct row rows[] = {
     {"max-choices", T_INT, AT(max_choices), "16", 1, 64, NULL, "http", "", "largest n of a request"},
     {"strict-length", T_BOOL, AT(strict_length), "false", 0, 0, NULL, "http", "", "refuse prompt + max_tokens beyond the context instead of clamping max_tokens"},
     {"max-body-bytes", T_INT, AT(max_body_bytes), "67108864", 1024, GB(4), NULL, "http", "", "largest request body; beyond that 413"},
+    {"max-file-bytes", T_INT, AT(max_file_bytes), "536870912", 1024, GB(64), NULL, "http", "", "largest file of /v1/files; beyond that 413"},
+    {"data-dir", T_STR, AT(data_dir), NULL, 0, 0, NULL, "http", "", "folder for files, batches and usage; without it those endpoints answer 501"},
     {"max-connections", T_INT, AT(max_connections), "12000", 1, 1000000, NULL, "http", "", "open connections; beyond that 503"},
     {"header-timeout", T_INT, AT(header_timeout), "10", 1, 3600, NULL, "http", "", "seconds until the headers must be complete"},
     {"body-timeout", T_INT, AT(body_timeout), "30", 1, 3600, NULL, "http", "", "seconds until the body must be complete, plus one per 64 KiB"},

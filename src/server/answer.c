@@ -57,6 +57,14 @@ static struct MHD_Response *response_of(struct request *r, const char *type)
     return m;
 }
 
+/* A batch's line: what would be sent stays in r->out, for the lane to take. */
+static enum MHD_Result answer_line(struct request *r, unsigned status)
+{
+    r->status = status;
+    r->stage = STAGE_ANSWER;
+    return MHD_YES;
+}
+
 enum MHD_Result answer_body(struct request *r, unsigned status, const char *type)
 {
     char text[24];
@@ -64,6 +72,7 @@ enum MHD_Result answer_body(struct request *r, unsigned status, const char *type
         sl_fail(&r->err, SL_EINTERNAL, "the answer is too large");
         return answer_error(r);
     }
+    if (r->line) return answer_line(r, status);
     size_t n = r->out.n;
     struct MHD_Response *m = response_of(r, type);
     if (m && r->route && r->route->method[0] == 'P') {
@@ -98,6 +107,7 @@ enum MHD_Result answer_error(struct request *r)
     buf_free(&r->out);
     r->out = buf_make((size_t)1 << 20);
     api_error_body(&r->err, &r->out);
+    if (r->line) return answer_line(r, status);
     size_t n = r->out.n;
     struct MHD_Response *m = response_of(r, "application/json");
     const char *retry = retry_after(code);
@@ -131,6 +141,14 @@ enum MHD_Result answer_preflight(struct request *r)
     add(m, "Access-Control-Max-Age", "86400");
     if (gate_same(f->ask_private, "true")) add(m, "Access-Control-Allow-Private-Network", "true");
     return queue(r, MHD_HTTP_NO_CONTENT, m, 0);
+}
+
+enum MHD_Result answer_content(struct request *r, uint64_t bytes, MHD_ContentReaderCallback reader)
+{
+    enum { BLOCK = 65536 };
+    struct MHD_Response *m = MHD_create_response_from_callback(bytes, BLOCK, reader, r, NULL);
+    if (m) add(m, "Content-Type", "application/octet-stream");
+    return queue(r, 200, m, bytes);
 }
 
 enum MHD_Result answer_stream(struct request *r, MHD_ContentReaderCallback reader)

@@ -114,6 +114,7 @@ static int submit_all(struct request *r)
         api_engine_request(r->api, i, entropy, &q);
         q.salt[0] ^= tenant[0];
         q.salt[1] ^= tenant[1];
+        q.is_background = r->line != NULL;
         int code = sl_submit(s->engine, &q, &r->choices[i].handle, &r->err);
         if (code < 0) {
             if (r->err.code == 0) sl_fail(&r->err, code, "the engine refused the request");
@@ -129,8 +130,10 @@ static int submit_all(struct request *r)
 static void join_lists(struct request *r)
 {
     struct server *s = r->s;
-    r->is_live = r->is_waiting = true;
+    r->is_live = true;
     TAILQ_INSERT_TAIL(&s->live, r, link);
+    if (r->line) return; /* the engine counts background work apart, and so do the histograms */
+    r->is_waiting = true;
     TAILQ_INSERT_TAIL(&s->waiting, r, waiting_link);
     s->n_waiting_choices += r->n_choices;
 }
@@ -139,7 +142,7 @@ enum MHD_Result finish_generate(struct request *r)
 {
     struct server *s = r->s;
     if (s->phase != SERVER_READY) sl_fail(&r->err, SL_EDRAINING, "The server is shutting down.");
-    if (r->conn->has_left) { /* it went while the body was parsed */
+    if (r->conn && r->conn->has_left) { /* it went while the body was parsed */
         r->is_gone = true;
         return MHD_NO;
     }
@@ -171,9 +174,9 @@ static void measure(struct request *r, struct choice *c, uint64_t now)
     if (!r->first_us) {
         waiting_remove(r);
         r->first_us = now;
-        metrics_observe(m, HIST_TTFT, (double)(now - r->start_us) * 1e-6);
+        if (!r->line) metrics_observe(m, HIST_TTFT, (double)(now - r->start_us) * 1e-6);
     }
-    if (c->last_us) metrics_observe(m, HIST_ITL, (double)(now - c->last_us) * 1e-6);
+    if (c->last_us && !r->line) metrics_observe(m, HIST_ITL, (double)(now - c->last_us) * 1e-6);
     c->last_us = r->last_us = now;
     m->n_generation_tokens++;
 }
@@ -220,6 +223,8 @@ static void count_finished(struct request *r)
     uint64_t first = r->first_us ? r->first_us : now;
     m->n_finished[api_response_reason(r->resp, 0)]++;
     m->n_prompt_tokens += u.prompt_tokens;
+    r->used = u;
+    if (r->line) return;
     metrics_observe(m, HIST_E2E, (double)(now - r->start_us) * 1e-6);
     metrics_observe(m, HIST_QUEUE, (double)(run - r->admit_us) * 1e-6);
     metrics_observe(m, HIST_PREFILL, (double)(first > run ? first - run : 0) * 1e-6);
@@ -248,7 +253,7 @@ void generate_settle(struct request *r)
 static void flush(struct request *r)
 {
     r->is_dirty = false;
-    if (r->is_gone || !r->conn) return;
+    if (r->is_gone || (!r->conn && !r->line)) return;
     if (r->n_held == 0) generate_settle(r);
     if (r->is_stream)
         stream_wake(r);

@@ -76,6 +76,7 @@ static int load(struct server *s, struct load_result *l, struct progress *p)
         .kv_cache_memory_bytes = (uint64_t)o->kv_cache_memory_bytes,
         .gpu_memory_utilization = o->gpu_memory_utilization,
         .max_queue_size = (int32_t)o->max_queue_size,
+        .background_step_ms = (int32_t)o->background_step_ms,
         .tensor_parallel_size = (int32_t)o->tensor_parallel_size,
         .n_threads = (int32_t)o->threads,
         .n_vocab = is_sim ? (int32_t)tokenizer_n_vocab(l->text->tok) : 0,

@@ -18,7 +18,9 @@
 #include "server/cors.h"
 #include "server/metrics.h"
 
+struct lane;
 struct request;
+struct store;
 
 enum server_phase { SERVER_LOADING, SERVER_READY, SERVER_DRAINING, SERVER_FAILED };
 
@@ -74,6 +76,8 @@ struct server {
     int listen_fd, watch_fd, port;
     bool is_local; /* bound to loopback or a unix socket */
 
+    struct store *store; /* owned; NULL without --data-dir */
+    struct lane *lane;   /* owned; NULL without --data-dir */
     struct auth *auth;
     struct cors cors;
     struct metrics metrics;

@@ -90,6 +90,7 @@ void server_drain(struct server *s, bool now)
     }
     if (s->phase == SERVER_READY) {
         s->phase = SERVER_DRAINING;
+        lane_stop(s->lane);
         log_info("server", "draining: %d requests in progress", s->n_requests);
         MHD_quiesce_daemon(s->mhd);
         loop_drive(s); /* takes the socket out of MHD's epoll set before it is closed */
@@ -146,6 +147,7 @@ static void on_tick(uv_timer_t *t)
 {
     struct server *s = t->data;
     deadlines_tick(s);
+    lane_tick(s->lane);
     generate_tick(s);
     check_engine(s);
     loop_drive(s);
@@ -186,6 +188,7 @@ static int start(struct server *s, struct sl_error *e)
 {
     TRY(auth_open(&s->auth, s->o, e));
     s->cors = (struct cors){&s->o->allowed_origins, auth_has_keys(s->auth)};
+    if (s->o->data_dir) TRY(store_open(&s->store, s->o->data_dir, &s->loop, e));
     TRY(listen_open(s, e));
     if (!s->is_local && !auth_has_keys(s->auth))
         log_warn("server",
@@ -193,6 +196,7 @@ static int start(struct server *s, struct sl_error *e)
                  s->o->host);
     TRY(watch_open(s, e));
     TRY(loop_open(s, e));
+    if (s->store) s->lane = lane_new(s);
     return loader_start(s, e);
 }
 
@@ -206,6 +210,9 @@ static void stop(struct server *s)
 {
     watchdog_stop(s);
     loop_close(s);
+    lane_close(s->lane);
+    s->lane = NULL;
+    store_close(s->store);
     listen_close(s);
     sl_close(s->engine);
     uv_walk(&s->loop, close_handle, NULL);
