@@ -79,6 +79,7 @@ enum MHD_Result finish_metrics(struct request *r)
 {
     struct server *s = r->s;
     struct sl_stats stats = {0};
+    struct lane_counts lane = lane_count(s->lane);
     if (s->engine) sl_get_stats(s->engine, &stats);
     struct metrics_view view = {
         .model_name = s->ctx.n_served ? s->ctx.served_names[0] : "",
@@ -87,6 +88,9 @@ enum MHD_Result finish_metrics(struct request *r)
         .has_prefix_cache = s->o->enable_prefix_caching,
         .n_connections = s->n_conns,
         .n_requests = s->n_requests,
+        .n_batches = lane.n_batches,
+        .n_batch_ok = lane.n_answered,
+        .n_batch_failed = lane.n_failed,
     };
     metrics_text(&s->metrics, &view, &r->out);
     return answer_body(r, 200, "text/plain; version=0.0.4; charset=utf-8");

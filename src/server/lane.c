@@ -213,8 +213,10 @@ static void run_end_lines(struct lane_batch *b, struct db *db)
 {
     struct answer_list list = {0};
     char hex[33];
-    if (b->is_rewinding) line_reader_close(&b->reader);
-    b->is_rewinding = false;
+    if (b->is_rewinding) {
+        line_reader_close(&b->reader);
+        b->is_rewinding = b->is_read = false;
+    }
     b->code = open_reader(b, db);
     while (b->code >= 0 && list.n < READ_LINES) {
         struct lane_line *line;

@@ -147,6 +147,15 @@ static void put_engine(struct writer *w, const struct metrics *m, const struct m
     double used = s->pages_total ? (double)s->pages_used / s->pages_total : 0;
     simple(w, "vllm:num_requests_running", "gauge", "Sequences in the batch.", s->n_running);
     simple(w, "vllm:num_requests_waiting", "gauge", "Sequences waiting to run.", s->n_waiting);
+    simple(w, "sluice:background_requests_running", "gauge",
+           "Background sequences (batch lines) in the batch.", s->n_background_running);
+    simple(w, "sluice:background_requests_waiting", "gauge",
+           "Background sequences waiting for room.", s->n_background_waiting);
+    simple(w, "sluice:batches_in_progress", "gauge", "Batches that are not over.", v->n_batches);
+    simple(w, "sluice:batch_lines_answered_total", "counter", "Lines of batches answered with 2xx.",
+           (double)v->n_batch_ok);
+    simple(w, "sluice:batch_lines_failed_total", "counter", "Lines of batches answered otherwise.",
+           (double)v->n_batch_failed);
     simple(w, "vllm:kv_cache_usage_perc", "gauge", "Share of KV pages in use, 0 to 1.", used);
     simple(w, "vllm:num_preemptions_total", "counter", "Sequences preempted.",
            (double)s->n_preemptions);

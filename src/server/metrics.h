@@ -54,6 +54,8 @@ struct metrics_view { /* what is read at the moment of the scrape */
     const struct sl_info *info;   /* NULL while loading */
     bool has_prefix_cache;
     int n_connections, n_requests;
+    int n_batches;                     /* not over */
+    uint64_t n_batch_ok, n_batch_failed; /* lines answered by this process */
 };
 void metrics_text(const struct metrics *m, const struct metrics_view *v, struct buf *out);
 
