@@ -115,6 +115,7 @@ struct sl_event {
                     */
     int32_t rank;  /* PROMPT, TOKEN: 1 = most likely; 0 when not asked for */
     uint32_t n_cached; /* first TOKEN and DONE: prompt tokens taken from the prefix cache */
+    uint32_t queue_us; /* first TOKEN: how long it waited to run */
 };
 
 /* A snapshot for /metrics and tests. Counters only grow. */
@@ -127,6 +128,8 @@ struct sl_stats {
     uint64_t n_steps, n_preemptions;
     uint64_t prompt_tokens, generation_tokens; /* computed and sampled */
     uint64_t prefix_queries, prefix_hits;      /* in tokens */
+    /* What a step costs, by a line through the recent ones: a fixed part and one for each row. */
+    uint32_t step_fixed_us, step_row_ns;
     uint64_t step_us_total, host_us_total;     /* device time, engine-thread time */
 };
 

@@ -16,9 +16,11 @@ struct api_fields {
     double repetition_penalty, presence_penalty, frequency_penalty;
     int64_t top_k, n, best_of, max_tokens, max_completion_tokens, max_new_tokens, n_predict;
     int64_t min_tokens, seed, logprobs, top_logprobs, prompt_logprobs;
-    int64_t priority, truncate_prompt_tokens;
+    int64_t priority, truncate_prompt_tokens, ttft_ms, timeout_ms;
+    double tpot_ms;
     bool stream, include_usage, continuous_usage, echo, want_logprobs, ignore_eos;
     bool include_stop, skip_special, spaces_between, add_special, add_generation_prompt;
+    bool timings, timings_per_token;
     bool continue_final, return_token_ids, tokens_as_ids, parallel_tool_calls, beam_search;
 };
 
@@ -46,6 +48,7 @@ struct api_request {
     struct api_prompt *prompts;                             /* [n_prompts]; one for a chat */
     int n_prompts;
     bool has_service_tier;
+    struct str canonical; /* in the arena */
 };
 
 /* The parts of api_parse; all leave the tree alone. */
@@ -56,6 +59,9 @@ int read_completion(struct api_request *r, const json_node *root, struct sl_erro
 int read_tools(struct api_request *r, const json_node *root, struct sl_error *e);
 int check_messages(const json_node *messages, struct sl_error *e);
 int check_response_format(const json_node *format, struct sl_error *e);
+
+/* api_canonical of a tree, into the arena. */
+int keep_canonical(struct api_request *r, const json_node *root, struct sl_error *e);
 
 /* The model named in a body is one of ours; an empty name is the default model. */
 int check_model(const struct api_context *ctx, struct str model, struct sl_error *e);

@@ -20,6 +20,7 @@ struct api_response {
     struct buf head;                 /* streaming: an event up to and with "choices":[ */
     struct buf suffix;  /* streaming: an event from behind the text of a plain token to its end */
     struct buf scratch; /* one token's bytes */
+    struct api_timings timings;
 };
 
 /* sse.c */
@@ -37,6 +38,10 @@ void completion_body(struct api_response *p, struct buf *out);
 void put_chat_logprobs(struct api_response *p, const struct slice *s, struct buf *out);
 void put_legacy_logprobs(struct api_response *p, const struct slice *s, struct buf *out);
 void put_prompt_logprobs(struct api_response *p, const struct choice *c, struct buf *out);
+
+/* timings_out.c: ,"timings":{...} if the client asked for it; are they? */
+bool has_timings(const struct api_response *p);
+void put_timings(const struct api_response *p, struct buf *out);
 
 /* openai_out.c: pieces */
 void put_usage(const struct api_usage *u, struct buf *out);

@@ -57,6 +57,7 @@ static const struct row rows[] = {
     {"max-num-batched-tokens", T_INT, AT(max_num_batched_tokens), "0", 0, 1 << 20, NULL, "schedule", "chunked-prefill-size max-num-tokens b batch-size max-batch-prefill-tokens", "tokens in one step: the prefill chunk; 0: the device's default"},
     {"max-queue-size", T_INT, AT(max_queue_size), "1024", 1, 1 << 20, NULL, "schedule", "max-queued-requests", "requests that may wait; beyond that 429"},
     {"background-step-ms", T_INT, AT(background_step_ms), "10", 1, 10000, NULL, "schedule", "", "milliseconds a step with batch work should take at most while other requests come and go"},
+    {"response-cache-bytes", T_INT, AT(response_cache_bytes), "0", 0, GB(1024), NULL, "schedule", "", "memory for answers to exact repeats of requests with temperature 0 or a seed; 0: off"},
     {"enable-prefix-caching", T_BOOL, AT(enable_prefix_caching), "true", 0, 0, NULL, "schedule", "cache-prompt", "reuse KV pages of equal prefixes, within one API key"},
     {"async-scheduling", T_STR, AT(async_scheduling), "auto", 0, 0, "auto|on|off", "schedule", "", "let one step run ahead"},
 
@@ -64,7 +65,7 @@ static const struct row rows[] = {
     {"port", T_INT, AT(port), "8000", 0, 65535, NULL, "http", "p", "port to listen on; 0: any free one"},
     {"uds", T_STR, AT(uds), NULL, 0, 0, NULL, "http", "", "listen on this unix socket instead"},
     {"api-key", T_LIST, AT(api_key), NULL, 0, 0, NULL, "http", "", "key that clients must send; may be given several times"},
-    {"api-key-file", T_STR, AT(api_key_file), NULL, 0, 0, NULL, "http", "", "file with one key a line"},
+    {"api-key-file", T_STR, AT(api_key_file), NULL, 0, 0, NULL, "http", "", "file with one key a line, or YAML with names, scopes and limits"},
     {"api-key-metrics", T_BOOL, AT(api_key_metrics), "false", 0, 0, NULL, "http", "", "ask for a key on /metrics too"},
     {"allowed-origins", T_LIST, AT(allowed_origins), NULL, 0, 0, NULL, "http", "", "CORS origins; default: localhost without keys, * with keys"},
     {"max-choices", T_INT, AT(max_choices), "16", 1, 64, NULL, "http", "", "largest n of a request"},

@@ -35,7 +35,7 @@ struct options {
     int64_t port;
     struct opts_list served_model_name, api_key, allowed_origins;
     const char *api_key_file, *chat_template, *data_dir;
-    int64_t max_file_bytes, background_step_ms;
+    int64_t max_file_bytes, background_step_ms, response_cache_bytes;
     int64_t max_body_bytes, max_connections, max_choices;
     int64_t header_timeout, body_timeout, idle_timeout, request_timeout,
         queue_timeout; /* seconds */

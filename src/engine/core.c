@@ -127,8 +127,11 @@ static void submit(struct core *c, const struct command *cmd)
 {
     struct seq *s = &c->seq[cmd->req.slot];
     ASSERT(cmd->req.slot < (uint32_t)c->cfg.n_reqs && s->state == SEQ_FREE);
-    *s = (struct seq){
-        .rq = cmd->rq, .gen = cmd->req.gen, .arrival = c->n_arrivals++, .dev_slot = -1};
+    *s = (struct seq){.rq = cmd->rq,
+                      .gen = cmd->req.gen,
+                      .arrival = c->n_arrivals++,
+                      .submit_us = core_now_us(c),
+                      .dev_slot = -1};
     c->n_live++;
     if (c->blocked_req == (int32_t)cmd->req.slot) c->blocked_req = -1;
     sched_enqueue(c, s);
@@ -171,7 +174,8 @@ static void emit_choice(struct core *c, const struct seq *s, const struct want *
                           .token = w->target < 0 ? r->token[i] : w->target,
                           .logprob = is_asked ? r->logprob[i] : 0,
                           .rank = is_asked ? r->rank[i] : 0,
-                          .n_cached = s->n_output == 1 ? (uint32_t)s->n_cached : 0};
+                          .n_cached = s->n_output == 1 ? (uint32_t)s->n_cached : 0,
+                          .queue_us = s->n_output == 1 ? s->queue_us : 0};
     emit(c, &ev);
     for (int32_t k = 0; k < n_top; k++) {
         struct sl_event top = {.req = ev.req,
@@ -322,7 +326,10 @@ int core_step(struct core *c)
 
 void core_stats(const struct core *c, struct sl_stats *out)
 {
+    struct pace_line line = pace_fit(&c->pace);
     *out = c->stats;
+    out->step_fixed_us = (uint32_t)line.fixed_us;
+    out->step_row_ns = (uint32_t)(line.row_us * 1e3);
     out->n_background_waiting = (uint32_t)c->n_background_heap;
     out->n_background_running = (uint32_t)c->n_background_slots;
     out->n_waiting = (uint32_t)(c->n_heap - c->n_background_heap);

@@ -102,6 +102,12 @@ static void env_emit(void *arg, const struct sl_event *ev)
     g->has_emitted = true;
 }
 
+static uint64_t env_now_us(void *arg)
+{
+    (void)arg;
+    return now_us();
+}
+
 static void publish(struct sl_engine *g)
 {
     struct sl_stats s;
@@ -221,7 +227,7 @@ static int start(struct sl_engine *g, const struct sl_options *o, struct sl_erro
     open_slots(g);
     g->limits =
         (struct request_limits){g->info.n_vocab, cfg.max_model_len, cfg.page_size, cfg.n_pages};
-    const struct core_env env = {g, env_room, env_launch, env_poll, env_emit};
+    const struct core_env env = {g, env_room, env_launch, env_poll, env_emit, env_now_us};
     core_open(&g->core, &cfg, &env);
     /* A slot's commands at most: a stale cancel, a submit, a cancel. */
     ring_init(&g->commands, sizeof(struct command), 4 * (uint32_t)g->n_slots);

@@ -20,33 +20,29 @@ void pace_note(struct pace *p, int32_t n_rows, uint64_t us)
     p->rows_us = p->rows_us * KEEP + n * t;
 }
 
-struct line {
-    double fixed, slope; /* microseconds; microseconds a row */
-};
-
-static struct line fit(const struct pace *p)
+struct pace_line pace_fit(const struct pace *p)
 {
+    if (p->weight == 0) return (struct pace_line){0, 0};
     double n = p->rows / p->weight, t = p->us / p->weight;
     double spread = p->rows2 / p->weight - n * n;
     double slope = spread > SPREAD_MIN * n * n ? (p->rows_us / p->weight - n * t) / spread : t / n;
     if (!(slope > 0)) slope = 0;
     double fixed = t - slope * n;
-    return fixed > 0 ? (struct line){fixed, slope} : (struct line){0, t / n};
+    return fixed > 0 ? (struct pace_line){fixed, slope} : (struct pace_line){0, t / n};
 }
 
 double pace_us(const struct pace *p, int32_t n_rows)
 {
-    if (p->weight == 0) return 0;
-    struct line l = fit(p);
-    return l.fixed + l.slope * n_rows;
+    struct pace_line l = pace_fit(p);
+    return l.fixed_us + l.row_us * n_rows;
 }
 
 int32_t pace_rows(const struct pace *p, double us)
 {
     if (p->weight == 0) return ROWS_AHEAD;
-    struct line l = fit(p);
+    struct pace_line l = pace_fit(p);
     double most = 2 * p->rows / p->weight + ROWS_AHEAD;
-    double n = l.slope > 0 ? (us - l.fixed) / l.slope : us >= l.fixed ? most : 0;
+    double n = l.row_us > 0 ? (us - l.fixed_us) / l.row_us : us >= l.fixed_us ? most : 0;
     n = n < most ? n : most;
     return n >= INT32_MAX ? INT32_MAX : n > 0 ? (int32_t)n : 0;
 }

@@ -14,6 +14,10 @@ struct pace {
 
 /* A step of n_rows took us microseconds of device time. */
 void pace_note(struct pace *p, int32_t n_rows, uint64_t us);
+struct pace_line {
+    double fixed_us, row_us;
+};
+struct pace_line pace_fit(const struct pace *p); /* zeros when nothing is known */
 /* How long a step of n_rows takes, in microseconds; 0 when nothing is known. */
 double pace_us(const struct pace *p, int32_t n_rows);
 /* The most rows of a step that takes no longer than us, and not far more than were seen so far. */

@@ -245,7 +245,10 @@ static bool admit(struct core *c, struct job *j, struct seq *s)
     if (!take_pages(c, s)) return false;
     sched_dequeue(c, s);
     c->blocked_req = -1;
-    if (!s->has_run) s->n_cached = s->n_computed;
+    if (!s->has_run) {
+        s->n_cached = s->n_computed;
+        s->queue_us = (uint32_t)(core_now_us(c) - s->submit_us);
+    }
     s->has_run = 1;
     s->state = SEQ_RUNNING;
     s->n_output_at_start = s->n_output;

@@ -34,6 +34,8 @@ struct seq {
     int32_t n_flight;   /* steps in flight that name it */
     int32_t n_scored;   /* prompt positions whose log probability is reported (n_prompt_logprobs) */
     int32_t n_cached;   /* prompt tokens found in the cache at first admission */
+    uint64_t submit_us; /* of the environment's clock */
+    uint32_t queue_us;  /* from then to the first admission */
     int32_t n_output_at_start; /* output when the slot was assigned */
 };
 

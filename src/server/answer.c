@@ -14,6 +14,11 @@ static void add(struct MHD_Response *m, const char *name, const char *value)
     MHD_add_response_header(m, name, value);
 }
 
+static void add_limit(void *m, const char *name, const char *value)
+{
+    add(m, name, value);
+}
+
 static void add_common(struct request *r, struct MHD_Response *m)
 {
     add(m, "x-request-id", r->id);
@@ -21,8 +26,14 @@ static void add_common(struct request *r, struct MHD_Response *m)
     if (r->allow_origin.n) {
         add(m, "Access-Control-Allow-Origin", r->origin);
         add(m, "Access-Control-Expose-Headers",
-            "x-request-id, x-client-request-id, retry-after, openai-processing-ms");
+            "x-request-id, x-client-request-id, retry-after, openai-processing-ms, "
+            "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
+            "x-ratelimit-reset-requests, x-ratelimit-limit-tokens, "
+            "x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens");
     }
+    if (r->route && r->route->guard == GUARD_KEY && r->key >= 0)
+        limits_headers(r->s->limits, r->key, m, add_limit);
+    if (r->is_replayed) add(m, "x-cache", "hit");
     if (!str_is(r->allow_origin, "*")) add(m, "Vary", "Origin");
     bool is_ending = r->s->phase == SERVER_DRAINING || r->s->phase == SERVER_FAILED;
     if (r->must_close || is_ending) add(m, "Connection", "close");
@@ -95,6 +106,8 @@ static const char *retry_after(int code)
         return "5";
     case SL_EDRAINING:
         return "10";
+    case SL_EQUOTA: /* not within an answer's patience */
+        return NULL;
     default:
         return sl_err_status(code) == 503 || sl_err_status(code) == 429 ? "5" : NULL;
     }
@@ -110,8 +123,11 @@ enum MHD_Result answer_error(struct request *r)
     if (r->line) return answer_line(r, status);
     size_t n = r->out.n;
     struct MHD_Response *m = response_of(r, "application/json");
+    char seconds[16];
     const char *retry = retry_after(code);
-    if (m && retry) add(m, "Retry-After", retry);
+    snprintf(seconds, sizeof seconds, "%d", r->retry_s);
+    if (m && retry) add(m, "Retry-After", r->retry_s ? seconds : retry);
+    if (m && (code == SL_EQUOTA || r->no_retry)) add(m, "x-should-retry", "false");
     if (m && status == 401) add(m, "WWW-Authenticate", "Bearer");
     if (m && r->allow) add(m, "Allow", r->allow);
     if (status >= 500 && status != 503)

@@ -9,6 +9,7 @@
 #include "api/batch_wire.h"
 #include "base/buf.h"
 #include "base/err.h"
+#include "server/auth.h"
 
 enum { DB_PATH_MAX = 1024 };
 
@@ -74,8 +75,14 @@ int db_batch_finish(struct db *d, struct batch_facts *b, enum batch_status final
 struct db_usage {
     int64_t n_requests, prompt_tokens, cached_tokens, completion_tokens;
 };
-int db_usage_add(struct db *d, const char *owner, int64_t day, const struct db_usage *u,
+struct db_usage_row {
+    char owner[OWNER_MAX];
+    struct db_usage today, total;
+};
+/* Adds each row's `today` to that day, all or none. */
+int db_usage_add(struct db *d, int64_t day, const struct db_usage_row *rows, int n,
                  struct sl_error *e);
+/* The sum over the days from first_day on. */
 int db_usage_total(struct db *d, const char *owner, int64_t first_day, struct db_usage *u,
                    struct sl_error *e);
 /* The latest days first: appends objects, separated by commas. */

@@ -1,8 +1,8 @@
 /* db_usage.c - what each key has used, a row a day (days since 1970, UTC). */
 #include "server/db_sql.h"
 
-int db_usage_add(struct db *d, const char *owner, int64_t day, const struct db_usage *u,
-                 struct sl_error *e)
+static int add_row(struct db *d, const char *owner, int64_t day, const struct db_usage *u,
+                   struct sl_error *e)
 {
     return db_run(d, e,
                   "INSERT INTO usage VALUES(?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
@@ -12,6 +12,16 @@ int db_usage_add(struct db *d, const char *owner, int64_t day, const struct db_u
                   " completion_tokens = completion_tokens + excluded.completion_tokens",
                   "siiiii", owner, day, u->n_requests, u->prompt_tokens, u->cached_tokens,
                   u->completion_tokens);
+}
+
+int db_usage_add(struct db *d, int64_t day, const struct db_usage_row *rows, int n,
+                 struct sl_error *e)
+{
+    TRY(db_begin(d, e));
+    int code = 0;
+    for (int i = 0; i < n && code == 0; i++)
+        code = add_row(d, rows[i].owner, day, &rows[i].today, e);
+    return db_end(d, code, e);
 }
 
 int db_usage_total(struct db *d, const char *owner, int64_t first_day, struct db_usage *u,

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "server/handlers.h"
 #include "server/http_request.h"
+#include "server/slo.h"
 
 enum {
     POLL_BATCH = 256, /* events a sl_poll */
@@ -115,6 +116,9 @@ static int submit_all(struct request *r)
         q.salt[0] ^= tenant[0];
         q.salt[1] ^= tenant[1];
         q.is_background = r->line != NULL;
+        q.due_us = slo_due_us(r);
+        q.tpot_us = (uint32_t)(r->wishes.tpot_ms < 1e6 ? r->wishes.tpot_ms * 1e3 : 0);
+        r->n_prompt_tokens += q.n_prompt;
         int code = sl_submit(s->engine, &q, &r->choices[i].handle, &r->err);
         if (code < 0) {
             if (r->err.code == 0) sl_fail(&r->err, code, "the engine refused the request");
@@ -138,6 +142,27 @@ static void join_lists(struct request *r)
     s->n_waiting_choices += r->n_choices;
 }
 
+static int charge(struct request *r)
+{
+    return limits_tokens(r->s->limits, r->key, api_cost_tokens(r->api), r->line != NULL,
+                         &r->charged, &r->retry_s, &r->err);
+}
+
+/* What it used, once; a request that had no token yet used none, and a line that will run again
+ * counts then. */
+static void account(struct request *r)
+{
+    struct db_usage used = {.n_requests = 1};
+    if (r->is_accounted || !r->resp) return;
+    r->is_accounted = true;
+    if (r->first_us || r->is_replayed) r->used = api_response_usage(r->resp);
+    used.prompt_tokens = (int64_t)r->used.prompt_tokens;
+    used.cached_tokens = (int64_t)r->used.cached_tokens;
+    used.completion_tokens = (int64_t)r->used.completion_tokens;
+    if (r->line && r->is_gone) used = (struct db_usage){0};
+    limits_settle(r->s->limits, r->key, r->charged, &used);
+}
+
 enum MHD_Result finish_generate(struct request *r)
 {
     struct server *s = r->s;
@@ -147,11 +172,18 @@ enum MHD_Result finish_generate(struct request *r)
         return MHD_NO;
     }
     r->admit_us = server_now_us();
-    if (r->err.code || submit_all(r) < 0) return answer_error(r);
+    if (r->err.code || charge(r) < 0) return answer_error(r);
     r->is_stream = api_is_stream(r->api);
+    if (replay_try(r))
+        return r->is_stream ? stream_begin(r) : answer_body(r, 200, "application/json");
+    if (slo_admit(r) < 0 || submit_all(r) < 0) {
+        limits_settle(s->limits, r->key, r->charged, &(struct db_usage){0});
+        return answer_error(r);
+    }
     r->resp = api_response_new(r->api, r->id + 4, (int64_t)time(NULL));
     r->stage = STAGE_ENGINE;
     join_lists(r);
+    slo_arm(r);
     if (!r->is_stream) {
         request_suspend(r);
         return MHD_YES;
@@ -168,17 +200,19 @@ void generate_apply(struct request *r, int choice, const struct sl_event *ev)
 }
 
 /* Latencies are taken when the event arrives, not when a slow client makes room for it. */
-static void measure(struct request *r, struct choice *c, uint64_t now)
+static void measure(struct request *r, struct choice *c, const struct sl_event *ev, uint64_t now)
 {
     struct metrics *m = &r->s->metrics;
     if (!r->first_us) {
         waiting_remove(r);
         r->first_us = now;
+        r->run_us = r->admit_us + ev->queue_us;
         if (!r->line) metrics_observe(m, HIST_TTFT, (double)(now - r->start_us) * 1e-6);
     }
     if (c->last_us && !r->line) metrics_observe(m, HIST_ITL, (double)(now - c->last_us) * 1e-6);
     c->last_us = r->last_us = now;
     m->n_generation_tokens++;
+    m->n_background_tokens += r->line != NULL;
 }
 
 static void give_up(struct request *r, const char *why)
@@ -188,6 +222,7 @@ static void give_up(struct request *r, const char *why)
     r->s->metrics.n_aborted[phase_of(r)]++;
     r->s->metrics.n_finished[SL_FINISH_CANCEL]++;
     r->is_gone = true;
+    account(r);
     abandon(r);
 }
 
@@ -199,11 +234,12 @@ static struct request *dispatch(struct server *s, const struct sl_event *ev, uin
     if (!o.req || o.gen != ev->req.gen) return NULL;
     struct request *r = o.req;
     struct choice *c = &r->choices[o.choice];
-    if (ev->kind == SL_EV_TOKEN) measure(r, c, now);
+    if (ev->kind == SL_EV_TOKEN) measure(r, c, ev, now);
     if (ev->kind == SL_EV_DONE) {
         c->is_done = true;
         owner_clear(s, c->handle);
     }
+    if (r->is_recording) r->is_recording = recording_add(&r->rec, s->cache, o.choice, ev);
     s->metrics.n_sse_events += r->is_stream && ev->kind == SL_EV_TOKEN;
     if (!r->is_stream || !stream_is_full(r)) {
         generate_apply(r, o.choice, ev);
@@ -223,14 +259,27 @@ static void count_finished(struct request *r)
     uint64_t first = r->first_us ? r->first_us : now;
     m->n_finished[api_response_reason(r->resp, 0)]++;
     m->n_prompt_tokens += u.prompt_tokens;
-    r->used = u;
     if (r->line) return;
+    slo_done(r);
     metrics_observe(m, HIST_E2E, (double)(now - r->start_us) * 1e-6);
     metrics_observe(m, HIST_QUEUE, (double)(run - r->admit_us) * 1e-6);
     metrics_observe(m, HIST_PREFILL, (double)(first > run ? first - run : 0) * 1e-6);
     metrics_observe(m, HIST_DECODE, (double)(r->last_us > first ? r->last_us - first : 0) * 1e-6);
     metrics_observe(m, HIST_PROMPT, (double)u.prompt_tokens);
     metrics_observe(m, HIST_GENERATION, (double)u.completion_tokens);
+}
+
+static void give_timings(struct request *r)
+{
+    uint64_t now = server_now_us(), run = r->run_us ? r->run_us : r->admit_us;
+    uint64_t first = r->first_us ? r->first_us : now;
+    struct api_timings t = {
+        .queue_ms = (double)(run - r->admit_us) * 1e-3,
+        .prompt_ms = (double)(first > run ? first - run : 0) * 1e-3,
+        .predicted_ms = (double)(r->last_us > first ? r->last_us - first : 0) * 1e-3,
+    };
+    if (r->is_replayed) t = (struct api_timings){0};
+    api_response_timings(r->resp, &t);
 }
 
 void generate_settle(struct request *r)
@@ -242,8 +291,12 @@ void generate_settle(struct request *r)
         sl_fail(&e, failed, "internal error during generation");
         generate_fail(r, &e);
     } else if (api_response_complete(r->resp)) {
+        give_timings(r);
         api_response_finish(r->resp, &r->out);
         count_finished(r);
+        account(r);
+        if (r->is_recording) answer_cache_put(r->s->cache, r->cache_key, &r->rec);
+        r->is_recording = false;
         r->is_ended = true;
         abandon(r); /* a stop string may have ended it before the engine did */
     }
@@ -301,6 +354,7 @@ void generate_fail(struct request *r, const struct sl_error *e)
     r->is_ended = true;
     r->n_held = 0;
     r->s->metrics.n_finished[SL_FINISH_ERROR]++;
+    account(r);
     abandon(r);
     if (r->is_stream) {
         api_response_error(r->resp, e, &r->out);
@@ -321,6 +375,7 @@ void generate_release(struct request *r)
 {
     if (!r->is_live) return;
     r->is_live = false;
+    account(r);
     if (!r->is_ended) abandon(r);
     waiting_remove(r);
     TAILQ_REMOVE(&r->s->live, r, link);

@@ -23,6 +23,7 @@ enum MHD_Result finish_ready(struct request *r);
 enum MHD_Result finish_live(struct request *r);
 enum MHD_Result finish_version(struct request *r);
 enum MHD_Result finish_metrics(struct request *r);
+enum MHD_Result finish_usage(struct request *r);
 
 /* files.c */
 enum MHD_Result finish_file_upload(struct request *r);

@@ -66,6 +66,7 @@ static void request_free(struct request *r)
     struct server *s = r->s;
     generate_release(r);
     file_io_release(r);
+    recording_drop(&r->rec);
     drop_body(r);
     api_response_free(r->resp);
     api_request_free(r->api);
@@ -183,6 +184,8 @@ static int check_headers(struct request *r, struct str method, struct str url,
         r->key = auth_check(s->auth, f, e);
         TRY(r->key);
         TRY(auth_scope(s->auth, r->key, r->route->path, e));
+        bool is_metered = r->route->needs_model && r->route->method[0] == 'P';
+        if (is_metered) TRY(limits_request(s->limits, r->key, &r->retry_s, e));
     }
     if (r->route->needs_model) TRY(check_phase(s, e));
     if (upload_is_route(r->route)) return upload_begin(r);

@@ -8,6 +8,7 @@
 #define SERVER_HTTP_REQUEST_H
 
 #include "server/lane.h"
+#include "server/limits.h"
 #include "server/routes.h"
 #include "server/serve.h"
 #include "server/store.h"
@@ -74,9 +75,18 @@ struct request {
     uv_work_t work;
 
     struct api_usage used; /* counted when it ended */
-    struct file_io *io;    /* owned: a file that comes or goes (files.c), or NULL */
-    struct db_page page;   /* of a list; borrowed from MHD's pool */
-    struct store_job job;  /* while in_work, if the store has it */
+    uint64_t charged;      /* of the key's tokens a minute, until it ended */
+    uint64_t n_prompt_tokens;
+    struct api_wishes wishes;
+    uint64_t ttft_due_us, end_due_us; /* 0: no wish */
+    int retry_s;                      /* Retry-After of a refusal; 0: the code's own */
+    bool is_accounted, no_retry;
+    struct recording rec; /* owned; while is_recording, for the answer cache */
+    uint8_t cache_key[SHA256_BYTES];
+    bool is_recording, is_replayed;
+    struct file_io *io;   /* owned: a file that comes or goes (files.c), or NULL */
+    struct db_page page;  /* of a list; borrowed from MHD's pool */
+    struct store_job job; /* while in_work, if the store has it */
     void (*store_run)(struct request *r, struct db *db); /* store thread: fills out or err */
     enum MHD_Result (*then)(struct request *r);          /* io thread, when that went well */
 };
@@ -141,6 +151,10 @@ void generate_fail_all(struct server *s, const struct sl_error *e);
 /* Hand one engine event to the answer under way, and see whether it is complete. */
 void generate_apply(struct request *r, int choice, const struct sl_event *ev);
 void generate_settle(struct request *r);
+
+/* replay.c: answers from the cache. True: r has its whole answer in out and has ended; else its
+ * events are recorded from now on, if it may be repeated. */
+bool replay_try(struct request *r);
 
 /* stream.c: the bounded buffer of a streaming answer. */
 enum MHD_Result stream_begin(struct request *r);

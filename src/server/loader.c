@@ -188,6 +188,7 @@ bool loader_finish(struct server *s)
         .n_max = (int)s->o->max_choices,
         .strict_length = s->o->strict_length,
         .model_defaults = s->o->generation_defaults,
+        .keep_canonical = s->o->response_cache_bytes > 0,
     };
     name_model(s);
     make_fingerprint(s);

@@ -23,6 +23,7 @@ const struct route routes[] = {
     {"GET",  "/batches",          GUARD_KEY,     false, NULL,                finish_batch_list},
     {"POST", "/batches/*/cancel", GUARD_KEY,     false, NULL,                finish_batch_cancel},
     {"GET",  "/batches/*",        GUARD_KEY,     false, NULL,                finish_batch_get},
+    {"GET",  "/usage",            GUARD_KEY,     false, NULL,                finish_usage},
     {"GET",  "/health",           GUARD_NONE,    false, NULL,                finish_ready},
     {"GET",  "/readyz",           GUARD_NONE,    false, NULL,                finish_ready},
     {"GET",  "/livez",            GUARD_NONE,    false, NULL,                finish_live},

@@ -14,11 +14,13 @@
 #include <uv.h>
 
 #include "api/api.h"
+#include "server/answer_cache.h"
 #include "server/auth.h"
 #include "server/cors.h"
 #include "server/metrics.h"
 
 struct lane;
+struct limits;
 struct request;
 struct store;
 
@@ -79,6 +81,10 @@ struct server {
     struct store *store; /* owned; NULL without --data-dir */
     struct lane *lane;   /* owned; NULL without --data-dir */
     struct auth *auth;
+    struct limits *limits;      /* owned */
+    struct answer_cache *cache; /* owned; NULL: off */
+    uv_timer_t due_timer;       /* the next deadline of a request (slo.c), at due_us */
+    uint64_t due_us;
     struct cors cors;
     struct metrics metrics;
 

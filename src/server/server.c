@@ -148,6 +148,7 @@ static void on_tick(uv_timer_t *t)
     struct server *s = t->data;
     deadlines_tick(s);
     lane_tick(s->lane);
+    limits_tick(s->limits);
     generate_tick(s);
     check_engine(s);
     loop_drive(s);
@@ -176,6 +177,9 @@ static void open_handles(struct server *s)
     uv_async_init(&s->loop, &s->wake, on_wake);
     uv_timer_init(&s->loop, &s->tick);
     uv_timer_init(&s->loop, &s->grace);
+    uv_timer_init(&s->loop, &s->due_timer);
+    s->due_timer.data = s;
+    s->due_us = UINT64_MAX;
     uv_signal_init(&s->loop, &s->on_term);
     uv_signal_init(&s->loop, &s->on_int);
     s->wake.data = s->tick.data = s->grace.data = s->on_term.data = s->on_int.data = s;
@@ -189,6 +193,8 @@ static int start(struct server *s, struct sl_error *e)
     TRY(auth_open(&s->auth, s->o, e));
     s->cors = (struct cors){&s->o->allowed_origins, auth_has_keys(s->auth)};
     if (s->o->data_dir) TRY(store_open(&s->store, s->o->data_dir, &s->loop, e));
+    s->limits = limits_new(s->auth, s->store);
+    if (s->o->response_cache_bytes) s->cache = answer_cache_new((size_t)s->o->response_cache_bytes);
     TRY(listen_open(s, e));
     if (!s->is_local && !auth_has_keys(s->auth))
         log_warn("server",
@@ -212,7 +218,10 @@ static void stop(struct server *s)
     loop_close(s);
     lane_close(s->lane);
     s->lane = NULL;
+    if (s->limits) limits_flush(s->limits);
     store_close(s->store);
+    limits_close(s->limits);
+    answer_cache_free(s->cache);
     listen_close(s);
     sl_close(s->engine);
     uv_walk(&s->loop, close_handle, NULL);

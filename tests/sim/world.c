@@ -529,7 +529,7 @@ static void world_open(struct world *w)
 {
     const struct sim_plan *p = w->p;
     struct sl_error e;
-    const struct core_env env = {w, env_room, env_launch, env_poll, env_emit};
+    const struct core_env env = {w, env_room, env_launch, env_poll, env_emit, NULL};
     const struct dev_config dc = {.n_ranks = 1,
                                   .max_tokens = p->core.max_tokens,
                                   .max_seqs = p->core.max_seqs,

@@ -61,7 +61,7 @@ static void env_emit(void *arg, const struct sl_event *ev)
 static struct bench *open_bench(struct core_config cfg)
 {
     struct bench *b = calloc(1, sizeof *b);
-    const struct core_env env = {b, env_room, env_launch, env_poll, env_emit};
+    const struct core_env env = {b, env_room, env_launch, env_poll, env_emit, NULL};
     cfg.max_model_len = 64;
     cfg.page_size = 4;
     cfg.n_reqs = REQS;
