@@ -7,8 +7,9 @@ enum {
     DUE_DEFAULT_US = 10000000, /* without a wish */
     LEAST_MS = 2,              /* between two looks, however many deadlines there are */
 };
-#define SURE                                                                                       \
-    0.5 /* of the estimated wait must be beyond the wish: the prefix cache may shorten it */
+/* The part of an estimated wait that must be beyond the wish: some of the work may be done already,
+ * or be found in the prefix cache. */
+#define SURE 0.5
 
 uint64_t slo_due_us(const struct request *r)
 {
@@ -21,14 +22,15 @@ static bool has_wish(const struct request *r)
     return r->wishes.ttft_ms || r->wishes.timeout_ms || r->wishes.tpot_ms > 0;
 }
 
-/* Prompt tokens that will be computed before r's. */
+/* Prompt tokens that will be computed before r's, counting whole those of which a part may be. */
 static uint64_t tokens_before(const struct request *r)
 {
     const struct request *q;
     uint64_t n = 0;
-    TAILQ_FOREACH(q, &r->s->waiting, waiting_link)
+    TAILQ_FOREACH(q, &r->s->live, link)
     {
-        if (slo_due_us(q) <= r->ttft_due_us) n += q->n_prompt_tokens;
+        bool is_before = !q->first_us && !q->is_ended && !q->line;
+        if (is_before && slo_due_us(q) <= r->ttft_due_us) n += q->n_prompt_tokens;
     }
     return n;
 }
