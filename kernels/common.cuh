@@ -112,4 +112,11 @@ static __device__ __forceinline__ float block_sum(float v, float *at)
     return sum;
 }
 
+static __device__ __forceinline__ float glu_gate(float x, int kind)
+{
+    if (kind == GLU_GELU_ERF) return 0.5f * x * (1.0f + erff(x * 0.70710678f));
+    float z = kind == GLU_GELU_TANH ? 1.5957691216f * fmaf(x * x * x, 0.044715f, x) : x;
+    return x / (1.0f + __expf(-z));
+}
+
 #endif

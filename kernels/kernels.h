@@ -24,8 +24,6 @@ enum {
     ATTN_BLOCK = 64, /* positions that one warp's softmax takes at once */
     ATTN_CHUNK =
         256, /* positions of a split: blocks merge within a chunk, then chunks merge, in order */
-    LINEAR_SLICES = 8, /* parts of K, summed in order: the same for every number of rows */
-    LINEAR_FEW = 8,    /* rows up to which the streaming kernel runs; above, the tiled one */
     PREFILL_ROWS = 128 /* (token, head) pairs of a prefill tile */
 };
 
@@ -102,10 +100,12 @@ struct krope {
 
 struct klinear {
     const uint16_t *w, *x;
-    const float *bias; /* [n] or NULL */
+    const uint16_t *w2; /* NULL, or y = act(x . w^T) * (x . w2^T) with `glu` as act, y in bf16 */
+    const float *bias;  /* [n] or NULL, not with is_f32; of w2 behind that of w */
     void *y;           /* bf16, or f32 with is_f32 */
     int64_t n, k, y_stride;
     int32_t m, is_f32;
+    enum glu_kind glu;
 };
 
 int k_embed(cudaStream_t stream, const struct kbatch *b, const struct kslot *slots,
@@ -143,6 +143,18 @@ struct ksample {
     int32_t n_vocab, max_len;
 };
 int k_sample(cudaStream_t stream, const struct ksample *s, int32_t n_rows);
+
+/* A kernel that faults, for tests: what follows on the device fails, as after any fault. */
+int k_trap(cudaStream_t stream);
+
+/* Loading. n elements of `type` (any but BF16) as their file holds them to bf16, with the bits of
+ * dtype_expand and f32_to_bf16 (NaN: some NaN). n: at most 2^39. */
+int k_expand(cudaStream_t stream, enum dtype type, uint16_t *dst, const void *src, int64_t n);
+/* Rows [row0, row0 + n_rows) of a dummy weight to dst, rounded to `type` (a float type) first; cols
+ * a multiple of 8. */
+struct dummy;
+int k_fill(cudaStream_t stream, enum dtype type, uint16_t *dst, const struct dummy *d, int64_t row0,
+           int64_t n_rows, int64_t cols);
 
 #ifdef __cplusplus
 }

@@ -1,291 +1,317 @@
-/* linear.cu - y = x . w^T + bias for few rows: the weights stream through once, at the speed of
- * memory.
+/* linear.cu - y = x . w^T + bias for up to 64 rows: the weights stream through once, at the speed
+ * of memory.
  *
- * what:     y[m][n] = sum over k of x[m][k] w[n][k], + bias[n]
- * shapes:   w [n, k] bf16 row-major, x [m, k] bf16, y [m, n] bf16 or f32
- * launch:   m <= 8: a block of 8 warps for 16 rows of w, warp s taking slice s of k. m > 8: a
- *           cluster of 8 blocks for 128 rows, block s taking slice s, 4 warps of 32 rows and up
- *           to 64 rows of x through shared memory; sums meet in distributed shared memory. More
- *           rows of x: grid.z.
- * assumes:  k a multiple of 8; rows 16-byte aligned
- * numerics: bf16 products, f32 sums by mma.m16n8k16 in ascending k (within 32 columns in one
- *           fixed permutation, which lets a lane load 16 consecutive bytes), k cut into 8 slices
- *           by its length alone, slices added in order: an element's bits do not depend on m, on
- *           its place in the batch, or on which kernel ran
- * source:   own; the cluster reduction stands where split-k kernels use a workspace
+ * what:     y[m][n] = sum over k of x[m][k] w[n][k], + bias[n]; with a gate, y = act(y of w) * (y
+ *           of w2), where both are rounded as if they had been stored
+ * shapes:   w and w2 [n, k] bf16 row-major, x [m, k] bf16, y [m, n] bf16 or f32
+ * launch:   at most a block an SM, each taking tiles of N rows of w in turn: one warp copies stages
+ *           of w and x into a ring in shared memory, four multiply (wgmma, x as the 64 rows of A).
+ *           The ring is filled with w before the kernel waits for the one before it: what lies
+ *           between two products hides behind the weights of the second
+ * assumes:  k a multiple of 8; w and x 16-byte aligned
+ * numerics: bf16 products, f32 sums in ascending k, 16 columns an instruction, never split: an
+ *           element's bits depend on its row of w and of x alone, and are those of cuBLASLt
+ *           without a split of k
+ * source:   own; the ring as in CUTLASS's warp-specialised kernels; sharing x in clusters lost
  * measured: see kernels/README.md
  */
-#include <cooperative_groups.h>
+#include "hopper.cuh"
 
-#include "common.cuh"
+#include "tensor_map.h"
 
-namespace cg = cooperative_groups;
-
-enum { W = LINEAR_SLICES, ONE_WAVE = 2 * 132 /* blocks of 8 warps on an H100 or H200 */ };
-/* Of the tiled kernel: rows of x lie 64 bytes modulo 128 apart, which spreads a lane quarter over
- * all banks. */
 enum {
-    TILE_WARPS = 4,
-    TILE_STEP = 64,
-    TILE_PIECES = 2,
-    TILE_ROWS = 128,
-    X_PITCH = TILE_STEP * 2 + 64,
-    X_STAGES = 4
+    SMS = 132, /* of an H100 or H200 */
+    COLS = 64, /* of a tile: 128 bytes */
+    ROWS =
+        64, /* of A: rows of x past the staged ones multiply what lies there, and are not stored */
+    WARPS = 4,
+    RING_BYTES = 200 << 10,
+    X_BYTES = ROWS * 128 /* what A's 64 rows may read past the last stage */
 };
 
-static __host__ __device__ __forceinline__ int slice_length(int64_t k)
-{
-    return (int)((k + LINEAR_SLICES * 64 - 1) / (LINEAR_SLICES * 64)) * 64;
-}
-
-/* 16 rows of w, N times 32 columns: lane (g, t) holds columns 8t..8t+7 of every 32, rows g and g
- * + 8. */
-template <int N> struct wfrag {
-    uint4 a[N], b[N];
+/* How a shape is cut. */
+struct cut {
+    int n;      /* rows of weights in a tile; with a gate, half of w and half of w2 */
+    int blocks; /* of 64 columns in a stage */
+    int x_rows; /* of x staged: 8, 16, 32 or 64 */
+    int stages; /* of the ring */
 };
 
-template <int N>
-static __device__ __forceinline__ void load_w(struct wfrag<N> &f, const uint16_t *ra,
-                                              const uint16_t *rb, int k, int end)
+struct work {
+    struct klinear l;
+    struct cut cut;
+    int steps;  /* stages a tile takes */
+    int rounds; /* tiles a block of threads takes */
+    int width;  /* columns of y in a tile */
+};
+
+struct maps {
+    CUtensorMap w, w2, x;
+};
+
+/* A place in the ring; `phase` is the parity of its turns. */
+struct place {
+    int stage;
+    uint32_t phase;
+};
+static __device__ __forceinline__ void advance(struct place &p, int stages)
 {
-#pragma unroll
-    for (int i = 0; i < N; i++) {
-        bool is_in = k + 32 * i < end;
-        f.a[i] = is_in ? load_stream(ra + k + 32 * i) : make_uint4(0, 0, 0, 0);
-        f.b[i] = is_in ? load_stream(rb + k + 32 * i) : make_uint4(0, 0, 0, 0);
+    if (++p.stage < stages) return;
+    p.stage = 0;
+    p.phase ^= 1;
+}
+
+struct ring {
+    char *stage;
+    uint64_t *full, *empty;
+    int bytes, x_at; /* of a stage */
+};
+
+/* Of y's columns. */
+static __device__ __forceinline__ int first_column(const struct work &w, int round)
+{
+    return (round * (int)gridDim.x + (int)blockIdx.x) * w.width;
+}
+
+/* The ring's copies: which stage of which tile comes next. */
+struct reader {
+    int step, turn;
+    struct place at;
+};
+
+static __device__ __forceinline__ void forward(struct reader &i, const struct work &w)
+{
+    advance(i.at, w.cut.stages);
+    if (++i.step < w.steps) return;
+    i.step = 0;
+    i.turn++;
+}
+
+static __device__ __forceinline__ void load_w(const struct work &w, const struct ring &r,
+                                              const struct maps &maps, const struct reader &i)
+{
+    int col = i.step * w.cut.blocks * COLS, row = first_column(w, i.turn);
+    char *to = r.stage + i.at.stage * r.bytes;
+    uint64_t *full = &r.full[i.at.stage];
+    bar_expect(full, r.bytes);
+    for (int b = 0; b < w.cut.blocks; b++, col += COLS, to += w.cut.n * 128) {
+        tma_load(to, &maps.w, full, col, row, KEEP_NOT);
+        if (w.l.w2) tma_load(to + w.width * 128, &maps.w2, full, col, row, KEEP_NOT);
     }
 }
 
-/* The two products of 32 columns; the low one comes first. */
-template <int N>
-static __device__ __forceinline__ void mma_low(float c[4], const struct wfrag<N> &w, int i,
-                                               const uint4 &x)
+static __device__ __forceinline__ void load_x(const struct work &w, const struct ring &r,
+                                              const struct maps &maps, const struct reader &i)
 {
-    mma16816(c, w.a[i].x, w.b[i].x, w.a[i].y, w.b[i].y, x.x, x.y);
-}
-template <int N>
-static __device__ __forceinline__ void mma_high(float c[4], const struct wfrag<N> &w, int i,
-                                                const uint4 &x)
-{
-    mma16816(c, w.a[i].z, w.b[i].z, w.a[i].w, w.b[i].w, x.z, x.w);
+    int col = i.step * w.cut.blocks * COLS;
+    char *to = r.stage + i.at.stage * r.bytes + r.x_at;
+    for (int b = 0; b < w.cut.blocks; b++, col += COLS, to += w.cut.x_rows * 128)
+        tma_load(to, &maps.x, &r.full[i.at.stage], col, 0, KEEP);
 }
 
-template <typename OUT> static __device__ __forceinline__ void store_y(OUT *y, float v);
-template <> __device__ __forceinline__ void store_y(uint16_t *y, float v)
+static __device__ __forceinline__ void produce(const struct work &w, const struct ring &r,
+                                               const struct maps &maps)
 {
-    *y = f_bf16(v);
-}
-template <> __device__ __forceinline__ void store_y(float *y, float v)
-{
-    *y = v;
-}
-
-template <int N>
-static __device__ __forceinline__ void load_x(uint4 (&x)[N], const uint16_t *row, int k, int end)
-{
-#pragma unroll
-    for (int i = 0; i < N; i++)
-        x[i] = k + 32 * i < end ? *(const uint4 *)(row + k + 32 * i) : make_uint4(0, 0, 0, 0);
-}
-
-/* A warp a slice. Steps of 128 columns hide latency best; of 64, where a third block an SM saves a
- * second, short wave. */
-template <int PIECES, typename OUT>
-static __global__ void __launch_bounds__(W * 32, PIECES > 2 ? 2 : 3) few_kernel(struct klinear l)
-{
-    __shared__ float part[W][8][17];
-    enum { STEP = PIECES * 32 };
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    int64_t row0 = (int64_t)blockIdx.x * 16, last = l.n - 1;
-    int len = slice_length(l.k), k = warp * len, end = min((int)l.k, k + len), wend = end - 8 * t,
-        xend = g < l.m ? wend : 0;
-    const uint16_t *ra = l.w + min(row0 + g, last) * l.k + 8 * t,
-                   *rb = l.w + min(row0 + g + 8, last) * l.k + 8 * t;
-    const uint16_t *rx =
-        l.x + (int64_t)g * l.k + 8 * t; /* a lane's columns start 8t later, hence wend */
-    struct wfrag<PIECES> w, next;
-    uint4 x[PIECES], xnext[PIECES];
-    float c[4] = {0, 0, 0, 0};
-    load_w(w, ra, rb, k, wend);
-    pdl_next();
+    struct reader of_w = {}, of_x = {};
+    for (int k = 0; k < w.cut.stages && of_w.turn < w.rounds; k++, forward(of_w, w))
+        load_w(w, r, maps, of_w);
     pdl_wait();
-    load_x(x, rx, k, xend);
-    for (; k < end; k += STEP) {
-        load_w(next, ra, rb, k + STEP, wend);
-        load_x(xnext, rx, k + STEP, xend);
+    for (int k = 0; k < w.cut.stages && of_x.turn < w.rounds; k++, forward(of_x, w))
+        load_x(w, r, maps, of_x);
+    for (; of_w.turn < w.rounds; forward(of_w, w)) {
+        bar_wait(&r.empty[of_w.at.stage], of_w.at.phase ^ 1);
+        load_w(w, r, maps, of_w);
+        load_x(w, r, maps, of_w);
+    }
+}
+
+/* A product is stored, then biased, as it is where another library does the product. */
+static __device__ __forceinline__ float rounded(float v, const float *bias, int64_t n)
+{
+    v = bf16_f(f_bf16(v));
+    return bias ? bf16_f(f_bf16(v + bias[n])) : v;
+}
+
+static __device__ __forceinline__ void store_one(const struct klinear &l, int m, int n, float v)
+{
+    if (m >= l.m || n >= l.n) return;
+    int64_t at = m * l.y_stride + n;
+    if (l.is_f32)
+        ((float *)l.y)[at] = v;
+    else
+        ((uint16_t *)l.y)[at] = f_bf16(rounded(v, l.bias, n));
+}
+
+static __device__ __forceinline__ void store_gated(const struct klinear &l, int m, int n, float v,
+                                                   float v2)
+{
+    if (m >= l.m || n >= l.n) return;
+    v = glu_gate(rounded(v, l.bias, n), l.glu);
+    ((uint16_t *)l.y)[m * l.y_stride + n] = f_bf16(v * rounded(v2, l.bias, l.n + n));
+}
+
+/* A warp's 16 rows of x, of which a lane has two. */
+template <int PER, int SETS, bool GATED>
+static __device__ __forceinline__ void store(const struct klinear &l, const float (&c)[SETS][PER],
+                                             int row, int col)
+{
 #pragma unroll
-        for (int i = 0; i < PIECES; i++) {
-            mma_low(c, w, i, x[i]);
-            mma_high(c, w, i, x[i]);
+    for (int j = 0; j < (GATED ? SETS / 2 : SETS); j++)
+#pragma unroll
+        for (int e = 0; e < PER; e++) {
+            int m = row + e / 2 % 2 * 8, n = col + j * PER * 2 + e / 4 * 8 + e % 2;
+            if (GATED)
+                store_gated(l, m, n, c[j][e], c[j + SETS / 2][e]);
+            else
+                store_one(l, m, n, c[j][e]);
         }
-        w = next;
-#pragma unroll
-        for (int i = 0; i < PIECES; i++) x[i] = xnext[i];
-    }
-    part[warp][2 * t][g] = c[0];
-    part[warp][2 * t + 1][g] = c[1];
-    part[warp][2 * t][g + 8] = c[2];
-    part[warp][2 * t + 1][g + 8] = c[3];
-    __syncthreads();
-    int r = threadIdx.x % 16, m = threadIdx.x / 16;
-    if (m >= l.m || row0 + r > last) return;
-    float sum = part[0][m][r];
-    for (int s = 1; s < LINEAR_SLICES; s++) sum += part[s][m][r];
-    if (l.bias) sum += l.bias[row0 + r];
-    store_y((OUT *)l.y + m * l.y_stride + row0 + r, sum);
 }
 
-template <int NT>
-static __device__ __forceinline__ void stage_x(char *to, const struct klinear &l, int m0, int k,
-                                               int end)
+/* A stage's products: SETS sets of 2 PER rows of w. */
+template <int PER, int SETS, int BLOCKS>
+static __device__ __forceinline__ void multiply(float (&c)[SETS][PER], uint32_t w_at, uint32_t x_at,
+                                                uint32_t x_block, int adds)
 {
-    enum { PER_ROW = TILE_STEP / 8 };
+    enum { SET = PER * 2 * 128 >> 4, BLOCK = SET * SETS }; /* in units of a descriptor */
+    uint32_t a = wgmma_operand(x_at), b = wgmma_operand(w_at);
 #pragma unroll
-    for (int j = 0; j < NT * 8 * PER_ROW / (TILE_WARPS * 32); j++) {
-        int i = threadIdx.x + j * TILE_WARPS * 32, m = i / PER_ROW, c = i % PER_ROW * 8;
-        bool is_in = m0 + m < l.m && k + c < end;
-        cp_async16(to + m * X_PITCH + c * 2, is_in ? l.x + (int64_t)(m0 + m) * l.k + k + c : l.x,
-                   is_in);
-    }
-    cp_async_commit();
+    for (int i = 0; i < BLOCKS; i++)
+#pragma unroll
+        for (int k = 0; k < COLS / 16; k++)
+#pragma unroll
+            for (int j = 0; j < SETS; j++)
+                wgmma(c[j], a + i * x_block + 2 * k, b + i * BLOCK + j * SET + 2 * k,
+                      i || k ? 1 : adds);
 }
 
-enum { RED_PITCH = TILE_ROWS + 4 };
-template <int NT> static constexpr size_t tile_smem()
+template <int PER, int SETS, int BLOCKS, bool GATED>
+static __device__ __forceinline__ void consume(const struct work &w, const struct ring &r, int warp)
 {
-    size_t stages = (size_t)X_STAGES * NT * 8 * X_PITCH, red = (size_t)NT * 8 * RED_PITCH * 4;
-    return stages > red ? stages : red;
-}
-
-/* The eight blocks' sums of this block's 16 rows, in order. */
-template <int NT, typename OUT>
-static __device__ __forceinline__ void reduce_tile(const struct klinear &l, float *red, int slice,
-                                                   int64_t tile0, int m0)
-{
-    cg::cluster_group cluster = cg::this_cluster();
-#pragma unroll
-    for (int j = 0; j < NT * 8 * 4 / (TILE_WARPS * 32) + (NT < 4); j++) {
-        int i = threadIdx.x + j * TILE_WARPS * 32, m = i / 4, r = slice * 16 + i % 4 * 4;
-        if (m >= NT * 8 || m0 + m >= l.m) continue;
-        float4 v[LINEAR_SLICES];
-#pragma unroll
-        for (int s = 0; s < LINEAR_SLICES; s++)
-            v[s] = *(const float4 *)(cluster.map_shared_rank(red, s) + m * RED_PITCH + r);
-        float sum[4] = {v[0].x, v[0].y, v[0].z, v[0].w};
-#pragma unroll
-        for (int s = 1; s < LINEAR_SLICES; s++)
-            sum[0] += v[s].x, sum[1] += v[s].y, sum[2] += v[s].z, sum[3] += v[s].w;
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            if (tile0 + r + e >= l.n) break;
-            if (l.bias) sum[e] += l.bias[tile0 + r + e];
-            store_y((OUT *)l.y + (m0 + m) * l.y_stride + tile0 + r + e, sum[e]);
+    int lane = threadIdx.x % 32;
+    struct place p = {};
+    uint32_t base = smem_at(r.stage);
+    for (int round = 0; round < w.rounds; round++) {
+        float c[SETS][PER];
+        for (int step = 0; step < w.steps; step++, advance(p, w.cut.stages)) {
+            uint32_t at = base + p.stage * r.bytes;
+            bar_wait(&r.full[p.stage], p.phase);
+            wgmma_fence();
+            multiply<PER, SETS, BLOCKS>(c, at, at + r.x_at, w.cut.x_rows * 128 >> 4, step);
+            wgmma_commit();
+            wgmma_wait<0>(); /* the products wait for memory, not memory for them */
+            if (lane == 0) bar_arrive(&r.empty[p.stage]);
         }
+        if (warp * 16 < w.l.m)
+            store<PER, SETS, GATED>(w.l, c, warp * 16 + lane / 4,
+                                    first_column(w, round) + lane % 4 * 2);
     }
 }
 
-template <int NT, typename OUT>
-static __global__ void __cluster_dims__(LINEAR_SLICES, 1, 1)
-    __launch_bounds__(TILE_WARPS * 32, NT > 4 ? 3 : 4) tile_kernel(struct klinear l)
+template <int PER, int SETS, int BLOCKS, bool GATED = false>
+static __global__ void __launch_bounds__(WARPS * 32 + 32, 1)
+    linear_kernel(const __grid_constant__ struct maps maps, const struct work w)
 {
-    extern __shared__ __align__(128) char smem[];
-    cg::cluster_group cluster = cg::this_cluster();
-    int slice = (int)cluster.block_rank(), warp = threadIdx.x / 32, lane = threadIdx.x % 32,
-        g = lane / 4, t = lane % 4;
-    int64_t tile0 = (int64_t)(blockIdx.x / LINEAR_SLICES) * TILE_ROWS, row0 = tile0 + warp * 32 + g,
-            last = l.n - 1;
-    int m0 = blockIdx.z * NT * 8, len = slice_length(l.k), k = slice * len,
-        end = min((int)l.k, k + len), wend = end - 8 * t;
-    const uint16_t *row[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) row[i] = l.w + min(row0 + 8 * i, last) * l.k + 8 * t;
-    struct wfrag<TILE_PIECES> w[2], next[2];
-    float c[2][NT][4] = {};
-    load_w(w[0], row[0], row[1], k, wend);
-    load_w(w[1], row[2], row[3], k, wend);
+    extern __shared__ __align__(1024) char smem[];
+    __shared__ uint64_t full[32], empty[32];
+    int warp = __shfl_sync(~0u, threadIdx.x / 32, 0); /* the same in a register for all */
+    struct ring r = {smem, full, empty, (w.cut.n + w.cut.x_rows) * 128 * w.cut.blocks,
+                     w.cut.n * 128 * w.cut.blocks};
+    if (threadIdx.x == WARPS * 32) {
+        tma_prefetch_map(&maps.w);
+        tma_prefetch_map(&maps.x);
+        for (int i = 0; i < w.cut.stages; i++) {
+            bar_init(&full[i], 1);
+            bar_init(&empty[i], WARPS);
+        }
+        bar_init_done();
+    }
     pdl_next();
-    pdl_wait();
-#pragma unroll
-    for (int s = 0; s < X_STAGES - 1; s++)
-        stage_x<NT>(smem + s * NT * 8 * X_PITCH, l, m0, k + s * TILE_STEP, end);
-#pragma unroll 2
-    for (int stage = 0; k < end; k += TILE_STEP, stage = (stage + 1) % X_STAGES) {
-        load_w(next[0], row[0], row[1], k + TILE_STEP, wend);
-        load_w(next[1], row[2], row[3], k + TILE_STEP, wend);
-        cp_async_wait<X_STAGES - 2>();
-        __syncthreads();
-        stage_x<NT>(smem + (stage + X_STAGES - 1) % X_STAGES * NT * 8 * X_PITCH, l, m0,
-                    k + (X_STAGES - 1) * TILE_STEP, end);
-        const char *xs = smem + stage * NT * 8 * X_PITCH + g * X_PITCH + t * 16;
-#pragma unroll
-        for (int i = 0; i < TILE_PIECES; i++)
-#pragma unroll
-            for (int n = 0; n < NT;
-                 n += 2) { /* products on the same sums are kept apart: each waits for the last */
-                uint4 x = *(const uint4 *)(xs + n * 8 * X_PITCH + i * 64);
-                uint4 y = *(const uint4 *)(xs + (n + 1) * 8 * X_PITCH + i * 64);
-                mma_low(c[0][n], w[0], i, x);
-                mma_low(c[1][n], w[1], i, x);
-                mma_low(c[0][n + 1], w[0], i, y);
-                mma_low(c[1][n + 1], w[1], i, y);
-                mma_high(c[0][n], w[0], i, x);
-                mma_high(c[1][n], w[1], i, x);
-                mma_high(c[0][n + 1], w[0], i, y);
-                mma_high(c[1][n + 1], w[1], i, y);
-            }
-        w[0] = next[0];
-        w[1] = next[1];
-    }
-    cp_async_wait<0>();
     __syncthreads();
-    float *red = (float *)smem;
-#pragma unroll
-    for (int n = 0; n < NT; n++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            float *at = red + (n * 8 + 2 * t) * RED_PITCH + warp * 32 + h * 16 + g;
-            at[0] = c[h][n][0];
-            at[RED_PITCH] = c[h][n][1];
-            at[8] = c[h][n][2];
-            at[RED_PITCH + 8] = c[h][n][3];
-        }
-    cluster.sync();
-    reduce_tile<NT, OUT>(l, red, slice, tile0, m0);
-    cluster.sync(); /* nobody leaves while its sums are read */
+    if (warp < WARPS)
+        consume<PER, SETS, BLOCKS, GATED>(w, r, warp);
+    else if (threadIdx.x == WARPS * 32)
+        produce(w, r, maps);
 }
 
-template <int NT, typename OUT> static int run_tile(cudaStream_t stream, const struct klinear *l)
+/* ------------------------------------------------------------------ launch */
+
+static const struct {
+    int n, blocks;
+    bool is_gated;
+    void (*fn)(const struct maps, const struct work);
+} kernels[] = {{16, 4, false, linear_kernel<8, 1, 4>},     {32, 4, false, linear_kernel<16, 1, 4>},
+               {48, 4, false, linear_kernel<8, 3, 4>},     {64, 4, false, linear_kernel<16, 2, 4>},
+               {128, 2, false, linear_kernel<16, 4, 2>},   {224, 1, false, linear_kernel<16, 7, 1>},
+               {32, 4, true, linear_kernel<8, 2, 4, true>}};
+enum { N_KERNELS = sizeof kernels / sizeof *kernels };
+
+/* The kernel and cut that cost least, in times of reading the weights: for blocks that are idle in
+ * the last round, for reading x again with each tile, and for instructions too small to keep up.
+ * The factors are measured. */
+static int choose(const struct klinear *l, struct cut *cut)
 {
-    static int is_set;
-    if (!is_set) {
-        cudaError_t code =
-            cudaFuncSetAttribute(tile_kernel<NT, OUT>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 (int)tile_smem<NT>());
+    int best = -1;
+    double least = 0;
+    for (int i = 0; i < N_KERNELS; i++) {
+        struct cut c = {kernels[i].n, kernels[i].blocks};
+        c.x_rows = l->m <= 8 ? 8 : l->m <= 16 ? 16 : l->m <= 32 ? 32 : 64;
+        c.stages = RING_BYTES / ((c.n + c.x_rows) * 128 * c.blocks);
+        double tiles = (double)((l->n * (l->w2 ? 2 : 1) + c.n - 1) / c.n),
+               rounds = (double)(((int)tiles + SMS - 1) / SMS), idle = 1 - tiles / (rounds * SMS),
+               cost = 1 + 0.15 * idle + 0.02 * l->m / c.n + (c.n < 32 ? 0.3 : 0);
+        if (kernels[i].is_gated != (l->w2 != NULL) || (best >= 0 && cost >= least)) continue;
+        least = cost;
+        best = i;
+        *cut = c;
+    }
+    return best;
+}
+
+static int make_maps(struct maps *maps, const struct klinear *l, const struct cut *c, int width)
+{
+    return tensor_map_rows(&maps->w, l->w, l->n, l->k, width) ||
+           tensor_map_rows(&maps->w2, l->w2 ? l->w2 : l->w, l->n, l->k, width) ||
+           tensor_map_rows(&maps->x, l->x, l->m, l->k, c->x_rows);
+}
+
+static int set_smem()
+{
+    static bool is_set;
+    for (int i = 0; i < N_KERNELS && !is_set; i++) {
+        cudaError_t code = cudaFuncSetAttribute(
+            kernels[i].fn, cudaFuncAttributeMaxDynamicSharedMemorySize, RING_BYTES + X_BYTES);
         if (code != cudaSuccess) return (int)code;
-        is_set = 1;
     }
-    dim3 grid((unsigned)((l->n + TILE_ROWS - 1) / TILE_ROWS) * LINEAR_SLICES, 1,
-              (unsigned)(l->m + NT * 8 - 1) / (NT * 8));
-    return launch(tile_kernel<NT, OUT>, grid, TILE_WARPS * 32, tile_smem<NT>(), stream, *l);
+    is_set = true;
+    return 0;
 }
 
-template <typename OUT> static int run_few(cudaStream_t stream, const struct klinear *l)
+static int run(cudaStream_t stream, const struct klinear *l)
 {
-    unsigned blocks = (unsigned)((l->n + 15) / 16);
-    if (blocks > ONE_WAVE && blocks < 3 * ONE_WAVE)
-        return launch(few_kernel<2, OUT>, dim3(blocks), W * 32, 0, stream, *l);
-    return launch(few_kernel<4, OUT>, dim3(blocks), W * 32, 0, stream, *l);
-}
-
-template <typename OUT> static int run(cudaStream_t stream, const struct klinear *l)
-{
-    if (l->m <= LINEAR_FEW) return run_few<OUT>(stream, l);
-    if (l->m <= 16) return run_tile<2, OUT>(stream, l);
-    if (l->m <= 32) return run_tile<4, OUT>(stream, l);
-    return run_tile<8, OUT>(stream, l);
+    struct maps maps;
+    struct work w = {*l};
+    int i = choose(l, &w.cut), code = set_smem();
+    if (code) return code;
+    w.width = w.cut.n / (l->w2 ? 2 : 1);
+    if (make_maps(&maps, l, &w.cut, w.width)) return (int)cudaErrorInvalidValue;
+    int tiles = (int)((l->n + w.width - 1) / w.width), columns = w.cut.blocks * COLS,
+        grid = tiles < SMS ? tiles : SMS;
+    w.steps = (int)((l->k + columns - 1) / columns);
+    w.rounds = (tiles + grid - 1) / grid;
+    size_t smem = (size_t)w.cut.stages * (w.cut.n + w.cut.x_rows) * 128 * w.cut.blocks + X_BYTES;
+    return launch(kernels[i].fn, dim3((unsigned)grid), WARPS * 32 + 32, smem, stream, maps, w);
 }
 
 extern "C" int k_linear(cudaStream_t stream, const struct klinear *l)
 {
-    return l->is_f32 ? run<float>(stream, l) : run<uint16_t>(stream, l);
+    struct klinear part = *l;
+    size_t element = l->is_f32 ? sizeof(float) : sizeof(uint16_t);
+    for (int32_t at = 0; at < l->m; at += ROWS) {
+        part.x = l->x + (int64_t)at * l->k;
+        part.y = (char *)l->y + (size_t)(at * l->y_stride) * element;
+        part.m = l->m - at < ROWS ? l->m - at : ROWS;
+        int code = run(stream, &part);
+        if (code) return code;
+    }
+    return 0;
 }

@@ -4,7 +4,7 @@
  * what:     embed x[t] = w[token[t]]; norm y = x / sqrt(mean(x^2) + eps) * w; add_norm sum += a,
  *           y = norm(sum); glu y = act(x[:n]) * x[n:]; gather y[i] = x[want[i].row]; bias y += b
  * shapes:   rows of `cols` elements, dense; the residual stream f32, all else bf16
- * launch:   a block of 256 threads a row (glu, bias: 256 threads over 8 elements each)
+ * launch:   a block of 512 threads a row (embed, gather: 256; glu, bias: 256 over 8 elements each)
  * assumes:  cols a multiple of 8, 16-byte aligned rows
  * numerics: f32; sums in a fixed order over threads, independent of the number of rows
  * source:   Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019
@@ -42,11 +42,14 @@ static __device__ __forceinline__ void load8(const float *p, float v[8])
     v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
     v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
 }
-static __device__ __forceinline__ void load8(const uint16_t *p, float v[8])
+static __device__ __forceinline__ void unpack8(uint4 a, float v[8])
 {
-    uint4 a = *(const uint4 *)p;
     v[0] = bf16_lo(a.x), v[1] = bf16_hi(a.x), v[2] = bf16_lo(a.y), v[3] = bf16_hi(a.y);
     v[4] = bf16_lo(a.z), v[5] = bf16_hi(a.z), v[6] = bf16_lo(a.w), v[7] = bf16_hi(a.w);
+}
+static __device__ __forceinline__ void load8(const uint16_t *p, float v[8])
+{
+    unpack8(*(const uint4 *)p, v);
 }
 static __device__ __forceinline__ void store8(float *p, const float v[8])
 {
@@ -59,63 +62,77 @@ static __device__ __forceinline__ void store8(uint16_t *p, const float v[8])
                              pack_bf16(v[6], v[7]));
 }
 
-enum { HELD = 4 }; /* groups of 8 that a thread keeps in registers: rows up to 8192 are read once */
+enum { NORM_THREADS = 512, HELD = 2 }; /* groups of 8 a thread keeps: rows up to 8192 */
+
+/* What a thread needs of a row, all asked for before any of it is used: behind a product that
+ * streams, each round trip to L2 takes more than a microsecond. */
+template <typename S, bool ADD> struct piece {
+    float x[HELD][8], w[HELD][8];
+    uint4 add[HELD];
+};
 
 template <typename S, bool ADD>
-static __global__ void __launch_bounds__(THREADS)
+static __device__ __forceinline__ float square_sum(struct piece<S, ADD> &p, S *x, int base,
+                                                   int cols, const uint16_t *add)
+{
+    float sum = 0.0f;
+#pragma unroll
+    for (int j = 0; j < HELD; j++) {
+        int i = base + (j * NORM_THREADS + threadIdx.x) * 8;
+        if (i < cols) load8(x + i, p.x[j]);
+        if (ADD && i < cols) p.add[j] = *(const uint4 *)(add + i);
+    }
+#pragma unroll
+    for (int j = 0; j < HELD; j++) {
+        int i = base + (j * NORM_THREADS + threadIdx.x) * 8;
+        if (i >= cols) continue;
+        if (ADD) {
+            float more[8];
+            unpack8(p.add[j], more);
+            for (int k = 0; k < 8; k++) p.x[j][k] += more[k];
+            store8(x + i, p.x[j]);
+        }
+        for (int k = 0; k < 8; k++) sum = fmaf(p.x[j][k], p.x[j][k], sum);
+    }
+    return sum;
+}
+
+template <typename S, bool ADD>
+static __global__ void __launch_bounds__(NORM_THREADS)
     norm_kernel(uint16_t *dst, S *src, const uint16_t *add, const float *w, int cols, float eps)
 {
+    enum { STRETCH = NORM_THREADS * 8 * HELD };
     __shared__ float at[32];
-    float held[HELD][8], weights[HELD][8], sum = 0.0f;
-    bool is_held = cols <= THREADS * 8 * HELD;
+    struct piece<S, ADD> p;
+    bool is_held = cols <= STRETCH;
     pdl_next();
 #pragma unroll
     for (int j = 0; j < HELD;
          j++) { /* nobody writes these: they come while the kernel before drains */
-        int i = (j * THREADS + threadIdx.x) * 8;
-        if (w && is_held && i < cols) load8(w + i, weights[j]);
+        int i = (j * NORM_THREADS + threadIdx.x) * 8;
+        if (w && is_held && i < cols) load8(w + i, p.w[j]);
     }
     pdl_wait();
     S *x = src + (int64_t)blockIdx.x * cols;
     const uint16_t *a = ADD ? add + (int64_t)blockIdx.x * cols : nullptr;
-    for (int base = 0; base < cols; base += THREADS * 8 * HELD) {
-#pragma unroll
-        for (int j = 0; j < HELD; j++) {
-            int i = base + (j * THREADS + threadIdx.x) * 8;
-            if (i >= cols) break;
-            load8(x + i, held[j]);
-            if (ADD) {
-                float more[8];
-                load8(a + i, more);
-                for (int k = 0; k < 8; k++) held[j][k] += more[k];
-                store8(x + i, held[j]);
-            }
-            for (int k = 0; k < 8; k++) sum = fmaf(held[j][k], held[j][k], sum);
-        }
-    }
+    float sum = 0.0f;
+    for (int base = 0; base < cols; base += STRETCH) sum += square_sum(p, x, base, cols, a);
     if (ADD && !w) return;
     float scale = rsqrtf(block_sum(sum, at) / (float)cols + eps);
     uint16_t *y = dst + (int64_t)blockIdx.x * cols;
-    for (int base = 0; base < cols; base += THREADS * 8 * HELD) {
+    for (int base = 0; base < cols; base += STRETCH) {
 #pragma unroll
         for (int j = 0; j < HELD; j++) {
-            int i = base + (j * THREADS + threadIdx.x) * 8;
+            int i = base + (j * NORM_THREADS + threadIdx.x) * 8;
             if (i >= cols) break;
             if (!is_held) {
-                load8(x + i, held[j]);
-                load8(w + i, weights[j]);
+                load8(x + i, p.x[j]);
+                load8(w + i, p.w[j]);
             }
-            for (int k = 0; k < 8; k++) held[j][k] = held[j][k] * scale * weights[j][k];
-            store8(y + i, held[j]);
+            for (int k = 0; k < 8; k++) p.x[j][k] = p.x[j][k] * scale * p.w[j][k];
+            store8(y + i, p.x[j]);
         }
     }
-}
-
-static __device__ __forceinline__ float gate(float x, int kind)
-{
-    if (kind == GLU_GELU_ERF) return 0.5f * x * (1.0f + erff(x * 0.70710678f));
-    float z = kind == GLU_GELU_TANH ? 1.5957691216f * fmaf(x * x * x, 0.044715f, x) : x;
-    return x / (1.0f + __expf(-z));
 }
 
 static __global__ void __launch_bounds__(THREADS)
@@ -129,7 +146,7 @@ static __global__ void __launch_bounds__(THREADS)
     float a[8], b[8];
     load8(x, a);
     load8(x + cols, b);
-    for (int k = 0; k < 8; k++) a[k] = gate(a[k], kind) * b[k];
+    for (int k = 0; k < 8; k++) a[k] = glu_gate(a[k], kind) * b[k];
     store8(dst + (int64_t)blockIdx.y * cols + i, a);
 }
 
@@ -170,16 +187,16 @@ extern "C" int k_norm(cudaStream_t stream, uint16_t *dst, const void *src, int s
 {
     const uint16_t *none = nullptr;
     if (src_is_f32)
-        return launch(norm_kernel<float, false>, dim3(n_rows), THREADS, 0, stream, dst,
+        return launch(norm_kernel<float, false>, dim3(n_rows), NORM_THREADS, 0, stream, dst,
                       (float *)src, none, w, cols, eps);
-    return launch(norm_kernel<uint16_t, false>, dim3(n_rows), THREADS, 0, stream, dst,
+    return launch(norm_kernel<uint16_t, false>, dim3(n_rows), NORM_THREADS, 0, stream, dst,
                   (uint16_t *)src, none, w, cols, eps);
 }
 
 extern "C" int k_add_norm(cudaStream_t stream, uint16_t *dst, float *sum, const uint16_t *add,
                           const float *w, int32_t cols, float eps, int32_t n_rows)
 {
-    return launch(norm_kernel<float, true>, dim3(n_rows), THREADS, 0, stream, dst, sum, add, w,
+    return launch(norm_kernel<float, true>, dim3(n_rows), NORM_THREADS, 0, stream, dst, sum, add, w,
                   cols, eps);
 }
 

@@ -1,4 +1,4 @@
-# Shared by scripts/quickstart and scripts/test: where things lie, packages, build, the small model.
+# Shared by the scripts here: where things lie, packages, build, the small model, counting parts.
 # Sourced, not run.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -63,3 +63,21 @@ fetch_model() {
     fi
     printf '%s\n' "$file"
 }
+
+# The parts of a test run: counted, each with its time; parts_end prints the sum and is the exit status.
+passed=0 failed=0
+part() { # part NAME COMMAND...: runs it, counts it
+    name=$1
+    shift
+    say "$name"
+    start=$(date +%s)
+    if ("$@"); then passed=$((passed + 1)); else failed=$((failed + 1)); printf 'FAILED: %s\n' "$name"; fi
+    printf '%s: %s s\n' "$name" "$(($(date +%s) - start))"
+}
+parts_end() {
+    printf '%s passed, %s failed\n' "$passed" "$failed"
+    [ "$failed" = 0 ]
+}
+
+# The families with golden data.
+golden_families=llama,llama3_rope,llama_tied_mha,llama_attn_bias,llama_linear_rope,mistral_swa,qwen2,qwen2_yarn,qwen3

@@ -50,15 +50,16 @@ struct sl_options {
     uint64_t kv_cache_memory_bytes;  /* 0: from memory */
     double gpu_memory_utilization;   /* share of device memory to use */
     int32_t max_queue_size;          /* requests waiting to run; 0: 1024 */
-    int32_t background_step_ms; /* how long a step with background work may take; 0: 10 */
+    int32_t background_step_ms;      /* how long a step with background work may take; 0: 10 */
     int32_t tensor_parallel_size;    /* ranks */
     int32_t n_threads;               /* cpu device; 0: the cores */
     int32_t n_vocab;                 /* sim device only */
     uint8_t enable_prefix_caching;
     int8_t async_scheduling; /* 1, 0, -1: the device's default; one step runs ahead */
     uint64_t seed; /* of what is random in the engine itself (hash key of the prefix index) */
-    uint32_t sim_step_us;   /* sim device: how long a step takes */
-    uint32_t sim_fail_step; /* sim device: this step fails, counted from 1; 0: none */
+    uint32_t sim_step_us;  /* sim device: how long a step takes */
+    uint32_t fail_step;    /* sim and cuda: this step fails, counted from 1, for tests; 0: none */
+    uint8_t enforce_eager; /* cuda: no graphs */
     /* Called while loading, from sl_open's thread; may be NULL. */
     void (*progress)(void *arg, const char *what, uint64_t done_bytes, uint64_t total_bytes);
     void *progress_arg;
@@ -74,6 +75,8 @@ struct sl_info {
     int32_t max_model_len;
     int32_t max_num_seqs, max_num_batched_tokens, block_size, num_blocks;
     uint64_t n_parameters, weight_bytes, kv_bytes, scratch_bytes;
+    uint64_t memory_bytes, budget_bytes; /* of the device in all, and of it for this model */
+    uint64_t state_bytes; /* the device's own: libraries, sampling state, staging; 0: not known */
 };
 
 struct sl_request {
@@ -118,6 +121,15 @@ struct sl_event {
     uint32_t queue_us; /* first TOKEN: how long it waited to run */
 };
 
+/* Times that belong to one step each, counted by bucket: counts[i] are those of at most
+ * sl_step_bounds_us[i] and more than the bound before; the last bucket has no bound. */
+enum { SL_STEP_BUCKETS = 24 };
+extern const uint32_t sl_step_bounds_us[SL_STEP_BUCKETS - 1]; /* ascending */
+struct sl_step_times {
+    uint64_t counts[SL_STEP_BUCKETS];
+    uint64_t sum_ns;
+};
+
 /* A snapshot for /metrics and tests. Counters only grow. */
 struct sl_stats {
     uint32_t n_waiting, n_running; /* without background requests */
@@ -130,7 +142,10 @@ struct sl_stats {
     uint64_t prefix_queries, prefix_hits;      /* in tokens */
     /* What a step costs, by a line through the recent ones: a fixed part and one for each row. */
     uint32_t step_fixed_us, step_row_ns;
-    uint64_t step_us_total, host_us_total;     /* device time, engine-thread time */
+    uint64_t step_us_total;    /* device time */
+    struct sl_step_times cpu;  /* CPU time of the engine thread, for every step */
+    struct sl_step_times idle; /* of the device, from one decode step to the next, while at least
+                                  one sequence went on; nothing where the device cannot tell */
 };
 
 /* Loads, plans, allocates; blocking. 0 or a code with its reason in e. */
@@ -152,6 +167,9 @@ void sl_get_stats(const sl_engine *g, struct sl_stats *out);
 /* Has the device failed for good? Then every live request got SL_EV_DONE/ERROR; the process should
  * end. */
 int sl_failed(const sl_engine *g);
+/* Floating-point operations of the plan's matrix products and attention for tokens [from, to) of
+ * one sequence and n_logits rows of logits: what a benchmark may call useful work. */
+double sl_flops(const sl_engine *g, uint32_t from, uint32_t to, uint32_t n_logits);
 /* Microseconds of the monotonic clock when the last step ended, and whether work exists: for
  * watchdogs. */
 uint64_t sl_heartbeat_us(const sl_engine *g, int *has_work);

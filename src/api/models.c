@@ -12,7 +12,9 @@ static void put_model(const struct api_context *ctx, const char *name, struct bu
     json_put_str(out, str_of(ctx->served_names[0]));
     buf_puts(out, ",\"parent\":null,\"permission\":[],\"max_model_len\":");
     buf_put_i64(out, ctx->info->max_model_len);
-    buf_putc(out, '}');
+    buf_puts(out, ",\"meta\":{\"n_vocab\":"); /* as llama.cpp's server says it */
+    buf_put_i64(out, ctx->info->n_vocab);
+    buf_puts(out, "}}");
 }
 
 void api_models(const struct api_context *ctx, struct buf *out)

@@ -4,7 +4,8 @@
  * the engine fills a struct batch a step; the device runs the steps over it. Devices: cpu (the
  * reference and the quick start), sim (no maths: pages hold hash chains), cuda (its place is
  * src/backend/cuda_*.c and kernels/). All calls on one `struct dev` come from one thread, the
- * rank's worker, except open. C17 and C++17, so that kernels' host code may include it.
+ * rank's worker, except open and those that load. C17 and C++17, so that kernels' host code may
+ * include it.
  */
 #ifndef BACKEND_BACKEND_H
 #define BACKEND_BACKEND_H
@@ -18,6 +19,7 @@
 #include "sluice/sl_sampling.h"
 
 struct dev; /* a device's own state */
+struct dummy;
 
 /* A weight on the device: rows stacked from one or more checkpoint tensors, each kept in the format
  * it was stored in (a GGUF may hold q and k as Q4_K and v as Q6_K). A vector (a norm, a bias) is
@@ -112,6 +114,7 @@ struct result {
     int32_t *top_id; /* [n_wants, SL_TOP_MAX] descending */
     float *top_logprob;
     uint64_t device_us; /* time the device worked on it */
+    float idle_us; /* from the end of the step before to the start of this one; < 0: not known */
 };
 
 /* A sequence takes a device slot: everything there is rewritten. Borrowed for the call. */
@@ -122,12 +125,26 @@ struct slot_init {
     uint64_t salt[2]; /* sim only: the head of the hash chain */
 };
 
+/* Rows [row0, row0 + n) of a part, on their way to the device. src: in file layout, rows contiguous.
+ */
+struct weight_rows {
+    const struct weight_part *part;
+    int64_t cols, row0, n;
+    const void *src;
+};
+enum {
+    PIECE_BYTES = 4 << 20, /* what a lane's staging holds */
+    LANES_MAX = 16,        /* threads that load weights at once */
+};
+
 struct dev_config {
     int32_t rank, n_ranks;
     int32_t n_threads;            /* cpu; 0: all cores */
     int32_t max_tokens, max_seqs; /* of one step; slots are 0..max_seqs-1 */
     int32_t max_wants, max_model_len, n_vocab, page_size;
-    uint32_t sim_step_us, sim_fail_step; /* sim: length of a step; the step that fails, from 1 */
+    uint32_t sim_step_us;  /* sim: length of a step */
+    uint32_t fail_step;    /* sim, cuda: the step that fails, from 1; 0: none. For tests */
+    uint8_t enforce_eager; /* cuda: no graphs */
 };
 
 struct device {
@@ -138,18 +155,28 @@ struct device {
     uint8_t default_async;
     /* Is it usable here? 0, or a code with the reason ("no CUDA driver"). */
     int (*probe)(struct sl_error *e);
-    /* Bytes of memory a model may use in all; called before open. */
-    uint64_t (*memory)(void);
+    /* Bytes of the device's memory in all, and of it free now. Any time after probe. */
+    void (*memory)(uint64_t *total, uint64_t *free);
     int (*open)(struct dev **out, const struct dev_config *c, struct sl_error *e);
     void (*close)(struct dev *d);
     /* Device memory that lives until close; zeroed; 64-byte aligned. NULL: SL_ENOMEM in e. */
     void *(*alloc)(struct dev *d, size_t bytes, const char *what, struct sl_error *e);
     /* Bytes that `rows` x `cols` of `type` take once packed; 0: no kernel for this type. */
     size_t (*weight_bytes)(enum dtype type, int64_t rows, int64_t cols);
-    /* Pack rows [row0, row0 + n) of a part of `total` rows; src is in file layout, rows contiguous.
-     * Rows arrive in order, n a multiple of 64 but for the last call. */
-    int (*upload)(struct dev *d, const struct weight_part *part, int64_t cols, int64_t row0,
-                  int64_t n, const void *src);
+    /* Loading, in lanes: one thread a lane at a time, each with other rows, calls stage, upload and
+     * fill. A device with no stage has one lane, lane 0, and wants a part's rows in order, n a
+     * multiple of 64 but for the last.
+     * stage: PIECE_BYTES of host memory to read a lane's next rows into, from where their upload
+     * needs no copy on the host; NULL: none to be had. Valid until that upload. */
+    void *(*stage)(struct dev *d, int32_t lane);
+    /* Pack and store. When it returns, src may be overwritten, unless it is staging. */
+    int (*upload)(struct dev *d, int32_t lane, const struct weight_rows *p);
+    /* Rows (src unused) of a dummy weight, made where the weights are. NULL: the caller makes the
+     * values and uploads them. */
+    int (*fill)(struct dev *d, int32_t lane, const struct weight_rows *p, const struct dummy *x);
+    /* All lanes are done: wait for what is under way, give staging back, and get ready for these
+     * steps, so that nothing is allocated later. NULL: nothing to do. */
+    int (*ready)(struct dev *d, const struct step *steps, int32_t n_steps);
     int (*assign)(struct dev *d, int32_t slot, const struct slot_init *init);
     /* Start the steps over the batch; the results come with the matching collect, in order. The cpu
      * device computes here. At most two launches may be outstanding. */
@@ -158,7 +185,8 @@ struct device {
      * next one. */
     int (*collect)(struct dev *d, const struct result **out);
     op_fn
-        ops[OP_COUNT]; /* NULL: not offered. ADD_NORM is a fusion: lowering uses it where offered */
+        ops[OP_COUNT]; /* NULL: not offered. ADD_NORM and LINEAR_GLU are fusions: lowering uses them
+                          where offered */
 };
 
 extern const struct device device_cpu, device_sim;

@@ -120,6 +120,7 @@ struct dev {
     struct sample_scratch **sample; /* owned: one a thread */
     struct result result[RESULTS];  /* owned arrays */
     uint64_t n_launched, n_collected;
+    uint64_t end_us; /* of the last step; 0: none yet */
     struct scratch quant, angles, attn, bias;
     const float *angles_freq; /* whose angles `angles` holds, in this launch; NULL: nobody's */
     float angles_mscale;
@@ -136,8 +137,7 @@ void cpu_spread(struct dev *d, pool_fn fn, void *arg, int n_items, double work_u
 bool cpu_is_vector(int64_t rows, int64_t cols);
 bool cpu_is_quantized(enum dtype t);
 size_t cpu_weight_bytes(enum dtype type, int64_t rows, int64_t cols);
-int cpu_upload(struct dev *d, const struct weight_part *part, int64_t cols, int64_t row0, int64_t n,
-               const void *src);
+int cpu_upload(struct dev *d, int32_t lane, const struct weight_rows *p);
 /* Columns [col0, col0 + n) of row r of a packed matrix as f32; whole blocks. */
 void cpu_unpack(enum dtype type, const uint8_t *w, int64_t cols, int64_t r, int64_t col0, int64_t n,
                 float *dst);

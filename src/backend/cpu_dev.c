@@ -111,14 +111,15 @@ static uint64_t cgroup_limit(const char *path)
     return strtoull(text, NULL, 10);
 }
 
-static uint64_t cpu_memory(void)
+/* What a model may take of it: the machine's memory is shared with others. */
+static void cpu_memory(uint64_t *total, uint64_t *free_now)
 {
     uint64_t bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
     uint64_t v2 = cgroup_limit("/sys/fs/cgroup/memory.max");
     uint64_t v1 = cgroup_limit("/sys/fs/cgroup/memory/memory.limit_in_bytes");
     if (v2 < bytes) bytes = v2;
     if (v1 < bytes) bytes = v1;
-    return (uint64_t)((double)bytes * MEMORY_SHARE);
+    *total = *free_now = (uint64_t)((double)bytes * MEMORY_SHARE);
 }
 
 /* ------------------------------------------------------------------ open, close */
@@ -232,7 +233,9 @@ static int cpu_launch(struct dev *d, const struct step *steps, int32_t n_steps,
     r->n_wants = b->n_wants;
     d->angles_freq = NULL;
     for (int32_t i = 0; i < n_steps; i++) TRY(steps[i].fn(d, b, &steps[i]));
-    r->device_us = now_us() - start;
+    r->idle_us = d->end_us ? (float)(start - d->end_us) : -1;
+    d->end_us = now_us();
+    r->device_us = d->end_us - start;
     d->n_launched++;
     return 0;
 }

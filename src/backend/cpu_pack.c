@@ -194,14 +194,16 @@ static void pack_item(void *arg, int item, int thread)
         pack_row(j->type, j->cols, group, r, rows + (size_t)r * row_bytes);
 }
 
-int cpu_upload(struct dev *d, const struct weight_part *part, int64_t cols, int64_t row0, int64_t n,
-               const void *src)
+int cpu_upload(struct dev *d, int32_t lane, const struct weight_rows *p)
 {
+    const struct weight_part *part = p->part;
+    int64_t cols = p->cols, row0 = p->row0, n = p->n;
+    (void)lane;
     size_t row_bytes = dtype_row_bytes(part->type, cols);
     if (row0 < 0 || n < 0 || row0 + n > part->rows) return SL_EINTERNAL;
     if (cpu_is_vector(part->rows, cols)) {
         for (int64_t r = 0; r < n; r++)
-            dtype_expand(part->type, (const uint8_t *)src + (size_t)r * row_bytes, cols,
+            dtype_expand(part->type, (const uint8_t *)p->src + (size_t)r * row_bytes, cols,
                          (float *)part->data + (row0 + r) * cols);
         return 0;
     }
@@ -211,7 +213,7 @@ int cpu_upload(struct dev *d, const struct weight_part *part, int64_t cols, int6
                          .cols = cols,
                          .n_rows = n,
                          .dst = (uint8_t *)part->data + (size_t)row0 * row_bytes,
-                         .src = src};
+                         .src = p->src};
     /* Now, not in the first large step: room for the activations that this weight will meet. */
     int64_t most =
         d->config.max_tokens > d->config.max_wants ? d->config.max_tokens : d->config.max_wants;

@@ -12,7 +12,7 @@
 
 #include "base/log.h"
 
-static const size_t chunk_bytes = (size_t)256 << 20;
+static const size_t chunk_bytes = (size_t)32 << 20;
 enum { ALIGNMENT = 256, DEFAULT_SEQS = 256, DEFAULT_TOKENS = 8192, MAJOR = 9 };
 
 int cuda_check(int code, const char *what)
@@ -40,24 +40,32 @@ static int dev_probe(struct sl_error *e)
     return 0;
 }
 
-/* What is free now; the share that a model may take of it leaves room for this device's own state.
- */
-static uint64_t dev_memory(void)
+static void dev_memory(uint64_t *total, uint64_t *free_now)
 {
-    size_t free_bytes = 0, total = 0;
-    return cudaMemGetInfo(&free_bytes, &total) == cudaSuccess ? free_bytes : 0;
+    size_t f = 0, t = 0;
+    bool is_known = cudaMemGetInfo(&f, &t) == cudaSuccess;
+    *total = is_known ? t : 0;
+    *free_now = is_known ? f : 0;
 }
 
 /* ------------------------------------------------------------------ memory */
+
+static void free_chunk(struct cuda_chunk *c)
+{
+    if (c->cleared) cudaEventDestroy(c->cleared);
+    cudaFree(c->p);
+    free(c);
+}
 
 static struct cuda_chunk *add_chunk(struct dev *d, size_t bytes)
 {
     struct cuda_chunk *c = xcalloc(1, sizeof *c);
     c->bytes = bytes;
     if (cudaMalloc((void **)&c->p, bytes) != cudaSuccess ||
-        cudaMemsetAsync(c->p, 0, bytes, d->stream) != cudaSuccess) { /* ordered before uploads */
-        cudaFree(c->p);
-        free(c);
+        cudaEventCreateWithFlags(&c->cleared, cudaEventDisableTiming) != cudaSuccess ||
+        cudaMemsetAsync(c->p, 0, bytes, d->stream) != cudaSuccess ||
+        cudaEventRecord(c->cleared, d->stream) != cudaSuccess) {
+        free_chunk(c);
         return NULL;
     }
     c->next = d->chunks;
@@ -65,14 +73,22 @@ static struct cuda_chunk *add_chunk(struct dev *d, size_t bytes)
     return c;
 }
 
-/* From the newest chunk where it fits, so that what is asked for in turn lies side by side. */
+const struct cuda_chunk *cuda_chunk_of(const struct dev *d, const void *p)
+{
+    const struct cuda_chunk *c = d->chunks;
+    while (c && ((const char *)p < c->p || (const char *)p >= c->p + c->bytes)) c = c->next;
+    return c;
+}
+
+/* Large pieces have a chunk to themselves and leave nothing unused (chunks of 256 MiB for all cost an
+ * 8B model 2.4 GB); small ones share, first fit. */
 void *cuda_alloc(struct dev *d, size_t bytes, const char *what, struct sl_error *e)
 {
     size_t need;
-    struct cuda_chunk *c = d->chunks;
     if (!ckd_align(&need, bytes ? bytes : 1, ALIGNMENT)) {
-        if (!c || c->bytes - c->used < need)
-            c = add_chunk(d, need > chunk_bytes ? need : chunk_bytes);
+        struct cuda_chunk *c = d->chunks;
+        while (c && c->bytes - c->used < need) c = c->next;
+        if (!c) c = add_chunk(d, need > chunk_bytes / 4 ? need : chunk_bytes);
         if (c) {
             void *p = c->p + c->used;
             c->used += need;
@@ -111,18 +127,30 @@ static int open_parts(struct dev *d, struct sl_error *e)
 {
     TRY(cuda_check(cudaSetDevice(d->config.rank), "set device"));
     TRY(cuda_check(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "stream"));
-    TRY(cuda_upload_open(d));
     TRY(cuda_batch_open(d, e));
     TRY(cuda_slots_open(d, e));
     for (int i = 0; i < CUDA_RESULTS; i++)
         TRY(open_launch(&d->launch[i], (size_t)d->config.max_wants));
-    d->lt = lt_open(d);
     return 0;
+}
+
+static void *preload(void *arg)
+{
+    (void)arg;
+    lt_preload();
+    return NULL;
+}
+
+static void end_preload(struct dev *d)
+{
+    if (d->is_preloading) pthread_join(d->preload, NULL);
+    d->is_preloading = false;
 }
 
 static void dev_close(struct dev *d)
 {
     if (!d) return;
+    end_preload(d);
     if (d->stream) cudaStreamSynchronize(d->stream);
     for (int i = 0; i < GRAPH_BUCKETS; i++)
         if (d->graph[i].exec) cudaGraphExecDestroy(d->graph[i].exec);
@@ -131,18 +159,14 @@ static void dev_close(struct dev *d)
         if (d->launch[i].start) cudaEventDestroy(d->launch[i].start);
         if (d->launch[i].end) cudaEventDestroy(d->launch[i].end);
     }
-    for (int i = 0; i < 2; i++) {
-        cudaFreeHost(d->batch_pinned[i]);
-        cudaFreeHost(d->upload_pinned[i]);
-        if (d->upload_done[i]) cudaEventDestroy(d->upload_done[i]);
-    }
+    for (int i = 0; i < CUDA_BATCHES; i++) cudaFreeHost(d->batch_pinned[i]);
+    cuda_load_end(d);
     cuda_slots_close(d);
     lt_close(d->lt);
     while (d->chunks) {
         struct cuda_chunk *c = d->chunks;
         d->chunks = c->next;
-        cudaFree(c->p);
-        free(c);
+        free_chunk(c);
     }
     if (d->stream) cudaStreamDestroy(d->stream);
     free(d);
@@ -160,6 +184,7 @@ static int dev_open(struct dev **out, const struct dev_config *c, struct sl_erro
     TRY(dev_probe(e));
     struct dev *d = xcalloc(1, sizeof *d);
     d->config = *c;
+    d->is_preloading = pthread_create(&d->preload, NULL, preload, NULL) == 0;
     if (e) e->code = 0;
     int code = open_parts(d, e);
     if (code < 0) {
@@ -168,6 +193,14 @@ static int dev_open(struct dev **out, const struct dev_config *c, struct sl_erro
     }
     *out = d;
     return 0;
+}
+
+static int dev_ready(struct dev *d, const struct step *steps, int32_t n_steps)
+{
+    TRY(cuda_load_end(d));
+    end_preload(d);
+    if (!d->lt) d->lt = lt_open(d);
+    return cuda_prepare(d, steps, n_steps);
 }
 
 /* ------------------------------------------------------------------ steps */
@@ -190,7 +223,8 @@ static struct cuda_graph *choose_graph(struct dev *d, const struct step *steps, 
     int index;
     d->rows = b->n_tokens;
     d->want_rows = b->n_wants;
-    if (b->n_tokens != b->n_seqs || b->n_tokens > GRAPH_ROWS_MAX || b->n_wants > b->n_tokens)
+    if (d->config.enforce_eager || b->n_tokens != b->n_seqs || b->n_tokens > GRAPH_ROWS_MAX ||
+        b->n_wants > b->n_tokens)
         return NULL;
     int32_t rows = bucket_rows(b->n_tokens, &index);
     if (rows > d->config.max_tokens || rows > d->config.max_wants) return NULL;
@@ -234,9 +268,10 @@ static int dev_launch(struct dev *d, const struct step *steps, int32_t n_steps,
     l->result.step_id = b->step_id;
     l->result.n_wants = b->n_wants;
     TRY(cuda_prepare(d, steps, n_steps));
-    TRY(cuda_check(cudaEventRecord(l->start, d->stream), "event"));
     TRY(cuda_batch_send(d, b, &l->view));
+    TRY(cuda_check(cudaEventRecord(l->start, d->stream), "event"));
     struct cuda_graph *g = choose_graph(d, steps, n_steps, b);
+    if (d->config.fail_step == d->n_launched + 1) TRY(cuda_check(k_trap(d->stream), "trap"));
     if (g && !g->exec && g->n_seen++ > 0) TRY(capture(d, g, b));
     if (g && g->exec)
         TRY(cuda_check(cudaGraphLaunch(g->exec, d->stream), "graph"));
@@ -251,10 +286,14 @@ static int dev_collect(struct dev *d, const struct result **out)
 {
     if (d->n_collected == d->n_launched) return SL_EINTERNAL;
     struct cuda_launch *l = &d->launch[d->n_collected % CUDA_RESULTS];
-    float ms = 0.0f;
+    struct cuda_launch *before = &d->launch[(d->n_collected + CUDA_RESULTS - 1) % CUDA_RESULTS];
+    float ms = 0.0f, gap_ms = -1.0f;
     TRY(cuda_check(cudaEventSynchronize(l->end), "a step"));
     TRY(cuda_check(cudaEventElapsedTime(&ms, l->start, l->end), "event"));
+    if (d->n_collected > 0) /* the copy of the batch lies in the gap */
+        TRY(cuda_check(cudaEventElapsedTime(&gap_ms, before->end, l->start), "event"));
     l->result.device_us = (uint64_t)(ms * 1000.0f);
+    l->result.idle_us = gap_ms * 1000.0f;
     d->n_collected++;
     *out = &l->result;
     return 0;
@@ -274,7 +313,10 @@ const struct device device_cuda = {
     .close = dev_close,
     .alloc = cuda_alloc,
     .weight_bytes = cuda_weight_bytes,
+    .stage = cuda_stage,
     .upload = cuda_upload,
+    .fill = cuda_fill,
+    .ready = dev_ready,
     .assign = cuda_assign,
     .launch = dev_launch,
     .collect = dev_collect,
@@ -283,6 +325,7 @@ const struct device device_cuda = {
             [OP_EMBED] = cuda_op_embed,
             [OP_NORM] = cuda_op_norm,
             [OP_LINEAR] = cuda_op_linear,
+            [OP_LINEAR_GLU] = cuda_op_linear_glu,
             [OP_ROPE_KV] = cuda_op_rope_kv,
             [OP_ATTN] = cuda_op_attn,
             [OP_GLU] = cuda_op_glu,

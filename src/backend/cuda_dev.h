@@ -8,6 +8,8 @@
 #define BACKEND_CUDA_DEV_H
 
 #include <cuda_runtime_api.h>
+#include <pthread.h>
+#include <stdbool.h>
 
 #include "backend/backend.h"
 #include "base/err.h"
@@ -15,6 +17,7 @@
 
 enum {
     CUDA_RESULTS = 4,     /* two outstanding launches, and answers that outlive the next one */
+    CUDA_STAGES = 2,      /* pinned buffers of a lane */
     CUDA_BATCHES = 2,     /* pinned copies of batches: as many as may be outstanding */
     ASSIGN_BUFFERS = 4,   /* pinned copies of slots on their way */
     GRAPH_ROWS_MAX = 256, /* decode steps of more rows are launched kernel by kernel */
@@ -30,6 +33,15 @@ struct cuda_chunk {
     struct cuda_chunk *next;
     char *p; /* owned device memory */
     size_t bytes, used;
+    cudaEvent_t cleared; /* after it all is zero */
+};
+
+struct cuda_lane { /* of loading; one thread at a time */
+    cudaStream_t stream;
+    char *pinned[CUDA_STAGES]; /* owned, as one, by the first */
+    cudaEvent_t sent[CUDA_STAGES];
+    char *raw_d; /* owned: a piece as its file holds it */
+    uint64_t n_sent;
 };
 
 struct cuda_launch {      /* one of CUDA_RESULTS */
@@ -88,20 +100,22 @@ struct dev {
     float *work_d; /* sampling: rows with masks or penalties */
     struct cuda_assign assign[ASSIGN_BUFFERS];
     uint64_t n_assigned;
-    char *upload_pinned[2]; /* owned */
-    cudaEvent_t upload_done[2];
-    uint64_t n_uploads;
+    struct cuda_lane lane[LANES_MAX];
+    pthread_t preload; /* brings cuBLASLt into memory */
+    bool is_preloading;
 };
 
 /* A CUDA error as one log line and SL_EDEVICE; 0 for success. */
 int cuda_check(int code, const char *what);
 void *cuda_alloc(struct dev *d, size_t bytes, const char *what, struct sl_error *e);
+const struct cuda_chunk *cuda_chunk_of(const struct dev *d, const void *p); /* NULL: not ours */
 
 /* cuda_load.c */
 size_t cuda_weight_bytes(enum dtype type, int64_t rows, int64_t cols);
-int cuda_upload(struct dev *d, const struct weight_part *part, int64_t cols, int64_t row0,
-                int64_t n, const void *src);
-int cuda_upload_open(struct dev *d);
+void *cuda_stage(struct dev *d, int32_t lane);
+int cuda_upload(struct dev *d, int32_t lane, const struct weight_rows *p);
+int cuda_fill(struct dev *d, int32_t lane, const struct weight_rows *p, const struct dummy *x);
+int cuda_load_end(struct dev *d); /* waits for all lanes and gives back what they held */
 
 /* cuda_slots.c */
 int cuda_slots_open(struct dev *d, struct sl_error *e);
@@ -117,6 +131,7 @@ int cuda_prepare(struct dev *d, const struct step *steps, int32_t n_steps);
 int cuda_op_embed(struct dev *d, const struct batch *b, const struct step *s);
 int cuda_op_norm(struct dev *d, const struct batch *b, const struct step *s);
 int cuda_op_linear(struct dev *d, const struct batch *b, const struct step *s);
+int cuda_op_linear_glu(struct dev *d, const struct batch *b, const struct step *s);
 int cuda_op_rope_kv(struct dev *d, const struct batch *b, const struct step *s);
 int cuda_op_attn(struct dev *d, const struct batch *b, const struct step *s);
 int cuda_op_glu(struct dev *d, const struct batch *b, const struct step *s);
@@ -128,6 +143,7 @@ int cuda_op_sample(struct dev *d, const struct batch *b, const struct step *s);
 
 /* cuda_lt.c: y = x . w^T for many rows. NULL where the library is not there. */
 struct lt *lt_open(struct dev *d);
+void lt_preload(void); /* maps the library, so that lt_open finds it there; any thread */
 void lt_close(struct lt *lt);
 int lt_linear(struct lt *lt, cudaStream_t stream, const struct klinear *l);
 

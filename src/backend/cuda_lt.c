@@ -1,10 +1,8 @@
 /* cuda_lt.c - cuBLASLt for products of many rows: found at run time, never needed.
  *
- * The algorithm is chosen once a weight shape and band of rows, and used for any number of rows of
- * the band that it can do: its tiles walk k in an order that does not depend on the batch, and a
- * split of k is fixed with it. Its sums differ in the last bits from our own kernel's, which runs
- * up to LINEAR_OWN_ROWS rows, and may from the other band's: a row's bits depend on which of the
- * three the step falls into, on nothing else.
+ * The algorithm is chosen once a weight shape and band of rows. None splits k: each walks it in
+ * ascending order with one f32 sum an element, as kernels/linear.cu does, and the bits of a row are
+ * the same whichever ran (tests/kernels/test_kernels.c holds them to it).
  */
 #include <cublasLt.h>
 #include <dlfcn.h>
@@ -13,19 +11,19 @@
 #include "backend/cuda_dev.h"
 #include "base/log.h"
 
-enum { SHAPES_MAX = 64, CANDIDATES = 16 };
+enum { SHAPES_MAX = 128, CANDIDATES = 16 };
 /* Bands: up to `rows`, with the algorithm that suits `typical` rows. */
-enum { BANDS = 2 };
 static const struct {
     int64_t rows, typical;
-} bands[BANDS] = {{512, 256}, {INT64_MAX, 4096}};
+} bands[] = {{128, 128}, {256, 256}, {512, 512}, {2048, 1024}, {INT64_MAX, 8192}};
 
 static const size_t workspace_bytes = (size_t)32 << 20;
 
 #define LT_FUNCTIONS(X)                                                                            \
     X(cublasLtCreate)                                                                              \
-    X(cublasLtDestroy) X(cublasLtMatmulDescCreate) X(cublasLtMatmulDescSetAttribute)               \
-        X(cublasLtMatmulDescDestroy) X(cublasLtMatrixLayoutCreate) X(cublasLtMatrixLayoutDestroy)  \
+    X(cublasLtDestroy)                                                                             \
+    X(cublasLtMatmulDescCreate) X(cublasLtMatmulDescSetAttribute) X(cublasLtMatmulDescDestroy)     \
+        X(cublasLtMatrixLayoutCreate) X(cublasLtMatrixLayoutDestroy)                               \
             X(cublasLtMatmulPreferenceCreate) X(cublasLtMatmulPreferenceSetAttribute)              \
                 X(cublasLtMatmulPreferenceDestroy) X(cublasLtMatmulAlgoGetHeuristic)               \
                     X(cublasLtMatmulAlgoCheck) X(cublasLtMatmul)
@@ -72,12 +70,24 @@ static bool open_desc(struct lt *lt)
                                               sizeof transposed) == CUBLAS_STATUS_SUCCESS;
 }
 
-struct lt *lt_open(struct dev *d)
+static void *open_library(void)
 {
     static const char *const names[] = {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"};
+    void *library = NULL;
+    for (size_t i = 0; i < sizeof names / sizeof *names && !library; i++)
+        library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+    return library;
+}
+
+void lt_preload(void)
+{
+    open_library(); /* stays for the life of the process */
+}
+
+struct lt *lt_open(struct dev *d)
+{
     struct lt *lt = xcalloc(1, sizeof *lt);
-    for (size_t i = 0; i < sizeof names / sizeof *names && !lt->library; i++)
-        lt->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+    lt->library = open_library();
     if (lt->library && find_functions(lt) && open_desc(lt) &&
         (lt->workspace_d = cuda_alloc(d, workspace_bytes, "cuBLASLt", NULL)))
         return lt;
@@ -123,8 +133,7 @@ static bool best_algo(struct lt *lt, const struct layouts *o, cublasLtMatmulAlgo
 {
     cublasLtMatmulPreference_t p = NULL;
     cublasLtMatmulHeuristicResult_t found[CANDIDATES];
-    uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_NONE |
-                          CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE; /* in f32, in order */
+    uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_NONE; /* k is not split */
     int n = 0;
     bool is_set =
         lt->cublasLtMatmulPreferenceCreate(&p) == CUBLAS_STATUS_SUCCESS &&

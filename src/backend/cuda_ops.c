@@ -170,6 +170,33 @@ int cuda_op_linear(struct dev *d, const struct batch *b, const struct step *s)
     return linear(d, s, d->rows);
 }
 
+/* Few rows: one kernel. Many: the product to src2, then the gate. The same bits. */
+int cuda_op_linear_glu(struct dev *d, const struct batch *b, const struct step *s)
+{
+    const struct weight *w = s->w;
+    int64_t half = w->rows / 2;
+    if (d->rows > LINEAR_OWN_ROWS) {
+        struct step product = *s, gate = *s;
+        product.dst = gate.src = s->src2;
+        TRY(cuda_op_linear(d, b, &product));
+        return cuda_op_glu(d, b, &gate);
+    }
+    if (w->n_parts > 2 || w->part[0].rows != (w->n_parts == 2 ? half : w->rows)) return SL_ENOSYS;
+    const uint16_t *up =
+        w->n_parts == 2 ? w->part[1].data : (const uint16_t *)w->part[0].data + half * w->cols;
+    struct klinear l = {.w = w->part[0].data,
+                        .w2 = up,
+                        .x = s->src.data,
+                        .bias = vector(s->bias),
+                        .y = s->dst.data,
+                        .n = half,
+                        .k = w->cols,
+                        .y_stride = s->dst.cols,
+                        .m = d->rows,
+                        .glu = s->lp->glu};
+    return cuda_check(k_linear(d->stream, &l), "linear_glu");
+}
+
 int cuda_op_logits(struct dev *d, const struct batch *b, const struct step *s)
 {
     (void)b;

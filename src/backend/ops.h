@@ -19,6 +19,7 @@
     X(GLU,        "dst[t] = act(src[t][:n]) * src[t][n:]")                                        \
     X(ADD,        "dst[t] += src[t]")                                                             \
     X(ADD_NORM,   "src2[t] += src[t]; dst[t] = norm(src2[t]) * w")                                \
+    X(LINEAR_GLU, "dst[t] = glu(src[t] . w^T + bias), through src2 or not")                       \
     X(REDUCE,     "dst[t] = sum over ranks of dst[t]")                                            \
     X(GATHER,     "dst[i] = src[logit_row[i]]")                                                   \
     X(LOGITS,     "dst[i] = src[i] . w^T")                                                        \

@@ -3,7 +3,7 @@
  * It ignores the steps of the plan and does everything in launch: each row reads its predecessor's
  * hash through the block table and writes its own; wanted rows turn the hash into a token. Any
  * stale, aliased, missing or misplaced page changes the output. A step's length is emulated by
- * sim_step_us, a lost GPU by a failing collect of step sim_fail_step. Honoured of sampling:
+ * sim_step_us, a lost GPU by a failing collect of step fail_step. Honoured of sampling:
  * temperature (with seed and position), penalties (that output counts matter, not how), bias of
  * +-100, allowed_ids, bad words of one token, min_tokens, ignore_eos, log probabilities.
  */
@@ -54,9 +54,9 @@ static int sim_probe(struct sl_error *e)
     return 0;
 }
 
-static uint64_t sim_memory(void)
+static void sim_memory(uint64_t *total, uint64_t *free_now)
 {
-    return (uint64_t)1 << 30;
+    *total = *free_now = (uint64_t)1 << 30;
 }
 
 static void sim_close(struct dev *d)
@@ -115,10 +115,15 @@ static size_t sim_weight_bytes(enum dtype type, int64_t rows, int64_t cols)
     return 64;
 }
 
-static int sim_upload(struct dev *d, const struct weight_part *part, int64_t cols, int64_t row0,
-                      int64_t n, const void *src)
+static int sim_upload(struct dev *d, int32_t lane, const struct weight_rows *p)
 {
-    (void)d, (void)part, (void)cols, (void)row0, (void)n, (void)src;
+    (void)d, (void)lane, (void)p;
+    return 0;
+}
+
+static int sim_fill(struct dev *d, int32_t lane, const struct weight_rows *p, const struct dummy *x)
+{
+    (void)d, (void)lane, (void)p, (void)x;
     return 0;
 }
 
@@ -262,9 +267,11 @@ static int sim_launch(struct dev *d, const struct step *steps, int32_t n_steps,
     (void)steps, (void)n_steps; /* no maths */
     uint64_t at = d->n_launched % N_RESULTS;
     run(d, b);
+    d->result[at].idle_us = -1;
     if (d->cfg.sim_step_us) { /* steps run one after the other */
         uint64_t start = now_us(), before = d->end_us[(at + N_RESULTS - 1) % N_RESULTS];
         d->end_us[at] = (start > before ? start : before) + d->cfg.sim_step_us;
+        if (before) d->result[at].idle_us = start > before ? (float)(start - before) : 0;
     }
     d->n_launched++;
     return 0;
@@ -278,7 +285,7 @@ static int sim_collect(struct dev *d, const struct result **out)
         while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) != 0) {
         }
     }
-    if (d->cfg.sim_fail_step && d->n_collected == d->cfg.sim_fail_step) return SL_EDEVICE;
+    if (d->cfg.fail_step && d->n_collected == d->cfg.fail_step) return SL_EDEVICE;
     *out = &d->result[at];
     return 0;
 }
@@ -304,6 +311,7 @@ const struct device device_sim = {
     .alloc = sim_alloc,
     .weight_bytes = sim_weight_bytes,
     .upload = sim_upload,
+    .fill = sim_fill,
     .assign = sim_assign,
     .launch = sim_launch,
     .collect = sim_collect,

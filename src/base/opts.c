@@ -6,33 +6,17 @@
  */
 #include "base/opts.h"
 
-#include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <yaml.h>
 
 #include "base/arena.h"
-
-enum type { T_STR, T_INT, T_REAL, T_BOOL, T_LIST };
-enum origin { FROM_DEFAULT, FROM_FILE, FROM_ENV, FROM_FLAG };
-
-struct row {
-    const char *name;
-    enum type type;
-    size_t at;
-    const char *fallback; /* NULL: a string that is unset */
-    double min, max;      /* numbers */
-    const char *choices;  /* strings: "a|b|c", or NULL for any */
-    const char *group, *aliases, *help;
-};
 
 #define AT(field) offsetof(struct options, field)
 #define GB(x)     ((x)*1073741824.0)
 
 // clang-format off
-static const struct row rows[] = {
+static const struct opt_row rows[] = {
     {"model", T_STR, AT(model), NULL, 0, 0, NULL, "model", "m model-path model-id", "model folder (safetensors) or .gguf file; also the first argument"},
     {"served-model-name", T_LIST, AT(served_model_name), NULL, 0, 0, NULL, "model", "a alias", "name in the API; may be given several times, the first is canonical"},
     {"chat-template", T_STR, AT(chat_template), NULL, 0, 0, NULL, "model", "chat-template-file", "Jinja file or text instead of the model's own template"},
@@ -46,12 +30,13 @@ static const struct row rows[] = {
     {"device", T_STR, AT(device), "auto", 0, 0, "auto|cpu|cuda|sim", "device", "", "where the model runs; auto: cuda where there is a GPU, else cpu"},
     {"threads", T_INT, AT(threads), "0", 0, 1024, NULL, "device", "t n-threads", "threads of the cpu device; 0: all cores"},
     {"tensor-parallel-size", T_INT, AT(tensor_parallel_size), "1", 1, 64, NULL, "device", "tp tp-size num-shard", "GPUs that share one model"},
-    {"gpu-memory-utilization", T_REAL, AT(gpu_memory_utilization), "0.9", 0.01, 1, NULL, "device", "mem-fraction-static cuda-memory-fraction", "share of device memory to plan for"},
+    {"gpu-memory-utilization", T_REAL, AT(gpu_memory_utilization), "0.9", 0.01, 1, NULL, "device", "mem-fraction-static cuda-memory-fraction", "share of all of the device's memory that this server takes, KV pages filling it; it must be free at start"},
     {"kv-cache-memory-bytes", T_INT, AT(kv_cache_memory_bytes), "0", 0, GB(65536), NULL, "device", "", "bytes for KV pages; 0: from what memory is left"},
     {"num-gpu-blocks-override", T_INT, AT(num_gpu_blocks_override), "0", 0, 1 << 30, NULL, "device", "num-blocks", "number of KV pages; 0: from memory"},
     {"block-size", T_INT, AT(block_size), "16", 1, 256, NULL, "device", "page-size", "tokens of a KV page"},
     {"sim-step-us", T_INT, AT(sim_step_us), "0", 0, 10000000, NULL, "device", "", "sim device: microseconds a step takes"},
-    {"sim-fail-step", T_INT, AT(sim_fail_step), "0", 0, 1 << 30, NULL, "device", "", "sim device: the step that fails, counted from 1, as when a GPU is lost; 0: none"},
+    {"fail-step", T_INT, AT(fail_step), "0", 0, 1 << 30, NULL, "device", "sim-fail-step", "for tests, sim and cuda: the step that fails, counted from 1, as when a GPU is lost; 0: none"},
+    {"enforce-eager", T_BOOL, AT(enforce_eager), "false", 0, 0, NULL, "device", "", "cuda: launch kernel by kernel, without graphs"},
 
     {"max-num-seqs", T_INT, AT(max_num_seqs), "0", 0, 65536, NULL, "schedule", "max-running-requests max-batch-size np parallel", "sequences in one step; 0: the device's default"},
     {"max-num-batched-tokens", T_INT, AT(max_num_batched_tokens), "0", 0, 1 << 20, NULL, "schedule", "chunked-prefill-size max-num-tokens b batch-size max-batch-prefill-tokens", "tokens in one step: the prefill chunk; 0: the device's default"},
@@ -93,181 +78,20 @@ enum { N_ROWS = sizeof rows / sizeof *rows };
 
 enum { FILE_TEXTS_MAX = 1 << 20 };
 static struct arena file_texts = {.max = FILE_TEXTS_MAX}; /* values of --config; process lifetime */
-static enum origin origins[N_ROWS]; /* filled by opts_parse, read by opts_print; main thread */
-
-/* ------------------------------------------------------------------ finding a row */
-
-/* Equal up to `_` for `-`; n is the length of the given name. */
-static bool same_name(const char *given, size_t n, const char *name, size_t n_name)
-{
-    if (n != n_name) return false;
-    for (size_t i = 0; i < n; i++)
-        if ((given[i] == '_' ? '-' : given[i]) != name[i]) return false;
-    return true;
-}
-
-static bool has_alias(const struct row *r, const char *given, size_t n)
-{
-    for (const char *p = r->aliases; *p;) {
-        size_t len = strcspn(p, " ");
-        if (same_name(given, n, p, len)) return true;
-        p += len + (p[len] == ' ');
-    }
-    return false;
-}
-
-static const struct row *find(const char *given, size_t n)
-{
-    for (const struct row *r = rows; r < rows + N_ROWS; r++)
-        if (same_name(given, n, r->name, strlen(r->name)) || has_alias(r, given, n)) return r;
-    return NULL;
-}
-
-/* Levenshtein distance, bounded words; for "did you mean". */
-static int distance(const char *a, size_t n, const char *b)
-{
-    enum { MAX = 40 };
-    int row[MAX + 1];
-    size_t m = strlen(b);
-    if (n > MAX || m > MAX) return MAX;
-    for (size_t j = 0; j <= m; j++) row[j] = (int)j;
-    for (size_t i = 1; i <= n; i++) {
-        int diagonal = row[0];
-        row[0] = (int)i;
-        for (size_t j = 1; j <= m; j++) {
-            int above = row[j], best = diagonal + (a[i - 1] != b[j - 1]);
-            if (above + 1 < best) best = above + 1;
-            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
-            diagonal = above;
-            row[j] = best;
-        }
-    }
-    return row[m];
-}
-
-static int unknown(const char *given, size_t n, struct sl_error *e)
-{
-    const struct row *best = rows;
-    for (const struct row *r = rows; r < rows + N_ROWS; r++)
-        if (distance(given, n, r->name) < distance(given, n, best->name)) best = r;
-    return sl_fail(e, SL_EINVAL,
-                   "unknown option --%.*s; the nearest is --%s (sluice serve --help=all)", (int)n,
-                   given, best->name);
-}
-
-/* ------------------------------------------------------------------ setting a value */
-
-/* "32k", "128K", "4g": binary multiples, as vLLM reads lengths. */
-static bool parse_int(const char *text, int64_t *out)
-{
-    char *end;
-    errno = 0;
-    long long v = strtoll(text, &end, 10);
-    int shift = 0;
-    if (end == text || errno) return false;
-    if (*end && !end[1]) {
-        const char *units = "kKmMgG", *u = strchr(units, *end);
-        if (!u) return false;
-        shift = ((int)(u - units) / 2 + 1) * 10;
-        end++;
-    }
-    return *end == '\0' && !__builtin_mul_overflow(v, 1LL << shift, (long long *)out);
-}
-
-static bool parse_bool(const char *text, bool *out)
-{
-    static const char *const yes[] = {"true", "1", "on", "yes"}, *const no[] = {"false", "0", "off",
-                                                                                "no"};
-    for (int i = 0; i < 4; i++) {
-        if (strcasecmp(text, yes[i]) == 0) return *out = true, true;
-        if (strcasecmp(text, no[i]) == 0) return *out = false, true;
-    }
-    return false;
-}
-
-static bool is_choice(const char *choices, const char *text)
-{
-    size_t n = strlen(text);
-    for (const char *p = choices; *p;) {
-        size_t len = strcspn(p, "|");
-        if (len == n && memcmp(p, text, n) == 0) return true;
-        p += len + (p[len] == '|');
-    }
-    return false;
-}
-
-static int wrong(const struct row *r, const char *text, struct sl_error *e)
-{
-    if (r->type == T_STR)
-        return sl_fail(e, SL_EINVAL, "--%s is one of %s, not \"%.60s\"", r->name, r->choices, text);
-    if (r->type == T_BOOL)
-        return sl_fail(e, SL_EINVAL, "--%s is true or false, not \"%.60s\"", r->name, text);
-    return sl_fail(e, SL_EINVAL, "--%s is a number from %.15g to %.15g, not \"%.60s\"", r->name,
-                   r->min, r->max, text);
-}
-
-/* text is borrowed for the life of the options. A list grows unless the origin is new to it. */
-static int set(struct options *o, const struct row *r, const char *text, enum origin from,
-               struct sl_error *e)
-{
-    void *at = (char *)o + r->at;
-    enum origin *origin = &origins[r - rows];
-    int64_t i;
-    switch (r->type) {
-    case T_STR:
-        if (r->choices && !is_choice(r->choices, text)) return wrong(r, text, e);
-        *(const char **)at = text;
-        break;
-    case T_INT:
-        if (!parse_int(text, &i) || (double)i < r->min || (double)i > r->max)
-            return wrong(r, text, e);
-        *(int64_t *)at = i;
-        break;
-    case T_REAL: {
-        char *end;
-        double v = strtod(text, &end);
-        if (end == text || *end || !(v >= r->min && v <= r->max)) return wrong(r, text, e);
-        *(double *)at = v;
-        break;
-    }
-    case T_BOOL:
-        if (!parse_bool(text, at)) return wrong(r, text, e);
-        break;
-    case T_LIST: {
-        struct opts_list *l = at;
-        if (*origin != from) l->n = 0;
-        if (l->n == OPTS_LIST_MAX)
-            return sl_fail(e, SL_EINVAL, "--%s was given more than %d times", r->name,
-                           OPTS_LIST_MAX);
-        l->v[l->n++] = text;
-        break;
-    }
-    }
-    *origin = from;
-    return 0;
-}
+static enum opt_origin origins[N_ROWS]; /* filled by opts_parse, read by opts_print; main thread */
+static const struct opt_table table = {"sluice serve", rows, N_ROWS, origins};
 
 /* ------------------------------------------------------------------ the four places */
 
-static int set_defaults(struct options *o, struct sl_error *e)
-{
-    memset(o, 0, sizeof *o);
-    for (const struct row *r = rows; r < rows + N_ROWS; r++) {
-        origins[r - rows] = FROM_DEFAULT;
-        if (r->fallback) TRY(set(o, r, r->fallback, FROM_DEFAULT, e));
-    }
-    return 0;
-}
-
 static int set_from_env(struct options *o, struct sl_error *e)
 {
-    for (const struct row *r = rows; r < rows + N_ROWS; r++) {
+    for (const struct opt_row *r = rows; r < rows + N_ROWS; r++) {
         char name[64] = "SLUICE_";
         size_t n = strlen(name);
         for (const char *p = r->name; *p && n + 1 < sizeof name; p++, n++)
             name[n] = *p == '-' ? '_' : (char)(*p - 'a' + 'A');
         const char *text = getenv(name);
-        if (text) TRY(set(o, r, text, FROM_ENV, e));
+        if (text) TRY(opt_set(&table, o, r, text, FROM_ENV, e));
     }
     return 0;
 }
@@ -276,7 +100,7 @@ static int set_from_env(struct options *o, struct sl_error *e)
 static int set_from_events(struct options *o, yaml_parser_t *parser, const char *path,
                            struct sl_error *e)
 {
-    const struct row *r = NULL;
+    const struct opt_row *r = NULL;
     int depth = 0, in_list = 0, code = 0;
     for (bool more = true; more && code == 0;) {
         yaml_event_t ev;
@@ -285,11 +109,11 @@ static int set_from_events(struct options *o, yaml_parser_t *parser, const char 
                            parser->problem_mark.line + 1);
         const char *text = ev.type == YAML_SCALAR_EVENT ? (const char *)ev.data.scalar.value : NULL;
         if (text && depth == 1 && !r) {
-            r = find(text, strlen(text));
-            if (!r) code = unknown(text, strlen(text), e);
+            r = opt_find(&table, text, strlen(text));
+            if (!r) code = opt_unknown(&table, text, strlen(text), e);
         } else if (text && depth == 1) {
             char *kept = arena_strdup(&file_texts, str_of(text));
-            code = kept ? set(o, r, kept, FROM_FILE, e)
+            code = kept ? opt_set(&table, o, r, kept, FROM_FILE, e)
                         : sl_fail(e, SL_EINVAL, "%s: more than %d bytes of values", path,
                                   FILE_TEXTS_MAX);
             if (!in_list) r = NULL;
@@ -324,26 +148,6 @@ static int set_from_file(struct options *o, const char *path, struct sl_error *e
     return code;
 }
 
-/* One argument (and perhaps its value, the next one). Returns how many were used, or a code. */
-static int set_from_flag(struct options *o, int argc, char **argv, struct sl_error *e)
-{
-    const char *name = argv[0] + (argv[0][1] == '-' ? 2 : 1);
-    size_t n = strcspn(name, "=");
-    const char *value = name[n] == '=' ? name + n + 1 : NULL;
-    const struct row *r = find(name, n);
-    bool negated = !r && n > 3 && (strncmp(name, "no-", 3) == 0 || strncmp(name, "no_", 3) == 0);
-    if (negated) r = find(name + 3, n - 3);
-    if (!r || (negated && r->type != T_BOOL)) return unknown(name, n, e);
-    if (r->type == T_BOOL) {
-        if (negated && value) return sl_fail(e, SL_EINVAL, "--%s takes no value", name);
-        TRY(set(o, r, negated ? "false" : value ? value : "true", FROM_FLAG, e));
-        return 1;
-    }
-    if (!value && argc < 2) return sl_fail(e, SL_EINVAL, "--%s needs a value", r->name);
-    TRY(set(o, r, value ? value : argv[1], FROM_FLAG, e));
-    return value ? 1 : 2;
-}
-
 static const char *find_config(int argc, char **argv)
 {
     for (int i = 0; i < argc; i++) {
@@ -363,19 +167,20 @@ int opts_parse(struct options *o, int argc, char **argv, bool *help, struct sl_e
             *help = true;
             return 0;
         }
-    TRY(set_defaults(o, e));
+    memset(o, 0, sizeof *o);
+    TRY(opt_set_defaults(&table, o, e));
     const char *file = find_config(argc, argv);
     if (file) TRY(set_from_file(o, file, e));
     TRY(set_from_env(o, e));
     for (int i = 0; i < argc;) {
         if (argv[i][0] == '-' && argv[i][1]) {
-            int used = set_from_flag(o, argc - i, argv + i, e);
+            int used = opt_set_flag(&table, o, argc - i, argv + i, e);
             TRY(used);
             i += used;
         } else if (origins[0] == FROM_FLAG) { /* row 0 is the model */
             return sl_fail(e, SL_EINVAL, "one model only: \"%.60s\" is a second argument", argv[i]);
         } else {
-            TRY(set(o, &rows[0], argv[i++], FROM_FLAG, e));
+            TRY(opt_set(&table, o, &rows[0], argv[i++], FROM_FLAG, e));
         }
     }
     return 0;
@@ -401,7 +206,7 @@ static const char *const short_page[] = {"model",
                                          "shutdown-timeout",
                                          "config"};
 
-static bool on_page(const struct row *r, const char *page)
+static bool on_page(const struct opt_row *r, const char *page)
 {
     if (page)
         return strcmp(page, "all") == 0 || strcmp(page, r->group) == 0 ||
@@ -415,13 +220,10 @@ void opts_help(FILE *out, const char *page)
 {
     const char *group = "";
     fprintf(out, "usage: sluice serve MODEL [flags]\n");
-    for (const struct row *r = rows; r < rows + N_ROWS; r++) {
+    for (const struct opt_row *r = rows; r < rows + N_ROWS; r++) {
         if (!on_page(r, page)) continue;
         if (strcmp(group, r->group) != 0) fprintf(out, "\n%s\n", group = r->group);
-        fprintf(out, "  --%-26s %s", r->name, r->help);
-        if (r->choices) fprintf(out, " (%s)", r->choices);
-        if (r->fallback) fprintf(out, " [%s]", r->fallback);
-        fputc('\n', out);
+        opt_put_row(out, r);
     }
     fprintf(out, "\nAlso as SLUICE_<NAME> in the environment and as keys of --config FILE.yaml.\n"
                  "More: --help=all, --help=GROUP, --help=FLAG\n");
@@ -432,7 +234,7 @@ void opts_write_yaml(FILE *out)
     const char *group = "";
     fprintf(out,
             "# Every option of `sluice serve` with its default, written by `sluice options`.\n");
-    for (const struct row *r = rows; r < rows + N_ROWS; r++) {
+    for (const struct opt_row *r = rows; r < rows + N_ROWS; r++) {
         if (strcmp(r->name, "config") == 0) continue;
         if (strcmp(group, r->group) != 0) fprintf(out, "\n# --- %s\n", group = r->group);
         fprintf(out, "# %s%s%s\n", r->help, r->choices ? ": " : "", r->choices ? r->choices : "");
@@ -446,7 +248,7 @@ void opts_write_yaml(FILE *out)
 void opts_print(const struct options *o, FILE *out)
 {
     static const char *const from[] = {"default", "file", "environment", "flag"};
-    for (const struct row *r = rows; r < rows + N_ROWS; r++) {
+    for (const struct opt_row *r = rows; r < rows + N_ROWS; r++) {
         const void *at = (const char *)o + r->at;
         fprintf(out, "%-26s ", r->name);
         switch (r->type) {
@@ -463,9 +265,45 @@ void opts_print(const struct options *o, FILE *out)
             fprintf(out, "%s", *(const bool *)at ? "true" : "false");
             break;
         case T_LIST:
+        case T_WORDS:
             fprintf(out, "%d given", ((const struct opts_list *)at)->n);
             break;
         }
         fprintf(out, "  (%s)\n", from[origins[r - rows]]);
     }
+}
+
+/* ------------------------------------------------------------------ for the engine */
+
+static int8_t tristate(const char *text)
+{
+    return strcmp(text, "on") == 0 ? 1 : strcmp(text, "off") == 0 ? 0 : -1;
+}
+
+struct sl_options opts_engine(const struct options *o)
+{
+    return (struct sl_options){
+        .model = o->model,
+        .device = o->device,
+        .dtype = o->dtype,
+        .load_format = o->load_format,
+        .rope_freq_dtype = o->rope_freq_dtype,
+        .max_model_len = (int32_t)o->max_model_len,
+        .max_num_seqs = (int32_t)o->max_num_seqs,
+        .max_num_batched_tokens = (int32_t)o->max_num_batched_tokens,
+        .block_size = (int32_t)o->block_size,
+        .num_gpu_blocks_override = (int32_t)o->num_gpu_blocks_override,
+        .kv_cache_memory_bytes = (uint64_t)o->kv_cache_memory_bytes,
+        .gpu_memory_utilization = o->gpu_memory_utilization,
+        .max_queue_size = (int32_t)o->max_queue_size,
+        .background_step_ms = (int32_t)o->background_step_ms,
+        .tensor_parallel_size = (int32_t)o->tensor_parallel_size,
+        .n_threads = (int32_t)o->threads,
+        .enable_prefix_caching = o->enable_prefix_caching,
+        .async_scheduling = tristate(o->async_scheduling),
+        .seed = (uint64_t)o->seed,
+        .sim_step_us = (uint32_t)o->sim_step_us,
+        .fail_step = (uint32_t)o->fail_step,
+        .enforce_eager = o->enforce_eager,
+    };
 }

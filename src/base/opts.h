@@ -8,17 +8,8 @@
 #ifndef BASE_OPTS_H
 #define BASE_OPTS_H
 
-#include <stdint.h>
-#include <stdio.h>
-
-#include "base/err.h"
-
-enum { OPTS_LIST_MAX = 64 };
-
-struct opts_list { /* a flag that may be given several times */
-    const char *v[OPTS_LIST_MAX];
-    int n;
-};
+#include "base/opt_table.h"
+#include "sluice/sluice.h"
 
 struct options {
     const char *model;
@@ -45,8 +36,9 @@ struct options {
     bool strict_length, generation_defaults, api_key_metrics;
     /* log */
     const char *log_level, *log_format;
-    /* sim */
-    int64_t sim_step_us, sim_fail_step;
+    /* devices */
+    int64_t sim_step_us, fail_step;
+    bool enforce_eager;
     const char *config;
 };
 
@@ -55,6 +47,8 @@ struct options {
  * with one clear line (and the nearest known flag for an unknown one). *help is set when --help was
  * asked and printed. */
 int opts_parse(struct options *o, int argc, char **argv, bool *help, struct sl_error *e);
+/* What of it concerns the engine, for sl_open; callbacks and n_vocab are the caller's. */
+struct sl_options opts_engine(const struct options *o);
 void opts_help(FILE *out, const char *group); /* NULL: the short page */
 void opts_write_yaml(FILE *out);              /* configs/default.yaml */
 /* Value and origin of each option, a line each. */

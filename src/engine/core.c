@@ -27,6 +27,10 @@ uint32_t core_events_max(const struct core_config *cfg)
     return 2 * (uint32_t)cfg->n_reqs + ((uint32_t)cfg->depth + SPARE_STEPS) * step_events(cfg);
 }
 
+const uint32_t sl_step_bounds_us[SL_STEP_BUCKETS - 1] = {
+    1,   2,   3,   5,   7,   10,  15,   20,   30,   40,    50,    70,
+    100, 150, 200, 300, 500, 700, 1000, 2000, 5000, 10000, 100000};
+
 void core_open(struct core *c, const struct core_config *cfg, const struct core_env *env)
 {
     ASSERT(cfg->max_seqs > 0 && cfg->max_tokens >= cfg->max_seqs &&
@@ -233,6 +237,25 @@ static bool takes_results(const struct seq *s)
     return s->state == SEQ_RUNNING || MUT(COMMIT_AFTER_END, false, s->state == SEQ_ENDED);
 }
 
+void step_times_add(struct sl_step_times *t, uint64_t ns)
+{
+    int i = 0;
+    while (i < SL_STEP_BUCKETS - 1 && ns > (uint64_t)sl_step_bounds_us[i] * 1000) i++;
+    t->counts[i]++;
+    t->sum_ns += ns;
+}
+
+/* How long the device waited between two decode steps although there was work all the time. */
+static void count_idle(struct core *c, const struct batch *b, const struct result *r)
+{
+    bool is_decode = b->n_tokens == b->n_seqs, goes_on = false;
+    if (c->is_decoding && is_decode && r->idle_us >= 0)
+        step_times_add(&c->stats.idle, (uint64_t)(r->idle_us * 1000.0f));
+    for (int32_t i = 0; i < c->n_running && !goes_on; i++)
+        goes_on = c->seq[c->running[i]].state == SEQ_RUNNING;
+    c->is_decoding = is_decode && goes_on;
+}
+
 static void commit(struct core *c, const struct job *j, const struct result *r)
 {
     const struct batch *b = &j->b;
@@ -269,6 +292,7 @@ static void commit(struct core *c, const struct job *j, const struct result *r)
     c->stats.step_us_total += r->device_us;
     pace_note(&c->pace, b->n_tokens, r->device_us);
     c->quiet_us = sched_is_quiet(c) ? c->quiet_us + r->device_us : 0;
+    count_idle(c, b, r);
 }
 
 /* The device is lost: everyone hears of it, and nothing is ever launched again. */

@@ -75,6 +75,7 @@ struct core {
     int32_t n_live; /* requests between SUBMIT and EV_RELEASE */
     uint32_t events_step_max;
     bool is_starved;       /* the last turn wanted to launch but the client's ring had no room */
+    bool is_decoding;      /* the step reaped last was all decode, and sequences go on */
     int failed;            /* 0, or the code that ended it for good */
     struct sl_stats stats; /* counters only; core_stats adds the gauges */
     int32_t *check_counts; /* owned [max(n_pages, n_reqs)]: scratch of core_check */
@@ -99,6 +100,7 @@ static inline int32_t core_n_flight(const struct core *c)
     return (int32_t)(c->n_launched - c->n_reaped);
 }
 void core_stats(const struct core *c, struct sl_stats *out);
+void step_times_add(struct sl_step_times *t, uint64_t ns);
 
 /* Does everything add up? NULL, or what is wrong. O(requests + pages). */
 const char *core_check(struct core *c);

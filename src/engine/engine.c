@@ -58,7 +58,9 @@ struct sl_engine {
     struct worker worker;
     bool is_collecting; /* a collect is ordered and not answered */
     bool has_emitted;   /* in this turn */
-    uint64_t host_us, checked_us;
+    struct sl_step_times cpu;
+    uint64_t cpu_ns, n_timed; /* the thread's CPU time, and the steps, that `cpu` has counted */
+    uint64_t checked_us;
     pthread_t thread;
 };
 
@@ -67,6 +69,13 @@ static uint64_t now_us(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+static uint64_t thread_cpu_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
 /* The core's environment: the rings and the worker. */
@@ -113,7 +122,7 @@ static void publish(struct sl_engine *g)
     struct sl_stats s;
     uint64_t words[sizeof s / sizeof(uint64_t)];
     core_stats(&g->core, &s);
-    s.host_us_total = g->host_us;
+    s.cpu = g->cpu;
     memcpy(words, &s, sizeof words);
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         atomic_store_explicit(&g->stats[i], words[i], memory_order_relaxed);
@@ -125,12 +134,22 @@ static void publish(struct sl_engine *g)
     g->has_emitted = false;
 }
 
+/* What the thread has used since the last step was reaped belongs to the steps reaped now. */
+static void count_cpu(struct sl_engine *g)
+{
+    uint64_t n = g->core.stats.n_steps - g->n_timed, ns;
+    if (n == 0) return;
+    ns = thread_cpu_ns();
+    for (uint64_t i = 0; i < n; i++) step_times_add(&g->cpu, (ns - g->cpu_ns) / n);
+    g->cpu_ns = ns;
+    g->n_timed += n;
+}
+
 /* Commands, one step of the core, orders for the worker. True when anything moved. */
 static bool turn(struct sl_engine *g)
 {
     struct command cmd;
     bool has_moved = false;
-    uint64_t start_us = now_us();
     while (ring_pop(&g->commands, &cmd)) {
         core_cmd(&g->core, &cmd);
         has_moved = true;
@@ -143,7 +162,7 @@ static bool turn(struct sl_engine *g)
         g->is_collecting = true;
         worker_collect(&g->worker);
     }
-    g->host_us += now_us() - start_us;
+    count_cpu(g);
     publish(g);
     return true;
 }
@@ -158,6 +177,7 @@ static void check_idle(struct sl_engine *g)
     const char *bad = core_check(&g->core);
     if (bad) log_error("engine", "invariant broken: %s", bad);
     ASSERT(!bad);
+    g->cpu_ns = thread_cpu_ns(); /* no step's work */
 }
 
 static void *engine_main(void *arg)
@@ -365,6 +385,11 @@ void sl_get_stats(const sl_engine *g, struct sl_stats *out)
 int sl_failed(const sl_engine *g)
 {
     return atomic_load(&g->failed) != 0;
+}
+
+double sl_flops(const sl_engine *g, uint32_t from, uint32_t to, uint32_t n_logits)
+{
+    return model_flops(g->model, from, to, n_logits);
 }
 
 uint64_t sl_heartbeat_us(const sl_engine *g, int *has_work)

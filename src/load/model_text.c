@@ -32,9 +32,11 @@ struct text_impl {
     struct model_text pub; /* first: the public pointer is the whole */
     struct arena arena;    /* owns chat_source and the specials' texts */
     struct chat_specials specials;
+    bool is_dummy;    /* a folder needs no tokenizer */
+    bool is_stand_in; /* and has none */
 };
 
-/* For the sim device: roles as the byte tokenizer's special tokens. */
+/* For the stand-in: roles as the byte tokenizer's special tokens. */
 static const char sim_template[] = "{% for m in messages %}"
                                    "{{ '<|' + (m.role if m.role in ['system', 'assistant'] else "
                                    "'user') + '|>' + (m.content or '') }}"
@@ -202,10 +204,35 @@ static int open_template(struct text_impl *m, const char *given, struct sl_error
 
 /* ------------------------------------------------------------------ Hugging Face folder */
 
+/* A file that may be absent: then *out is NULL. */
+static int optional_json(struct json_doc **out, int dir, const char *name, struct sl_error *e)
+{
+    int code = source_json(out, dir, name, SMALL_BYTES_MAX, &json_limits_file, e);
+    return code == SL_ENOTFOUND ? 0 : code;
+}
+
+static const json_node *root_of(const struct json_doc *d)
+{
+    return d ? json_root(d) : NULL;
+}
+
+static int open_stand_in(struct text_impl *m, int dir, struct sl_error *e)
+{
+    struct json_doc *doc;
+    TRY(optional_json(&doc, dir, "config.json", e));
+    const json_node *v = json_get(root_of(doc), "vocab_size");
+    int64_t n = json_type(v) == JSON_INT ? json_int(v) : 0;
+    m->pub.tok = tokenizer_bytes(n > 0 ? (size_t)n : 0);
+    m->is_stand_in = true;
+    json_free(doc);
+    return 0;
+}
+
 static int open_tokenizer(struct text_impl *m, int dir, const json_node *cfg, struct sl_error *e)
 {
     struct json_doc *doc;
     int code = source_json(&doc, dir, "tokenizer.json", TOKENIZER_BYTES_MAX, &json_limits_file, e);
+    if (code == SL_ENOTFOUND && m->is_dummy) return open_stand_in(m, dir, e);
     if (code == SL_ENOTFOUND)
         return sl_fail(e, code,
                        "the model has no tokenizer.json (other tokenizer files are not read)");
@@ -219,18 +246,6 @@ static int open_tokenizer(struct text_impl *m, int dir, const json_node *cfg, st
     code = tokenizer_from_json(&m->pub.tok, json_root(doc), &tc, e);
     json_free(doc);
     return code;
-}
-
-/* A file that may be absent: then *out is NULL. */
-static int optional_json(struct json_doc **out, int dir, const char *name, struct sl_error *e)
-{
-    int code = source_json(out, dir, name, SMALL_BYTES_MAX, &json_limits_file, e);
-    return code == SL_ENOTFOUND ? 0 : code;
-}
-
-static const json_node *root_of(const struct json_doc *d)
-{
-    return d ? json_root(d) : NULL;
 }
 
 static int read_stops(struct text_impl *m, int dir, struct sl_error *e)
@@ -259,6 +274,8 @@ static int open_folder(struct text_impl *m, int dir, struct sl_error *e)
                                          .unk = keep_token(m, cfg, "unk_token")};
     int code = open_tokenizer(m, dir, cfg, e);
     if (code == 0) code = find_folder_template(m, dir, cfg, e);
+    if (code == 0 && m->is_stand_in && !m->pub.chat_source)
+        m->pub.chat_source = keep(m, str_of(sim_template));
     json_free(doc);
     return code < 0 ? code : read_stops(m, dir, e);
 }
@@ -360,7 +377,7 @@ static int open_gguf(struct text_impl *m, const char *path, struct sl_error *e)
 static int open_path(struct text_impl *m, const char *path, struct sl_error *e)
 {
     if (!path) {
-        m->pub.tok = tokenizer_bytes();
+        m->pub.tok = tokenizer_bytes(TOKENIZER_BYTES_VOCAB);
         m->pub.chat_source = keep(m, str_of(sim_template));
         return 0;
     }
@@ -374,10 +391,11 @@ static int open_path(struct text_impl *m, const char *path, struct sl_error *e)
     return code;
 }
 
-int model_text_open(struct model_text **out, const char *path, const char *chat_template,
-                    struct sl_error *e)
+static int open_text(struct model_text **out, const char *path, const char *chat_template,
+                     bool is_dummy, struct sl_error *e)
 {
     struct text_impl *m = xcalloc(1, sizeof *m);
+    m->is_dummy = is_dummy;
     m->arena = arena_make(TEXT_BYTES_MAX);
     m->pub.defaults = (struct generation_defaults){NAN, NAN, NAN, NAN, NAN, -1, -1};
     *out = NULL;
@@ -392,6 +410,18 @@ int model_text_open(struct model_text **out, const char *path, const char *chat_
     }
     *out = &m->pub;
     return 0;
+}
+
+int model_text_open(struct model_text **out, const char *path, const char *chat_template,
+                    struct sl_error *e)
+{
+    return open_text(out, path, chat_template, false, e);
+}
+
+int model_text_open_dummy(struct model_text **out, const char *path, const char *chat_template,
+                          struct sl_error *e)
+{
+    return open_text(out, path, chat_template, true, e);
 }
 
 void model_text_close(struct model_text *t)

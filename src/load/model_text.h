@@ -33,6 +33,10 @@ struct model_text {
  * chat_template: a file's name or the text itself, NULL: the model's own. */
 int model_text_open(struct model_text **out, const char *path, const char *chat_template,
                     struct sl_error *e);
+/* As model_text_open, for a model of random weights: a folder without tokenizer.json gets the
+ * stand-in, of config.json's vocab_size ids. */
+int model_text_open_dummy(struct model_text **out, const char *path, const char *chat_template,
+                          struct sl_error *e);
 void model_text_close(struct model_text *t);
 
 #endif

@@ -54,6 +54,33 @@ static double kv_bytes(const struct work *k)
     return 2.0 * k->p->dims[DIM_KV] * (double)dtype_row_bytes(k->p->device->kv_type, 1);
 }
 
+/* Of the products in a step: n rows, each seeing so many positions. */
+static double product_flops(const struct step *s, double n, double seen)
+{
+    if ((s->op == OP_LINEAR || s->op == OP_LINEAR_GLU || s->op == OP_LOGITS) && s->w)
+        return 2.0 * n * (double)s->w->rows * (double)s->w->cols;
+    if (s->op == OP_ATTN) return 4.0 * n * seen * s->lp->n_heads * s->lp->head_dim;
+    return 0.0;
+}
+
+/* Positions that a token sees (itself included), summed over the tokens [0, to). */
+static double seen_until(double to, double window)
+{
+    double n = window > 0 && window < to ? window : to;
+    return n * (n + 1) / 2 + (to - n) * n;
+}
+
+double plan_flops(const struct plan *p, uint32_t from, uint32_t to, uint32_t n_logits)
+{
+    double sum = 0.0, n = (double)to - from;
+    for (int32_t i = 0; i < p->n_steps && to > from; i++) {
+        const struct step *s = &p->steps[i];
+        double seen = (seen_until(to, s->lp->window) - seen_until(from, s->lp->window)) / n;
+        sum += product_flops(s, s->op == OP_LOGITS ? n_logits : n, seen);
+    }
+    return sum;
+}
+
 static struct cost step_cost(const struct work *k, const struct step *s)
 {
     double t = k->n_tokens, seen = s->lp->window && s->lp->window < k->ctx ? s->lp->window : k->ctx;
@@ -65,10 +92,10 @@ static struct cost step_cost(const struct work *k, const struct step *s)
         break;
     case OP_LINEAR:
     case OP_LOGITS:
-        c.flops = 2.0 * t * (double)s->w->rows * (double)s->w->cols;
+        c.flops = product_flops(s, t, seen);
         break;
     case OP_ATTN:
-        c.flops = 4.0 * t * seen * s->lp->n_heads * s->lp->head_dim;
+        c.flops = product_flops(s, t, seen);
         c.bytes += t * seen * kv_bytes(k);
         break;
     case OP_ROPE_KV:
@@ -78,6 +105,9 @@ static struct cost step_cost(const struct work *k, const struct step *s)
     case OP_ADD:
         c.bytes += out;
         c.flops = t * s->dst.cols;
+        break;
+    case OP_LINEAR_GLU:
+        c.flops = product_flops(s, t, seen) + 8.0 * t * s->dst.cols;
         break;
     case OP_ADD_NORM:
         c.bytes += 2.0 * act_bytes(k, s->src2);

@@ -1,14 +1,17 @@
 /* model.c - opening a model on a device: limits, plan, weights, scratch, KV pages; then launch and
  * collect.
  *
- * All memory is sized and taken here, in this order: weights (their types decide what is left),
- * scratch, KV pages from the rest. On devices that share the machine's memory the default is
- * modest: what the sequences can use, at most KV_DEFAULT_BYTES.
+ * All memory is sized and taken here, in this order: the device's own state, scratch, weights, then
+ * KV pages from the rest of the share that --gpu-memory-utilization names; weights are read last. On
+ * devices that share the machine's memory the default is modest: what the sequences can use, at
+ * most KV_DEFAULT_BYTES.
  */
 #include "model/model.h"
 
 #include <stdlib.h>
+#include <time.h>
 
+#include "base/log.h"
 #include "model/plan.h"
 
 enum {
@@ -24,6 +27,9 @@ static const uint64_t KV_DEFAULT_BYTES = (uint64_t)1 << 30;
 static const uint64_t LOGITS_BYTES =
     (uint64_t)64 << 20; /* of rows beyond one a sequence: prompt log probabilities */
 static const double UTILIZATION_DEFAULT = 0.9;
+/* What a GPU takes after KV pages are sized: staging, attention's partial answers, cuBLASLt's
+ * workspace, kernels and graphs as they are first used. */
+static const uint64_t LATE_BYTES = (uint64_t)512 << 20;
 static const double gib = 1024.0 * 1024.0 * 1024.0;
 
 struct model {
@@ -33,6 +39,7 @@ struct model {
     struct plan plan;
     void *bufs[SLOT_BUFS]; /* device memory */
     int32_t max_wants;
+    uint64_t free_bytes; /* of the device's memory, before anything was taken */
     struct sl_info info;
     char weight_types[TYPES_TEXT];
 };
@@ -60,6 +67,11 @@ int model_launch(struct model *m, const struct batch *b)
 int model_collect(struct model *m, const struct result **out)
 {
     return m->device->collect(m->dev, out);
+}
+
+double model_flops(const struct model *m, uint32_t from, uint32_t to, uint32_t n_logits)
+{
+    return plan_flops(&m->plan, from, to, n_logits);
 }
 
 void model_close(struct model *m)
@@ -187,21 +199,52 @@ static uint64_t pages_for(const struct sl_info *info, uint64_t tokens)
     return (tokens + (uint64_t)info->block_size - 1) / (uint64_t)info->block_size;
 }
 
+static bool shares_memory(const struct model *m)
+{
+    return m->device == &device_cpu || m->device == &device_sim;
+}
+
+/* What the model may take in all: a share of the device's memory, which must be free (so do others
+ * read this option; two servers on one GPU give each its share). */
+static int read_budget(struct model *m, const struct sl_options *o, struct sl_error *e)
+{
+    uint64_t total, free_now;
+    double share = o->gpu_memory_utilization > 0 ? o->gpu_memory_utilization : UTILIZATION_DEFAULT;
+    m->device->memory(&total, &free_now);
+    m->info.memory_bytes = total;
+    m->info.budget_bytes = (uint64_t)((double)total * share);
+    m->free_bytes = free_now;
+    bool is_given = o->kv_cache_memory_bytes || o->num_gpu_blocks_override;
+    if (free_now >= m->info.budget_bytes || is_given) return 0;
+    return sl_fail(
+        e, SL_ENOMEM,
+        "%.2f GiB of the %s device's %.2f are free, less than its share of %.2f asks for "
+        "(--gpu-memory-utilization)",
+        (double)free_now / gib, m->device->name, (double)total / gib, share);
+}
+
 /* Bytes that KV pages may take when no option says so. */
 static uint64_t kv_budget(const struct model *m, const struct sl_options *o, uint64_t page_bytes)
 {
     const struct sl_info *info = &m->info;
-    double share = o->gpu_memory_utilization > 0 ? o->gpu_memory_utilization : UTILIZATION_DEFAULT;
-    uint64_t may = (uint64_t)((double)m->device->memory() * share),
-             used = info->weight_bytes + info->scratch_bytes;
-    uint64_t left = may > used ? may - used : 0;
-    bool is_host = m->device == &device_cpu || m->device == &device_sim;
-    if (!is_host) return left;
+    uint64_t used = info->weight_bytes + info->scratch_bytes + info->state_bytes;
+    uint64_t left = info->budget_bytes > used ? info->budget_bytes - used : 0;
+    if (!shares_memory(m)) return left;
     uint64_t one = pages_for(info, (uint64_t)info->max_model_len) * page_bytes;
     uint64_t cap = KV_DEFAULT_BYTES;
     if (o->max_model_len && one > cap)
         cap = one; /* asked for by name: hold at least one such sequence */
     return left < cap ? left : cap;
+}
+
+/* What the device has taken beside weights and scratch, and will. */
+static void measure_state(struct model *m)
+{
+    uint64_t total, free_now, known = m->info.weight_bytes + m->info.scratch_bytes;
+    if (shares_memory(m)) return;
+    m->device->memory(&total, &free_now);
+    uint64_t taken = m->free_bytes > free_now ? m->free_bytes - free_now : 0;
+    m->info.state_bytes = (taken > known ? taken - known : 0) + LATE_BYTES;
 }
 
 static int size_kv(struct model *m, const struct sl_options *o, struct sl_error *e)
@@ -223,7 +266,7 @@ static int size_kv(struct model *m, const struct sl_options *o, struct sl_error 
         return sl_fail(e, SL_ENOMEM,
                        "no memory for a KV page of %llu bytes: weights take %.2f GiB of %.2f",
                        (unsigned long long)page_bytes, (double)info->weight_bytes / gib,
-                       (double)m->device->memory() / gib);
+                       (double)info->budget_bytes / gib);
     info->num_blocks = (int32_t)n;
     int32_t fits = (int32_t)n * info->block_size; /* below 2^31 by the cap above */
     if (info->max_model_len > fits) {
@@ -252,6 +295,32 @@ static int alloc_kv(struct model *m, struct sl_error *e)
 }
 
 /* ------------------------------------------------------------------ open */
+
+/* Where the time of a start goes, for the log. */
+struct laps {
+    struct timespec last;
+    char text[160];
+    size_t n;
+};
+
+static struct laps laps_start(void)
+{
+    struct laps l = {0};
+    clock_gettime(CLOCK_MONOTONIC, &l.last);
+    return l;
+}
+
+static void laps_add(struct laps *l, const char *what)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    double ms = (double)(now.tv_sec - l->last.tv_sec) * 1e3 +
+                (double)(now.tv_nsec - l->last.tv_nsec) * 1e-6;
+    if (l->n < sizeof l->text)
+        l->n += (size_t)snprintf(l->text + l->n, sizeof l->text - l->n, "%s%s %.1f",
+                                 l->n ? ", " : "", what, ms);
+    l->last = now;
+}
 
 /* "BF16" or "Q4_K, Q6_K": the types of matrices, in the order of the table of types. */
 static void name_types(struct model *m)
@@ -307,45 +376,49 @@ static int open_device(struct model *m, const struct sl_options *o, struct sl_er
                            .n_vocab = info->n_vocab,
                            .page_size = info->block_size,
                            .sim_step_us = o->sim_step_us,
-                           .sim_fail_step = o->sim_fail_step};
+                           .fail_step = o->fail_step,
+                           .enforce_eager = o->enforce_eager};
     return m->device->open(&m->dev, &c, e);
 }
 
-static int fill_device(struct model *m, const struct sl_options *o, const struct plan_target *t,
-                       const size_t scratch[SLOT_BUFS], struct sl_error *e)
+/* All of the device's memory that the model will ever have. */
+static int take_memory(struct model *m, const struct sl_options *o, const size_t scratch[SLOT_BUFS],
+                       struct sl_error *e)
 {
-    struct weights_load load = {.checkpoint = m->checkpoint,
-                                .dev = m->dev,
-                                .progress = o->progress,
-                                .progress_arg = o->progress_arg,
-                                .seed = o->seed};
     for (int i = 0; i < SLOT_BUFS; i++) {
         if (!scratch[i]) continue;
         m->bufs[i] = m->device->alloc(m->dev, scratch[i], "activations", e);
         if (!m->bufs[i]) return SL_ENOMEM;
     }
-    TRY(plan_lower(&m->plan, t, m->bufs, e));
-    TRY(alloc_kv(m, e));
-    return weights_load(&m->plan, &load, e);
+    TRY(weights_alloc(&m->plan, m->dev, e));
+    measure_state(m);
+    TRY(size_kv(m, o, e));
+    return alloc_kv(m, e);
 }
 
-static int open_all(struct model *m, const struct sl_options *o, bool fuse, struct sl_error *e)
+static int load(struct model *m, const struct sl_options *o, struct sl_error *e)
+{
+    const struct weights_load l = {.checkpoint = m->checkpoint,
+                                   .dev = m->dev,
+                                   .progress = o->progress,
+                                   .progress_arg = o->progress_arg,
+                                   .seed = o->seed};
+    TRY(weights_load(&m->plan, &l, e));
+    if (!m->device->ready || m->device->ready(m->dev, m->plan.steps, m->plan.n_steps) == 0)
+        return 0;
+    return sl_fail(e, SL_EDEVICE, "the %s device did not get ready", m->device->name);
+}
+
+static int make_plan(struct model *m, const struct sl_options *o, const struct plan_target *t,
+                     size_t scratch[SLOT_BUFS], struct sl_error *e)
 {
     struct model_config c;
-    size_t scratch[SLOT_BUFS];
     int as;
     bool is_dummy = is_text(o->load_format, "dummy");
-    TRY(choose_device(m, o->device, e));
     TRY(read_dtype(o->dtype, &as, e));
-    if (o->load_format && !is_dummy && !is_text(o->load_format, "auto"))
-        return sl_fail(e, SL_EVALUE, "unknown load format \"%.20s\"", o->load_format);
-    if (o->tensor_parallel_size > 1)
-        return sl_fail(e, SL_EUNSUPPORTED, "the %s device runs on one rank, not %d",
-                       m->device->name, o->tensor_parallel_size);
     TRY(read_config(m, &c, o, e));
     TRY(set_limits(m, &c, o, e));
-    struct plan_target t = {.device = m->device, .n_ranks = 1, .fuse = fuse};
-    TRY(plan_open(&m->plan, &c, &t, e));
+    TRY(plan_open(&m->plan, &c, t, e));
     TRY(weights_find(&m->plan, m->checkpoint, is_dummy || c.family == &family_sim, as, e));
     TRY(set_rope(m, o, is_dummy, e));
     TRY(plan_slot_bytes(&m->plan, m->info.max_num_batched_tokens, m->max_wants, scratch, e));
@@ -356,9 +429,34 @@ static int open_all(struct model *m, const struct sl_options *o, bool fuse, stru
     if (!m->info.model_type) m->info.model_type = c.family->model_type;
     name_types(m);
     m->info.weight_types = m->weight_types;
-    TRY(size_kv(m, o, e));
+    return 0;
+}
+
+static int open_all(struct model *m, const struct sl_options *o, bool fuse, struct sl_error *e)
+{
+    size_t scratch[SLOT_BUFS];
+    struct laps laps = laps_start();
+    if (o->load_format && !is_text(o->load_format, "dummy") && !is_text(o->load_format, "auto"))
+        return sl_fail(e, SL_EVALUE, "unknown load format \"%.20s\"", o->load_format);
+    TRY(choose_device(m, o->device, e));
+    laps_add(&laps, "driver");
+    if (o->tensor_parallel_size > 1)
+        return sl_fail(e, SL_EUNSUPPORTED, "the %s device runs on one rank, not %d",
+                       m->device->name, o->tensor_parallel_size);
+    struct plan_target t = {.device = m->device, .n_ranks = 1, .fuse = fuse};
+    TRY(make_plan(m, o, &t, scratch, e));
+    laps_add(&laps, "plan");
+    TRY(read_budget(m, o, e));
+    laps_add(&laps, "context");
     TRY(open_device(m, o, e));
-    return fill_device(m, o, &t, scratch, e);
+    laps_add(&laps, "device");
+    TRY(take_memory(m, o, scratch, e));
+    TRY(plan_lower(&m->plan, &t, m->bufs, e));
+    laps_add(&laps, "memory");
+    TRY(load(m, o, e));
+    laps_add(&laps, "weights");
+    log_debug("model", "opened in ms: %s", laps.text);
+    return 0;
 }
 
 int model_open_as(struct model **out, const struct sl_options *o, bool fuse, struct sl_info *info,

@@ -31,6 +31,9 @@ int model_assign(struct model *m, int32_t slot, const struct slot_init *init);
 int model_launch(struct model *m, const struct batch *b);
 int model_collect(struct model *m, const struct result **out);
 
+/* See sl_flops. */
+double model_flops(const struct model *m, uint32_t from, uint32_t to, uint32_t n_logits);
+
 /* `sluice explain`: the plan with shapes, bytes, FLOPs and roofline time for `n_tokens` tokens at
  * context `ctx`; reads only the config and the tensor table. */
 int model_explain(const char *path, int32_t n_tokens, int32_t ctx, FILE *out, struct sl_error *e);

@@ -1,8 +1,9 @@
 /* plan.c - lowering: symbolic tables to struct step[], once, at load.
  *
  * Dimensions are per rank: heads and the feed-forward width are divided among ranks, and a product
- * over a weight whose columns are divided is summed by a REDUCE after it. The only fusion is ADD
- * followed by NORM of the same sum; without it the plan is the reference for the plan with it.
+ * over a weight whose columns are divided is summed by a REDUCE after it. Fused, where the device
+ * offers it, are ADD followed by NORM of the same sum, and LINEAR followed by GLU of its result;
+ * without them the plan is the reference for the plan with them.
  */
 #include "model/plan.h"
 
@@ -261,24 +262,33 @@ static int emit(struct lowering *w, struct step s)
     return 0;
 }
 
-/* The step before, if `s` norms the sum that it made: then one fused step takes the place of both.
- */
-static bool fuse_add_norm(struct lowering *w, const struct op_spec *o, enum slot *last_dst,
-                          enum slot *last_src, const struct step *s)
+/* The step before, if `s` continues it and the device does both at once: then one fused step takes
+ * the place of both. */
+static bool fuse(struct lowering *w, const struct op_spec *o, enum slot last_dst,
+                 enum slot last_src, const struct step *s)
 {
+    static const struct {
+        enum op first, second, fused;
+    } pairs[] = {{OP_ADD, OP_NORM, OP_ADD_NORM}, {OP_LINEAR, OP_GLU, OP_LINEAR_GLU}};
     struct plan *p = w->p;
-    if (!w->t->fuse || !p->device->ops[OP_ADD_NORM] || p->n_steps == 0) return false;
-    struct step *before = &p->steps[p->n_steps - 1];
-    if (o->op != OP_NORM || before->op != OP_ADD || *last_dst != o->src) return false;
-    *before = (struct step){.op = OP_ADD_NORM,
-                            .fn = p->device->ops[OP_ADD_NORM],
-                            .layer = before->layer,
-                            .dst = s->dst,
-                            .src = act_of(w, *last_src),
-                            .src2 = s->src,
-                            .w = s->w,
-                            .lp = s->lp};
-    return true;
+    struct step *before = p->n_steps ? &p->steps[p->n_steps - 1] : NULL;
+    if (!w->t->fuse || !before || last_dst != o->src) return false;
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        if (before->op != pairs[i].first || s->op != pairs[i].second) continue;
+        if (!p->device->ops[pairs[i].fused]) return false;
+        bool is_sum = s->op == OP_NORM;
+        *before = (struct step){.op = pairs[i].fused,
+                                .fn = p->device->ops[pairs[i].fused],
+                                .layer = before->layer,
+                                .dst = s->dst,
+                                .src = act_of(w, last_src),
+                                .src2 = s->src,
+                                .w = is_sum ? s->w : before->w,
+                                .bias = is_sum ? s->bias : before->bias,
+                                .lp = s->lp};
+        return true;
+    }
+    return false;
 }
 
 static int lower_list(struct lowering *w, const struct op_spec *list, int32_t layer,
@@ -297,7 +307,7 @@ static int lower_list(struct lowering *w, const struct op_spec *list, int32_t la
         bool is_partial =
             o->op == OP_LINEAR && p->n_ranks > 1 && pw && pw->spec->shard == SHARD_COLS;
         if (is_partial && p->rank > 0) s.bias = NULL; /* added once, by the first rank */
-        if (!fuse_add_norm(w, o, last_dst, last_src, &s)) TRY(emit(w, s));
+        if (!fuse(w, o, *last_dst, *last_src, &s)) TRY(emit(w, s));
         if (is_partial)
             TRY(emit(w, (struct step){.op = OP_REDUCE, .layer = layer, .dst = s.dst, .lp = s.lp}));
         *last_dst = o->dst;

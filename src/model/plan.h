@@ -73,7 +73,15 @@ int weights_find(struct plan *p, const struct checkpoint *c, bool is_dummy, int 
                  struct sl_error *e);
 /* Device bytes of all weights. */
 uint64_t weights_bytes(const struct plan *p);
-/* Allocate on the device and load; blocking. */
+/* Room for them on the device. */
+int weights_alloc(struct plan *p, struct dev *dev, struct sl_error *e);
+/* Rows (or elements of a vector) of part i that this rank holds, and of the whole tensor. */
+bool weight_is_vector(const struct plan_weight *w);
+int64_t weight_part_rows(const struct plan *p, const struct plan_weight *w, int i);
+int64_t weight_full_rows(const struct plan *p, const struct plan_weight *w, int i);
+
+/* weights_load.c: fill what weights_alloc made, on as many threads as the device has lanes; blocking.
+ * The device's ready ends it. */
 struct weights_load {
     const struct checkpoint *checkpoint; /* NULL with dummy weights */
     struct dev *dev;
@@ -92,6 +100,8 @@ int model_open_as(struct model **out, const struct sl_options *o, bool fuse, str
                   struct sl_error *e);
 struct plan *model_plan(struct model *m);
 
+/* explain.c: see sl_flops. */
+double plan_flops(const struct plan *p, uint32_t from, uint32_t to, uint32_t n_logits);
 /* explain.c: the program as text. */
 void plan_explain(const struct plan *p, int32_t n_tokens, int32_t ctx, FILE *out);
 

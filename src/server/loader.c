@@ -52,45 +52,48 @@ static void on_engine_wake(void *arg)
     uv_async_send(arg);
 }
 
-static int8_t tristate(const char *text)
+static int open_engine(struct server *s, struct load_result *l, struct progress *p,
+                       struct sl_error *e)
 {
-    return strcmp(text, "on") == 0 ? 1 : strcmp(text, "off") == 0 ? 0 : -1;
+    struct sl_options q = opts_engine(s->o);
+    q.n_vocab = l->text ? (int32_t)tokenizer_n_vocab(l->text->tok) : 0; /* only sim asks */
+    q.progress = on_progress;
+    q.progress_arg = p;
+    q.wake = on_engine_wake;
+    q.wake_arg = &s->wake;
+    return sl_open(&l->engine, &q, e);
+}
+
+/* A tokenizer of 128 thousand tokens takes as long to read as a GPU to open: both at once. */
+struct text_job {
+    const struct options *o;
+    struct model_text *text;
+    struct sl_error err;
+    int code;
+};
+
+static void *open_text(void *arg)
+{
+    struct text_job *j = arg;
+    bool is_dummy = strcmp(j->o->load_format, "dummy") == 0;
+    j->code = (is_dummy ? model_text_open_dummy : model_text_open)(&j->text, j->o->model,
+                                                                   j->o->chat_template, &j->err);
+    return NULL;
 }
 
 static int load(struct server *s, struct load_result *l, struct progress *p)
 {
-    const struct options *o = s->o;
-    bool is_sim = strcmp(o->device, "sim") == 0;
-    TRY(model_text_open(&l->text, o->model, o->chat_template, &l->err));
-    struct sl_options q = {
-        .model = o->model,
-        .device = o->device,
-        .dtype = o->dtype,
-        .load_format = o->load_format,
-        .rope_freq_dtype = o->rope_freq_dtype,
-        .max_model_len = (int32_t)o->max_model_len,
-        .max_num_seqs = (int32_t)o->max_num_seqs,
-        .max_num_batched_tokens = (int32_t)o->max_num_batched_tokens,
-        .block_size = (int32_t)o->block_size,
-        .num_gpu_blocks_override = (int32_t)o->num_gpu_blocks_override,
-        .kv_cache_memory_bytes = (uint64_t)o->kv_cache_memory_bytes,
-        .gpu_memory_utilization = o->gpu_memory_utilization,
-        .max_queue_size = (int32_t)o->max_queue_size,
-        .background_step_ms = (int32_t)o->background_step_ms,
-        .tensor_parallel_size = (int32_t)o->tensor_parallel_size,
-        .n_threads = (int32_t)o->threads,
-        .n_vocab = is_sim ? (int32_t)tokenizer_n_vocab(l->text->tok) : 0,
-        .enable_prefix_caching = o->enable_prefix_caching,
-        .async_scheduling = tristate(o->async_scheduling),
-        .seed = (uint64_t)o->seed,
-        .sim_step_us = (uint32_t)o->sim_step_us,
-        .sim_fail_step = (uint32_t)o->sim_fail_step,
-        .progress = on_progress,
-        .progress_arg = p,
-        .wake = on_engine_wake,
-        .wake_arg = &s->wake,
-    };
-    return sl_open(&l->engine, &q, &l->err);
+    struct text_job j = {.o = s->o};
+    struct sl_error engine_err = {0};
+    pthread_t thread;
+    bool is_apart = strcmp(s->o->device, "sim") != 0 && /* its vocabulary is the tokenizer's */
+                    pthread_create(&thread, NULL, open_text, &j) == 0;
+    if (!is_apart) open_text(&j), l->text = j.text;
+    int code = is_apart || j.code == 0 ? open_engine(s, l, p, &engine_err) : 0;
+    if (is_apart) pthread_join(thread, NULL);
+    l->text = j.text;
+    l->err = j.code < 0 ? j.err : engine_err;
+    return j.code < 0 ? j.code : code;
 }
 
 static void *run(void *arg)
@@ -163,6 +166,15 @@ static void banner(const struct server *s)
             i->num_blocks, i->block_size, (long long)n_tokens,
             (double)n_tokens / (i->max_model_len ? i->max_model_len : 1),
             (double)i->kv_bytes * 1e-9);
+    if (i->memory_bytes)
+        fprintf(
+            stderr,
+            "memory   weights %.2f GB, activations %.2f, kv %.2f, device %.2f: %.2f of the %.2f "
+            "allowed, %.2f in all\n",
+            (double)i->weight_bytes * 1e-9, (double)i->scratch_bytes * 1e-9,
+            (double)i->kv_bytes * 1e-9, (double)i->state_bytes * 1e-9,
+            (double)(i->weight_bytes + i->scratch_bytes + i->kv_bytes + i->state_bytes) * 1e-9,
+            (double)i->budget_bytes * 1e-9, (double)i->memory_bytes * 1e-9);
     fprintf(stderr, "ready    in %.1f s  %s%s%s  api key %s\n",
             (double)(server_now_us() - s->start_us) * 1e-6, url, s->o->uds ? " on " : "",
             s->o->uds ? s->o->uds : "", auth_has_keys(s->auth) ? "needed" : "off");

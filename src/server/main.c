@@ -7,6 +7,7 @@
 
 #include "backend/backend.h"
 #include "base/log.h"
+#include "bench/bench.h"
 #include "load/model_text.h"
 #include "model/model.h"
 #include "server/server.h"
@@ -14,6 +15,7 @@
 #include "text/tokenize_tool.h"
 
 enum { EXIT_USAGE = 2, TEMPLATE_MAX = 1 << 20 };
+static const double gib = 1073741824.0;
 
 static int complain(const struct sl_error *e, int status)
 {
@@ -105,14 +107,33 @@ static int cmd_render(int argc, char **argv)
     return code < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
+static void print_gpu(void)
+{
+#ifdef SLUICE_HAS_CUDA
+    struct sl_error e = {0};
+    uint64_t total, free_now;
+    if (device_cuda.probe(&e) == 0) {
+        device_cuda.memory(&total, &free_now);
+        printf("gpu      %.1f GiB, %.1f free\n", (double)total / gib, (double)free_now / gib);
+    } else {
+        printf("gpu      none: %s\n", e.text);
+    }
+#else
+    printf("gpu      none: built without CUDA\n");
+#endif
+}
+
 static int cmd_doctor(int argc, char **argv)
 {
     (void)argc, (void)argv;
     struct rlimit files = {0};
+    uint64_t total, free_now;
+    device_cpu.memory(&total, &free_now);
     getrlimit(RLIMIT_NOFILE, &files);
     printf("sluice %s\n", SLUICE_VERSION);
     printf("cores    %ld\n", sysconf(_SC_NPROCESSORS_ONLN));
-    printf("memory   %.1f GiB usable\n", (double)device_cpu.memory() / 1073741824.0);
+    printf("memory   %.1f GiB usable\n", (double)free_now / gib);
+    print_gpu();
     printf("avx2     %s\n", __builtin_cpu_supports("avx2") ? "yes" : "no");
     printf("avx512   %s\n", __builtin_cpu_supports("avx512vnni") ? "yes, with VNNI" : "no");
     printf("files    %llu open at most\n", (unsigned long long)files.rlim_max);
@@ -140,6 +161,7 @@ static const struct command {
 } commands[] = {
     {"serve", cmd_serve, "serve MODEL over HTTP (sluice serve --help)"},
     {"explain", cmd_explain, "print MODEL's plan with shapes, bytes, FLOPs and roofline time"},
+    {"bench", bench_main, "serve: load a running server; engine MODEL: without HTTP"},
     {"tokenize", cmd_tokenize, "MODEL --jsonl: {\"text\"} lines to {\"ids\",\"decoded\"} lines"},
     {"render", cmd_render,
      "--chat-template FILE --jsonl: {\"messages\"} lines to {\"output\"} lines"},

@@ -5,6 +5,7 @@
  */
 #include "server/metrics.h"
 
+#include <assert.h>
 #include <stdio.h>
 
 #include "base/json.h"
@@ -129,7 +130,7 @@ static void put_histogram(struct writer *w, const struct histogram_desc *d,
 {
     char name[96], more[64];
     uint64_t n = 0;
-    snprintf(name, sizeof name, "vllm:%s", d->name);
+    snprintf(name, sizeof name, "%s%s", strchr(d->name, ':') ? "" : "vllm:", d->name);
     head(w, name, "histogram", d->help);
     for (int i = 0; i < HISTOGRAM_MAX && d->bounds[i] > 0; i++) {
         n += h->counts[i];
@@ -140,6 +141,20 @@ static void put_histogram(struct writer *w, const struct histogram_desc *d,
     sample(w, name, "_bucket", ",le=\"+Inf\"", (double)n);
     sample(w, name, "_sum", "", h->sum);
     sample(w, name, "_count", "", (double)n);
+}
+
+static void put_step_times(struct writer *w, const char *name, const char *help,
+                           const struct sl_step_times *t)
+{
+    struct histogram_desc d = {name, help, {0}};
+    struct histogram h = {.sum = (double)t->sum_ns * 1e-9};
+    static_assert((int)SL_STEP_BUCKETS <= (int)HISTOGRAM_MAX, "one more is above every bound");
+    for (int i = 0; i < SL_STEP_BUCKETS - 1; i++) {
+        d.bounds[i] = sl_step_bounds_us[i] * 1e-6;
+        h.counts[i] = t->counts[i];
+    }
+    h.counts[HISTOGRAM_MAX] = t->counts[SL_STEP_BUCKETS - 1];
+    put_histogram(w, &d, &h);
 }
 
 static void put_engine(struct writer *w, const struct metrics *m, const struct metrics_view *v)
@@ -185,8 +200,11 @@ static void put_engine(struct writer *w, const struct metrics *m, const struct m
            s->pages_cached);
     simple(w, "sluice:engine_step_seconds_total", "counter", "Time in device steps.",
            (double)s->step_us_total * 1e-6);
-    simple(w, "sluice:engine_host_seconds_total", "counter",
-           "Time of the engine thread between steps.", (double)s->host_us_total * 1e-6);
+    put_step_times(w, "sluice:engine_step_cpu_seconds", "CPU time of the engine thread for a step.",
+                   &s->cpu);
+    put_step_times(w, "sluice:device_idle_seconds",
+                   "Time the device waited between two decode steps while there was work.",
+                   &s->idle);
 }
 
 static void put_requests(struct writer *w, const struct metrics *m, const struct metrics_view *v)

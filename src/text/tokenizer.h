@@ -51,8 +51,10 @@ int tokenizer_from_json(struct tokenizer **out, const json_node *root,
                         const struct tokenizer_config *cfg, struct sl_error *e);
 int tokenizer_from_gguf(struct tokenizer **out, const struct vocab_desc *v, struct sl_error *e);
 /* 256 byte tokens, then <|bos|> 256, <|eos|> 257, <|user|> 258, <|assistant|> 259, <|system|> 260:
- * what the sim device serves when no model is given. */
-struct tokenizer *tokenizer_bytes(void);
+ * what the sim device serves when no model is given. With more ids (a dummy model's), id 261 reads
+ * " t261" and so on, so that every token of an answer shows; text is never encoded to them. */
+enum { TOKENIZER_BYTES_VOCAB = 261 };
+struct tokenizer *tokenizer_bytes(size_t n_vocab);
 void tokenizer_free(struct tokenizer *t);
 
 enum {

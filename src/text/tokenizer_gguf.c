@@ -6,6 +6,7 @@
  * token, the highest score first. That is the same as BPE with every split of every token as a
  * merge, ranked by score.
  */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "text/splitter.h"
@@ -269,12 +270,14 @@ int tokenizer_from_gguf(struct tokenizer **out, const struct vocab_desc *d, stru
 
 /* ------------------------------------------------------------------ the stand-in */
 
-struct tokenizer *tokenizer_bytes(void)
+struct tokenizer *tokenizer_bytes(size_t n_vocab)
 {
     static const char *const special[] = {"<|bos|>", "<|eos|>", "<|user|>", "<|assistant|>",
                                           "<|system|>"};
     struct tokenizer *t = tokenizer_new();
-    vocab_init(&t->vocab, true, 261, 0);
+    if (n_vocab < TOKENIZER_BYTES_VOCAB) n_vocab = TOKENIZER_BYTES_VOCAB;
+    if (n_vocab > VOCAB_MAX) n_vocab = VOCAB_MAX;
+    vocab_init(&t->vocab, true, n_vocab, 0);
     t->dec[t->n_dec++] = (struct dec_step){.kind = DEC_BYTE_LEVEL};
     for (int b = 0; b < 256; b++) {
         struct buf letter = buf_make(4);
@@ -286,6 +289,11 @@ struct tokenizer *tokenizer_bytes(void)
     for (int i = 0; i < 5; i++) {
         struct added_desc a = {.content = str_of(special[i]), .id = 256 + i, .special = true};
         ASSERT(tokenizer_add_token(t, &a, NULL) == 0);
+    }
+    for (size_t id = TOKENIZER_BYTES_VOCAB; id < n_vocab; id++) {
+        char name[32]; /* U+0120 is the letter of the space */
+        int n = snprintf(name, sizeof name, "\xC4\xA0t%zu", id);
+        ASSERT(vocab_add(&t->vocab, (int64_t)id, (struct str){name, (size_t)n}, 0, NULL) == 0);
     }
     t->bos = 256;
     t->eos = 257;

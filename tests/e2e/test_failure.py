@@ -1,6 +1,6 @@
 """The device fails for good in the middle of a step: every client hears of it, and the process ends with 70.
 
---sim-fail-step names the step; the supervisor's part (restarting) is not ours.
+--fail-step names the step; the supervisor's part (restarting) is not ours.
 """
 import http.client, json, threading, time
 
@@ -34,7 +34,7 @@ def check_error(text):
 @pytest.mark.parametrize("ahead", ["on", "off"])
 def test_every_client_hears_of_a_lost_device(ahead):
     """Running and waiting, streaming or not; 2 s from the failure to the exit."""
-    server = Server("--sim-step-us", "1000", "--sim-fail-step", "1500", "--max-num-seqs", "8",
+    server = Server("--sim-step-us", "1000", "--fail-step", "1500", "--max-num-seqs", "8",
                     "--async-scheduling", ahead)
     clients = [Client(server, stream=i % 2 == 0) for i in range(24)]
     status = server.process.wait(30)
@@ -57,7 +57,7 @@ def test_every_client_hears_of_a_lost_device(ahead):
 
 def test_the_first_step_fails():
     """Whoever comes next finds a server that says so, or none."""
-    server = Server("--sim-fail-step", "1")
+    server = Server("--fail-step", "1")
     check_error(server.post("/v1/completions", BODY).body)
     try:
         r = server.post("/v1/completions", BODY)

@@ -47,7 +47,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < 1) return 0;
     static struct tokenizer *made[2]; /* kept for the process: building is most of a run */
-    if (!made[0]) made[0] = tokenizer_bytes();
+    if (!made[0]) made[0] = tokenizer_bytes(0);
     if (!made[1]) made[1] = sentencepiece();
     const struct tokenizer *t = made[data[0] & 1];
     bool skip = data[0] & 2;

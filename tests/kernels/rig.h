@@ -135,9 +135,11 @@ static inline struct weight rig_weight(const struct rig *r, int64_t rows, int64_
         size_t bytes = r->device->weight_bytes(type, rows / n_parts, cols);
         w.part[i].data = r->device->alloc(r->d, bytes, "a test's weight", NULL);
         for (int64_t k = 0; k < n; k++) half[k] = f32_to_bf16(values[i * n + k]);
-        ASSERT(r->device->upload(r->d, &w.part[i], cols, 0, rows / n_parts,
-                                 type == DT_F32 ? (const void *)(values + i * n) : half) == 0);
+        const void *src = type == DT_F32 ? (const void *)(values + i * n) : half;
+        struct weight_rows piece = {&w.part[i], cols, 0, rows / n_parts, src};
+        ASSERT(r->device->upload(r->d, 0, &piece) == 0);
     }
+    ASSERT(!r->device->ready || r->device->ready(r->d, NULL, 0) == 0);
     free(half);
     return w;
 }

@@ -15,7 +15,8 @@ BELOW = {
     "model": ["load", "text", "backend", "base"],
     "engine": ["model", "load", "text", "backend", "base"],
     "api": ["load", "text", "base"],
-    "server": ["api", "model", "load", "text", "backend", "base"],
+    "bench": ["base"],
+    "server": ["bench", "api", "model", "load", "text", "backend", "base"],
 }
 HOMES = {  # third-party header -> where it may be included
     "uv.h": "src/server/", "microhttpd.h": "src/server/", "sqlite3.h": "src/server/", "cjson/cJSON.h": "src/base/json.c",

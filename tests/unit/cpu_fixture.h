@@ -103,8 +103,9 @@ static inline struct weight_part fx_part(struct dev *d, enum dtype type, int64_t
     part.data =
         device_cpu.alloc(d, device_cpu.weight_bytes(type, rows, cols), "a test's weight", NULL);
     for (int64_t r = 0; r < rows; r += 64) /* as a loader brings them */
-        if (device_cpu.upload(d, &part, cols, r, rows - r < 64 ? rows - r : 64,
-                              src + (size_t)r * row_bytes) < 0)
+        if (device_cpu.upload(d, 0,
+                              &(struct weight_rows){&part, cols, r, rows - r < 64 ? rows - r : 64,
+                                                    src + (size_t)r * row_bytes}) < 0)
             abort();
     if (file)
         *file = src;

@@ -187,6 +187,45 @@ TEST(same_tokens_in_any_company)
     sl_close(g);
 }
 
+static uint64_t count_of(const struct sl_step_times *t)
+{
+    uint64_t n = 0;
+    for (int i = 0; i < SL_STEP_BUCKETS; i++) n += t->counts[i];
+    return n;
+}
+
+/* Every step has its CPU time; the device's wait counts from one decode step to the next, not over
+ * a prefill or the time without work. */
+TEST(step_times)
+{
+    enum { TOKENS = 20, REQUESTS = 3 };
+    struct sl_error e;
+    struct sl_stats s;
+    struct tally t = {0};
+    int32_t prompt[PROMPT_MAX] = {0};
+    memset(life, 0, sizeof life);
+    for (int i = 1; i < SL_STEP_BUCKETS - 1; i++)
+        CHECK(sl_step_bounds_us[i] > sl_step_bounds_us[i - 1]);
+    sl_engine *g = open_sim((struct sl_options){.n_vocab = VOCAB, .sim_step_us = 300});
+    for (int i = 1; i <= REQUESTS; i++) {
+        struct sl_request r = plain_request(prompt, 10, TOKENS);
+        sl_req q;
+        r.sampling.ignore_eos = 1;
+        CHECK(sl_submit(g, &r, &q, &e) == 0);
+        live(q, &r);
+        while (t.n_done < i)
+            if (take(g, &t) == 0) nap();
+        for (int k = 0; k < 50; k++) nap(); /* without work */
+    }
+    sl_get_stats(g, &s);
+    /* of TOKENS steps the first is the prefill, the second follows it; one may run ahead of the end
+     */
+    CHECK(count_of(&s.cpu) == s.n_steps && s.cpu.sum_ns > 0);
+    CHECK_MSG(count_of(&s.idle) == REQUESTS * (TOKENS - 2), "%d", (int)count_of(&s.idle));
+    CHECK(sl_flops(g, 0, 5, 1) > sl_flops(g, 0, 4, 1));
+    sl_close(g);
+}
+
 TEST(refusals)
 {
     int32_t prompt[8] = {1, 2, 3}, wrong[1] = {VOCAB};

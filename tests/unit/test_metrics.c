@@ -5,7 +5,11 @@
 
 static const char *text_of(const struct metrics *m, struct buf *out)
 {
-    static const struct sl_stats stats = {.n_running = 3, .pages_total = 8, .pages_used = 2};
+    static const struct sl_stats stats = {
+        .n_running = 3,
+        .pages_total = 8,
+        .pages_used = 2,
+        .cpu = {.counts = {[1] = 4, [SL_STEP_BUCKETS - 1] = 1}, .sum_ns = 2500000000}};
     static const struct sl_info info = {.block_size = 16, .num_blocks = 8};
     struct metrics_view v = {.model_name = "a\"b\\c\nd", .stats = &stats, .info = &info};
     metrics_text(m, &v, out);
@@ -40,6 +44,12 @@ TEST(values)
         "\nsluice:http_requests_total{" L ",route=\"/chat/completions\",status=\"200\"} 1\n",
         "\nsluice:http_requests_total{" L ",route=\"other\",status=\"404\"} 1\n",
         "\n# TYPE vllm:request_success_total counter\n",
+        "\nsluice:engine_step_cpu_seconds_bucket{" L ",le=\"1e-06\"} 0\n",
+        "\nsluice:engine_step_cpu_seconds_bucket{" L ",le=\"2e-06\"} 4\n",
+        "\nsluice:engine_step_cpu_seconds_bucket{" L ",le=\"0.1\"} 4\n",
+        "\nsluice:engine_step_cpu_seconds_bucket{" L ",le=\"+Inf\"} 5\n",
+        "\nsluice:engine_step_cpu_seconds_sum{" L "} 2.5\n",
+        "\nsluice:device_idle_seconds_count{" L "} 0\n",
     };
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
         CHECK_MSG(strstr(t, lines[i]), "%s", lines[i]);

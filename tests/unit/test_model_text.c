@@ -27,6 +27,7 @@ static struct {
     struct tokenizer_config cfg;
     struct vocab_desc vocab;
     char model[32], pre[32], bos[32], eos[32], source[512], chat_bos[32];
+    size_t n_vocab;
 } seen;
 
 static void note(char out[32], const char *text)
@@ -64,10 +65,11 @@ int tokenizer_from_gguf(struct tokenizer **out, const struct vocab_desc *v, stru
     return 0;
 }
 
-struct tokenizer *tokenizer_bytes(void)
+struct tokenizer *tokenizer_bytes(size_t n_vocab)
 {
     struct tokenizer *t = xcalloc(1, sizeof *t);
     t->eos = 257;
+    seen.n_vocab = n_vocab;
     return t;
 }
 
@@ -165,6 +167,11 @@ TEST(folder_without_extras)
     unlink(in_scratch("tokenizer.json"));
     CHECK(model_text_open(&t, scratch, NULL, &e) == SL_ENOTFOUND &&
           strstr(e.text, "tokenizer.json"));
+    CHECK(model_text_open_dummy(&t, scratch, NULL, &e) == 0 && seen.n_vocab == 0 && t->chat);
+    model_text_close(t);
+    put("config.json", "{\"vocab_size\":1000}");
+    CHECK(model_text_open_dummy(&t, scratch, NULL, &e) == 0 && seen.n_vocab == 1000);
+    model_text_close(t);
     put("tokenizer.json", "{");
     CHECK(model_text_open(&t, scratch, NULL, &e) == SL_EFORMAT && !t);
     remove_scratch();

@@ -67,3 +67,31 @@ TEST(precedence)
     unlink(path);
     CHECK(PARSE(&o, &e, "x", "--config", "/nonexistent") == SL_EINVAL);
 }
+
+TEST(another_table)
+{
+    struct {
+        struct opts_list words;
+        int64_t n;
+        bool b;
+    } v = {0};
+    static const struct opt_row rows[] = {
+        {"words", T_WORDS, 0, NULL, 0, 0, NULL, "g", "", "w"},
+        {"count", T_INT, offsetof(__typeof__(v), n), "5", 0, 10, NULL, "g", "p", "n"},
+        {"flag", T_BOOL, offsetof(__typeof__(v), b), "true", 0, 0, NULL, "g", "", "b"},
+    };
+    static enum opt_origin origins[3];
+    const struct opt_table t = {"test", rows, 3, origins};
+    struct sl_error e = {0};
+    const char *argv[] = {"model", "--words", "a", "b:1",       "--port",
+                          "80",    "-p",      "7", "--no-flag", "x"};
+    CHECK(opt_set_defaults(&t, &v, &e) == 0 && v.n == 5 && v.b);
+    int left = opt_take_flags(&t, &v, 10, (char **)(uintptr_t)argv, &e);
+    CHECK(left == 4 && strcmp(argv[0], "model") == 0 && strcmp(argv[1], "--port") == 0);
+    CHECK(strcmp(argv[2], "80") == 0 && strcmp(argv[3], "x") == 0);
+    CHECK(v.words.n == 2 && strcmp(v.words.v[1], "b:1") == 0 && v.n == 7 && !v.b);
+    const char *wrong[] = {"-p", "11"};
+    CHECK(opt_take_flags(&t, &v, 2, (char **)(uintptr_t)wrong, &e) == SL_EINVAL);
+    CHECK(opt_unknown(&t, "wrods", 5, &e) == SL_EINVAL && strstr(e.text, "--words") &&
+          strstr(e.text, "test --help"));
+}

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "backend/dummy.h"
 #include "base/json.h"
 #include "base/test.h"
 #include "model/model.h"
@@ -23,9 +24,11 @@ static size_t row_bytes(enum dtype type, int64_t rows, int64_t cols)
 }
 static struct device device_of(uint32_t without)
 {
-    struct device d = {
-        .name = "test", .act_type = DT_BF16, .sum_type = DT_F32, .kv_type = DT_BF16,
-        .weight_bytes = row_bytes};
+    struct device d = {.name = "test",
+                       .act_type = DT_BF16,
+                       .sum_type = DT_F32,
+                       .kv_type = DT_BF16,
+                       .weight_bytes = row_bytes};
     for (int i = 0; i < OP_COUNT; i++) d.ops[i] = without & 1u << i ? NULL : no_op;
     return d;
 }
@@ -241,10 +244,11 @@ TEST(lowering)
         bool fuse;
         const char *steps, *says;
     } rows[] = {
-        {0, 1, true, "EMBED NORM LINEAR ROPE_KV ATTN LINEAR ADD_NORM LINEAR GLU LINEAR ADD_NORM GATHER LOGITS SAMPLE ", NULL},
+        {0, 1, true, "EMBED NORM LINEAR ROPE_KV ATTN LINEAR ADD_NORM LINEAR_GLU LINEAR ADD_NORM GATHER LOGITS SAMPLE ", NULL},
+        {1u << OP_LINEAR_GLU, 1, true, "EMBED NORM LINEAR ROPE_KV ATTN LINEAR ADD_NORM LINEAR GLU LINEAR ADD_NORM GATHER LOGITS SAMPLE ", NULL},
         {0, 1, false, "EMBED NORM LINEAR ROPE_KV ATTN LINEAR ADD NORM LINEAR GLU LINEAR ADD NORM GATHER LOGITS SAMPLE ", NULL},
-        {1u << OP_ADD_NORM, 1, true, "EMBED NORM LINEAR ROPE_KV ATTN LINEAR ADD NORM LINEAR GLU LINEAR ADD NORM GATHER LOGITS SAMPLE ", NULL},
-        {0, 2, true, "EMBED NORM LINEAR ROPE_KV ATTN LINEAR REDUCE ADD_NORM LINEAR GLU LINEAR REDUCE ADD_NORM GATHER LOGITS SAMPLE ", NULL},
+        {1u << OP_ADD_NORM, 1, true, "EMBED NORM LINEAR ROPE_KV ATTN LINEAR ADD NORM LINEAR_GLU LINEAR ADD NORM GATHER LOGITS SAMPLE ", NULL},
+        {0, 2, true, "EMBED NORM LINEAR ROPE_KV ATTN LINEAR REDUCE ADD_NORM LINEAR_GLU LINEAR REDUCE ADD_NORM GATHER LOGITS SAMPLE ", NULL},
         {1u << OP_ATTN, 1, true, NULL, "the test device has no op ATTN, which model type llama needs"},
         {1u << OP_REDUCE, 2, true, NULL, "has no op REDUCE"},
         {0, 3, true, NULL, "cannot be divided by 3 ranks"},
@@ -449,13 +453,65 @@ static void *plain_alloc(struct dev *d, size_t bytes, const char *what, struct s
     (void)d, (void)what, (void)e;
     return calloc(1, bytes);
 }
-static int plain_upload(struct dev *d, const struct weight_part *part, int64_t cols, int64_t row0,
-                        int64_t n, const void *src)
+static int plain_upload(struct dev *d, int32_t lane, const struct weight_rows *p)
 {
-    (void)d;
-    size_t row = dtype_row_bytes(part->type, cols);
-    memcpy((char *)part->data + (size_t)row0 * row, src, (size_t)n * row);
+    (void)d, (void)lane;
+    size_t row = dtype_row_bytes(p->part->type, p->cols);
+    memcpy((char *)p->part->data + (size_t)p->row0 * row, p->src, (size_t)p->n * row);
     return 0;
+}
+
+/* A device with staging is loaded by several threads, each with a buffer of its own. */
+static void *plain_stage(struct dev *d, int32_t lane)
+{
+    static char stage[LANES_MAX][PIECE_BYTES];
+    (void)d;
+    return stage[lane];
+}
+
+static void free_weights(struct plan *p)
+{
+    for (int32_t i = 0; i < p->n_weights; i++)
+        for (int j = 0; j < p->weights[i].weight.n_parts && !p->weights[i].same; j++)
+            free(p->weights[i].weight.part[j].data);
+    plan_close(p);
+}
+
+/* Loads into a device of its own; free with free_weights. */
+static void load_plain(struct plan *p, struct device *d, const struct model_config *config,
+                       struct checkpoint *c, int32_t rank)
+{
+    struct plan_target t = {.device = d, .rank = rank, .n_ranks = 2};
+    struct weights_load l = {.checkpoint = c, .seed = 5};
+    struct sl_error e = {0};
+    CHECK(plan_open(p, config, &t, &e) == 0);
+    int code = weights_find(p, c, !c, -1, &e);
+    if (code == 0) code = weights_alloc(p, NULL, &e);
+    if (code == 0) code = weights_load(p, &l, &e);
+    CHECK_MSG(code == 0, "%s", e.text);
+}
+
+static void check_shares(struct device *d, const struct model_config *config, struct checkpoint *c)
+{
+    uint16_t *k = xmalloc(128 * 64 * 2), *down = xmalloc(64 * 128 * 2);
+    const struct tensor *tk = checkpoint_find(c, "model.layers.1.self_attn.k_proj.weight");
+    const struct tensor *td = checkpoint_find(c, "model.layers.1.mlp.down_proj.weight");
+    CHECK(checkpoint_read(c, tk, 0, tk->bytes, k, NULL) == 0 &&
+          checkpoint_read(c, td, 0, td->bytes, down, NULL) == 0);
+    for (int32_t rank = 0; rank < 2; rank++) {
+        struct plan p;
+        load_plain(&p, d, config, c, rank);
+        const struct weight *qkv = plan_weight(&p, W_QKV, 1), *w = plan_weight(&p, W_DOWN, 1);
+        CHECK(qkv->part[1].rows == 64 &&
+              memcmp(qkv->part[1].data, k + rank * 64 * 64, 64 * 64 * 2) == 0);
+        CHECK(w->rows == 64 && w->cols == 64);
+        for (int r = 0; r < 64; r++)
+            CHECK(memcmp((uint16_t *)w->part[0].data + r * 64, down + r * 128 + rank * 64, 128) ==
+                  0);
+        free_weights(&p);
+    }
+    free(k);
+    free(down);
 }
 
 /* Each rank holds its share: rows of q, k, v, gate and up, columns of o and down, all of the rest.
@@ -470,36 +526,50 @@ TEST(shares_of_ranks)
     d.upload = plain_upload;
     CHECK(checkpoint_open(&c, TINY, &e) == 0 &&
           config_read(&config, checkpoint_config(c), &e) == 0);
-    uint16_t *k = xmalloc(128 * 64 * 2), *down = xmalloc(64 * 128 * 2);
-    const struct tensor *tk = checkpoint_find(c, "model.layers.1.self_attn.k_proj.weight");
-    const struct tensor *td = checkpoint_find(c, "model.layers.1.mlp.down_proj.weight");
-    CHECK(checkpoint_read(c, tk, 0, tk->bytes, k, &e) == 0 &&
-          checkpoint_read(c, td, 0, td->bytes, down, &e) == 0);
-    for (int32_t rank = 0; rank < 2; rank++) {
-        struct plan p;
-        struct plan_target t = {.device = &d, .rank = rank, .n_ranks = 2};
-        struct weights_load l = {.checkpoint = c};
-        CHECK(plan_open(&p, &config, &t, &e) == 0);
-        CHECK_MSG(weights_find(&p, c, false, -1, &e) == 0 && weights_load(&p, &l, &e) == 0, "%s",
-                  e.text);
-        const struct weight *qkv = plan_weight(&p, W_QKV, 1), *w = plan_weight(&p, W_DOWN, 1);
-        CHECK(qkv->part[1].rows == 64 &&
-              memcmp(qkv->part[1].data, k + rank * 64 * 64, 64 * 64 * 2) == 0);
-        CHECK(w->rows == 64 && w->cols == 64);
-        for (int r = 0; r < 64; r++)
-            CHECK(memcmp((uint16_t *)w->part[0].data + r * 64, down + r * 128 + rank * 64, 128) ==
-                  0);
-        for (int32_t i = 0; i < p.n_weights; i++)
-            for (int j = 0; j < p.weights[i].weight.n_parts; j++)
-                free(p.weights[i].weight.part[j].data);
-        plan_close(&p);
-    }
-    free(k);
-    free(down);
+    check_shares(&d, &config, c);
+    d.stage = plain_stage;
+    check_shares(&d, &config, c);
     checkpoint_close(c);
 }
 
-/* A checkpoint that does not fit its config. */
+/* Dummy weights are the values of dummy.h, whoever makes them, in whatever order. */
+TEST(dummy_values_by_place)
+{
+    struct device d = device_of(0);
+    struct checkpoint *c = NULL;
+    struct model_config config;
+    struct sl_error e = {0};
+    CHECK(checkpoint_open(&c, TINY, &e) == 0 &&
+          config_read(&config, checkpoint_config(c), &e) == 0);
+    d.alloc = plain_alloc;
+    d.upload = plain_upload;
+    for (int k = 0; k < 2; k++) {
+        struct plan p;
+        d.stage = k ? plain_stage : NULL;
+        load_plain(&p, &d, &config, NULL, 0);
+        int32_t index = 0;
+        while (p.weights[index].spec->id != W_QKV || p.weights[index].layer != 1) index++;
+        const struct weight *w = &p.weights[index].weight;
+        const struct dummy x = {.seed = 5,
+                                .weight = (uint32_t)(index * WEIGHT_PARTS_MAX + 2),
+                                .scale = sqrtf(3.0f / (float)w->cols) / 32768.0f};
+        float v[DUMMY_BLOCK];
+        dummy_values(&x, 11, 3, v);
+        const uint16_t *row = (const uint16_t *)w->part[2].data + 11 * w->cols + 3 * DUMMY_BLOCK;
+        for (int i = 0; i < DUMMY_BLOCK; i++) CHECK(row[i] == f32_to_bf16(v[i]));
+        double sum = 0, square = 0;
+        for (int64_t i = 0; i < w->part[2].rows * w->cols; i++) {
+            double f = (double)bf16_to_f32(((const uint16_t *)w->part[2].data)[i]);
+            sum += f, square += f * f * (double)w->cols;
+        }
+        double n = (double)(w->part[2].rows * w->cols);
+        CHECK_MSG(fabs(square / n - 1) < 0.05 && fabs(sum / n) < 0.005, "variance %g, mean %g",
+                  square / n, sum / n);
+        free_weights(&p);
+    }
+    checkpoint_close(c);
+}
+
 TEST(bad_checkpoints)
 {
     static const struct {
@@ -532,6 +602,38 @@ TEST(bad_checkpoints)
 }
 
 /* The text of `sluice explain`, held against a file. */
+/* Products of the layers and the head, and each query over what it sees: with a window of 16, at
+ * most 16 positions. */
+TEST(flops)
+{
+    static const struct {
+        const char *text;
+        uint32_t from, to;
+        double seen; /* positions, summed over the tokens */
+    } rows[] = {
+        {"{\"model_type\":\"llama\"," SHAPE(64, 128, 3, 4, 2, 100, ""), 0, 10, 55},
+        {"{\"model_type\":\"llama\"," SHAPE(64, 128, 3, 4, 2, 100, ""), 9, 10, 10},
+        {"{\"model_type\":\"mistral\"," SHAPE(64, 128, 3, 4, 2, 100, ",\"sliding_window\":16"), 0, 10, 55},
+        {"{\"model_type\":\"mistral\"," SHAPE(64, 128, 3, 4, 2, 100, ",\"sliding_window\":16"), 0, 20, 136 + 64},
+        {"{\"model_type\":\"mistral\"," SHAPE(64, 128, 3, 4, 2, 100, ",\"sliding_window\":16"), 30, 33, 48},
+    };
+    const struct device d = device_of(0);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct model_config c;
+        struct plan p;
+        struct sl_error e = {0};
+        struct plan_target t = {.device = &d, .n_ranks = 1, .fuse = true};
+        CHECK(read_text(&c, rows[i].text, &e) == 0 && plan_open(&p, &c, &t, &e) == 0);
+        CHECK(weights_find(&p, NULL, true, -1, &e) == 0);
+        CHECK(plan_lower(&p, &t, (void *[SLOT_BUFS]){0}, &e) == 0);
+        double n = rows[i].to - rows[i].from, layer = 64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128;
+        double want = 3 * (2 * n * layer + 4 * rows[i].seen * 64) + 2 * 2 * 64 * 100;
+        double got = plan_flops(&p, rows[i].from, rows[i].to, 2);
+        CHECK_MSG(fabs(got - want) < 1e-6 * want, "row %zu: %g, not %g", i, got, want);
+        plan_close(&p);
+    }
+}
+
 TEST(explain)
 {
     char *text = NULL, want[16384];

@@ -382,7 +382,7 @@ TEST(gguf_pre_tokenizers)
 
 TEST(bytes_stand_in)
 {
-    struct tokenizer *t = tokenizer_bytes();
+    struct tokenizer *t = tokenizer_bytes(0);
     struct ids ids = {0};
     struct buf out = buf_make(100);
     CHECK(tokenizer_n_vocab(t) == 261 && tokenizer_bos(t) == 256 && tokenizer_eos(t) == 257);
@@ -395,6 +395,12 @@ TEST(bytes_stand_in)
     CHECK(str_is(tokenizer_special_text(t, 260), "<|system|>") &&
           tokenizer_special_text(t, 65).n == 0);
     CHECK(tokenizer_find(t, STR("<|eos|>")) == 257 && tokenizer_find(t, STR("nope")) == -1);
+    struct tokenizer *dummy = tokenizer_bytes(300);
+    static const int32_t made[] = {'a', 261, 299};
+    out.n = 0;
+    CHECK(tokenizer_n_vocab(dummy) == 300 && tokenizer_decode(dummy, made, 3, true, &out) == 0);
+    CHECK(str_is(buf_str(&out), "a t261 t299"));
+    tokenizer_free(dummy);
     CHECK(tokenizer_is_special(t, 256) && !tokenizer_is_special(t, 255) &&
           !tokenizer_is_special(t, -1));
     ids.n = 0;
@@ -480,7 +486,7 @@ TEST(jsonl_tool)
 {
     static const char input[] =
         "{\"text\":\"<s>a\xE2\x80\xA8\",\"add_special_tokens\":false}\n{\"text\":1}\n";
-    struct tokenizer *t = tokenizer_bytes();
+    struct tokenizer *t = tokenizer_bytes(0);
     char answer[1000] = "";
     FILE *in = fmemopen((void *)(uintptr_t)input, sizeof input - 1, "r"),
          *out = fmemopen(answer, sizeof answer, "w");
