@@ -160,7 +160,7 @@ static int migrate(struct db *d, struct sl_error *e)
 static bool is_wanted(struct db *d, const char *name)
 {
     char id[WIRE_ID_MAX + 16];
-    snprintf(id, sizeof id, "%s", name);
+    snprintf(id, sizeof id, "%.*s", (int)sizeof id - 1, name);
     char *dot = strchr(id, '.');
     if (dot) *dot = '\0'; /* ID.part, or BATCH.output.part: kept while the batch lives */
     const char *text = dot ? "SELECT 1 FROM batches WHERE id = ? AND status < ?"

@@ -51,7 +51,9 @@ struct lane_batch {
     struct store_job job;
     bool has_job, is_over;
     enum lane_step step;
-    enum lane_ending ending;
+    enum lane_ending ending, job_ending; /* the latter as the job under way knows it */
+    char id[WIRE_ID_MAX]; /* these two of the facts do not change: always the io thread's */
+    int64_t expires_at;
     struct batch_facts facts; /* owned texts */
     const struct route *route;
     int key; /* index of its owner's API key; -1: gone, nothing of it runs */
@@ -224,7 +226,7 @@ static void run_end_lines(struct lane_batch *b, struct db *db)
         if (b->code <= 0) break;
         struct buf text = buf_make(SIZE_MAX);
         make_hex(hex);
-        put_batch_unrun(hex, line->in.custom_id, b->ending == IS_EXPIRED, &text);
+        put_batch_unrun(hex, line->in.custom_id, b->job_ending == IS_EXPIRED, &text);
         add_answer(&list, (struct db_answer){line->number, true, buf_str(&text), 0, 0, 0});
         line_free(line);
     }
@@ -238,9 +240,9 @@ static void run_finish(struct lane_batch *b, struct db *db)
 {
     struct batch_facts *f = &b->facts;
     int64_t now = (int64_t)time(NULL);
-    enum batch_status final = b->ending == IS_CANCELLED ? BATCH_CANCELLED
-                              : b->ending == IS_EXPIRED ? BATCH_EXPIRED
-                                                        : BATCH_COMPLETED;
+    enum batch_status final = b->job_ending == IS_CANCELLED ? BATCH_CANCELLED
+                              : b->job_ending == IS_EXPIRED ? BATCH_EXPIRED
+                                                            : BATCH_COMPLETED;
     line_reader_close(&b->reader);
     if (!f->in_progress_at) f->n_total = 0; /* ended while it was validated */
     if (f->output_bytes && !f->output_file_id[0]) db_make_id("file-", f->output_file_id);
@@ -291,7 +293,7 @@ static void batch_remove(struct lane_batch *b)
 /* The disk refuses: the batch rests until the next start, when it goes on. */
 static void give_up(struct lane_batch *b)
 {
-    log_error("batch", "%s stops until the next start: %s", b->facts.id, b->err.text);
+    log_error("batch", "%s stops until the next start: %s", b->id, b->err.text);
     b->is_over = true;
 }
 
@@ -312,7 +314,7 @@ static void after_job(struct store_job *j)
     }
     if (b->code < 0) give_up(b);
     if (batch_is_over(b->facts.status)) {
-        log_info("batch", "%s is over: %lld answered, %lld failed", b->facts.id,
+        log_info("batch", "%s is over: %lld answered, %lld failed", b->id,
                  (long long)b->facts.n_completed, (long long)b->facts.n_failed);
         b->is_over = true;
     }
@@ -324,6 +326,7 @@ static void after_job(struct store_job *j)
 static void submit(struct lane_batch *b, enum lane_step step)
 {
     b->step = step;
+    b->job_ending = b->ending;
     b->has_job = true;
     b->job.run = run_job;
     b->job.done = after_job;
@@ -519,6 +522,8 @@ static void run_look(struct store_job *j, struct db *db)
 static void add_batch(struct lane *l, struct lane_batch *b)
 {
     b->lane = l;
+    memcpy(b->id, b->facts.id, sizeof b->id);
+    b->expires_at = b->facts.expires_at;
     b->route = lane_route(b->facts.endpoint);
     b->key = auth_find_owner(l->s->auth, b->facts.owner);
     TAILQ_INIT(&b->fresh);
@@ -527,7 +532,7 @@ static void add_batch(struct lane *l, struct lane_batch *b)
     if (b->facts.status == BATCH_CANCELLING) b->ending = IS_CANCELLED;
     if (b->facts.status == BATCH_FINALIZING) b->is_read = true; /* all lines are answered */
     if (!b->route || b->key < 0)
-        log_warn("batch", "%s waits: its API key or endpoint is gone", b->facts.id);
+        log_warn("batch", "%s waits: its API key or endpoint is gone", b->id);
     if (TAILQ_EMPTY(&l->batches)) uv_timer_start(&l->timer, on_timer, COMMIT_MS, COMMIT_MS);
     if (!b->route) b->key = -1;
     TAILQ_INSERT_TAIL(&l->batches, b, link);
@@ -572,7 +577,7 @@ void lane_cancel(struct lane *l, const char *batch_id)
     struct lane_batch *b;
     TAILQ_FOREACH(b, &l->batches, link)
     {
-        if (strcmp(b->facts.id, batch_id) == 0) break;
+        if (strcmp(b->id, batch_id) == 0) break;
     }
     if (b) end_batch(b, IS_CANCELLED);
 }
@@ -598,7 +603,7 @@ void lane_tick(struct lane *l)
     if (!l || l->is_stopping) return;
     for (b = TAILQ_FIRST(&l->batches); b; b = next) {
         next = TAILQ_NEXT(b, link);
-        if (now >= b->facts.expires_at) end_batch(b, IS_EXPIRED);
+        if (now >= b->expires_at) end_batch(b, IS_EXPIRED);
     }
     if (l->n_ticks++ % EXPIRE_S || l->is_expiring) return;
     l->is_expiring = true;
