@@ -52,7 +52,7 @@ def kept(tmp_path_factory):
 # ---------------------------------------------------------------- the numbered ones
 def test_120_good_and_bad_lines(kept):
     c = client(kept)
-    b = begin(c, [line("good"), line("bad", temperature=9), line("gone", model="nobody")], metadata={"k": "v"})
+    b = begin(c, [line("good", ignore_eos=True), line("bad", temperature=9), line("gone", model="nobody")], metadata={"k": "v"})
     assert b.status == "validating" and b.metadata == {"k": "v"} and b.expires_at == b.created_at + 86400
     b = wait(c, b)
     assert b.status == "completed" and b.completed_at >= b.finalizing_at >= b.in_progress_at >= b.created_at
