@@ -58,6 +58,7 @@ struct sl_options {
     int8_t async_scheduling; /* 1, 0, -1: the device's default; one step runs ahead */
     uint64_t seed; /* of what is random in the engine itself (hash key of the prefix index) */
     uint32_t sim_step_us;  /* sim device: how long a step takes */
+    uint32_t sim_row_us;   /* sim device: and for each token in it */
     uint32_t fail_step;    /* sim and cuda: this step fails, counted from 1, for tests; 0: none */
     uint8_t enforce_eager; /* cuda: no graphs */
     /* Called while loading, from sl_open's thread; may be NULL. */

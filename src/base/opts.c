@@ -35,6 +35,7 @@ static const struct opt_row rows[] = {
     {"num-gpu-blocks-override", T_INT, AT(num_gpu_blocks_override), "0", 0, 1 << 30, NULL, "device", "num-blocks", "number of KV pages; 0: from memory"},
     {"block-size", T_INT, AT(block_size), "16", 1, 256, NULL, "device", "page-size", "tokens of a KV page"},
     {"sim-step-us", T_INT, AT(sim_step_us), "0", 0, 10000000, NULL, "device", "", "sim device: microseconds a step takes"},
+    {"sim-row-us", T_INT, AT(sim_row_us), "0", 0, 1000000, NULL, "device", "", "sim device: microseconds that each token adds to its step"},
     {"fail-step", T_INT, AT(fail_step), "0", 0, 1 << 30, NULL, "device", "sim-fail-step", "for tests, sim and cuda: the step that fails, counted from 1, as when a GPU is lost; 0: none"},
     {"enforce-eager", T_BOOL, AT(enforce_eager), "false", 0, 0, NULL, "device", "", "cuda: launch kernel by kernel, without graphs"},
 
@@ -303,6 +304,7 @@ struct sl_options opts_engine(const struct options *o)
         .async_scheduling = tristate(o->async_scheduling),
         .seed = (uint64_t)o->seed,
         .sim_step_us = (uint32_t)o->sim_step_us,
+        .sim_row_us = (uint32_t)o->sim_row_us,
         .fail_step = (uint32_t)o->fail_step,
         .enforce_eager = o->enforce_eager,
     };

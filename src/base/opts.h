@@ -37,7 +37,7 @@ struct options {
     /* log */
     const char *log_level, *log_format;
     /* devices */
-    int64_t sim_step_us, fail_step;
+    int64_t sim_step_us, sim_row_us, fail_step;
     bool enforce_eager;
     const char *config;
 };

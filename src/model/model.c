@@ -376,6 +376,7 @@ static int open_device(struct model *m, const struct sl_options *o, struct sl_er
                            .n_vocab = info->n_vocab,
                            .page_size = info->block_size,
                            .sim_step_us = o->sim_step_us,
+                           .sim_row_us = o->sim_row_us,
                            .fail_step = o->fail_step,
                            .enforce_eager = o->enforce_eager};
     return m->device->open(&m->dev, &c, e);
