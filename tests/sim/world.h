@@ -35,8 +35,8 @@ struct sim_plan {
     int32_t n_tenants, n_families;
     int32_t background_percent; /* of the requests; none when negative */
     int32_t step_us;            /* what a row takes at most, as the device reports */
-    bool is_long;  /* outputs go to their full length: pages run out */
-    bool is_hasty; /* the client polls a few events at a time */
+    bool is_long;               /* outputs go to their full length: pages run out */
+    bool is_hasty;              /* the client polls a few events at a time */
     int32_t n_events;
     struct sim_event event[PLAN_EVENTS_MAX];
 };
