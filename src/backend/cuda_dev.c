@@ -37,6 +37,7 @@ static int dev_probe(struct sl_error *e)
         return sl_fail(e, SL_EUNSUPPORTED,
                        "the kernels are built for compute capability 9.0 (H100, H200), not %d.x",
                        major);
+    lt_preload(); /* 100 ms, or 250 from disk: beside the context, which takes as long */
     return 0;
 }
 
@@ -134,23 +135,9 @@ static int open_parts(struct dev *d, struct sl_error *e)
     return 0;
 }
 
-static void *preload(void *arg)
-{
-    (void)arg;
-    lt_preload();
-    return NULL;
-}
-
-static void end_preload(struct dev *d)
-{
-    if (d->is_preloading) pthread_join(d->preload, NULL);
-    d->is_preloading = false;
-}
-
 static void dev_close(struct dev *d)
 {
     if (!d) return;
-    end_preload(d);
     if (d->stream) cudaStreamSynchronize(d->stream);
     for (int i = 0; i < GRAPH_BUCKETS; i++)
         if (d->graph[i].exec) cudaGraphExecDestroy(d->graph[i].exec);
@@ -184,7 +171,6 @@ static int dev_open(struct dev **out, const struct dev_config *c, struct sl_erro
     TRY(dev_probe(e));
     struct dev *d = xcalloc(1, sizeof *d);
     d->config = *c;
-    d->is_preloading = pthread_create(&d->preload, NULL, preload, NULL) == 0;
     if (e) e->code = 0;
     int code = open_parts(d, e);
     if (code < 0) {
@@ -198,7 +184,6 @@ static int dev_open(struct dev **out, const struct dev_config *c, struct sl_erro
 static int dev_ready(struct dev *d, const struct step *steps, int32_t n_steps)
 {
     TRY(cuda_load_end(d));
-    end_preload(d);
     if (!d->lt) d->lt = lt_open(d);
     return cuda_prepare(d, steps, n_steps);
 }

@@ -8,7 +8,6 @@
 #define BACKEND_CUDA_DEV_H
 
 #include <cuda_runtime_api.h>
-#include <pthread.h>
 #include <stdbool.h>
 
 #include "backend/backend.h"
@@ -101,8 +100,6 @@ struct dev {
     struct cuda_assign assign[ASSIGN_BUFFERS];
     uint64_t n_assigned;
     struct cuda_lane lane[LANES_MAX];
-    pthread_t preload; /* brings cuBLASLt into memory */
-    bool is_preloading;
 };
 
 /* A CUDA error as one log line and SL_EDEVICE; 0 for success. */
@@ -143,7 +140,8 @@ int cuda_op_sample(struct dev *d, const struct batch *b, const struct step *s);
 
 /* cuda_lt.c: y = x . w^T for many rows. NULL where the library is not there. */
 struct lt *lt_open(struct dev *d);
-void lt_preload(void); /* maps the library, so that lt_open finds it there; any thread */
+void lt_preload(
+    void); /* starts to map the library, on a thread of its own; lt_open finds it there */
 void lt_close(struct lt *lt);
 int lt_linear(struct lt *lt, cudaStream_t stream, const struct klinear *l);
 

@@ -6,6 +6,7 @@
  */
 #include <cublasLt.h>
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 #include "backend/cuda_dev.h"
@@ -79,9 +80,22 @@ static void *open_library(void)
     return library;
 }
 
-void lt_preload(void)
+static void *map_library(void *arg)
 {
     open_library(); /* stays for the life of the process */
+    return arg;
+}
+
+static void start_mapping(void)
+{
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, map_library, NULL) == 0) pthread_detach(thread);
+}
+
+void lt_preload(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, start_mapping);
 }
 
 struct lt *lt_open(struct dev *d)

@@ -54,6 +54,7 @@ static const struct opt_row rows[] = {
     {"api-key-file", T_STR, AT(api_key_file), NULL, 0, 0, NULL, "http", "", "file with one key a line, or YAML with names, scopes and limits"},
     {"api-key-metrics", T_BOOL, AT(api_key_metrics), "false", 0, 0, NULL, "http", "", "ask for a key on /metrics too"},
     {"allowed-origins", T_LIST, AT(allowed_origins), NULL, 0, 0, NULL, "http", "", "CORS origins; default: localhost without keys, * with keys"},
+    {"ui", T_BOOL, AT(ui), "true", 0, 0, NULL, "http", "webui", "serve the chat page at /"},
     {"max-choices", T_INT, AT(max_choices), "16", 1, 64, NULL, "http", "", "largest n of a request"},
     {"strict-length", T_BOOL, AT(strict_length), "false", 0, 0, NULL, "http", "", "refuse prompt + max_tokens beyond the context instead of clamping max_tokens"},
     {"max-body-bytes", T_INT, AT(max_body_bytes), "67108864", 1024, GB(4), NULL, "http", "", "largest request body; beyond that 413"},

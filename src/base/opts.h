@@ -33,7 +33,7 @@ struct options {
     int64_t write_timeout, shutdown_timeout;
     double sse_ping_interval; /* seconds; 0: off */
     int64_t stream_buffer_bytes;
-    bool strict_length, generation_defaults, api_key_metrics;
+    bool strict_length, generation_defaults, api_key_metrics, ui;
     /* log */
     const char *log_level, *log_format;
     /* devices */

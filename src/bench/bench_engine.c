@@ -99,6 +99,8 @@ static int submit(struct rig *r, int i, uint64_t stream, int64_t n, int64_t max_
                                         .typical_p = 1,
                                         .repetition_penalty = 1,
                                         .max_tokens = (uint32_t)max_tokens,
+                                        .n_logprobs = -1,
+                                        .n_prompt_logprobs = -1,
                                         .ignore_eos = 1}};
     r->seq[i] = (struct tracked){0};
     int code = sl_submit(r->engine, &q, &r->seq[i].req, &r->e);
@@ -318,19 +320,23 @@ static int bench_decode(struct rig *r, int batch)
 
 /* ------------------------------------------------------------------ prefill */
 
-static int measure_prefill(struct rig *r, int64_t n, double *seconds)
+static int measure_prefill(struct rig *r, int64_t n, struct window *w)
 {
     double start = bench_now();
+    sl_get_stats(r->engine, &w->from);
     TRY(submit(r, 0, (UINT64_C(1) << 20) + r->n_prompts++, n, 1));
     while (!r->seq[0].is_done) TRY(take_events(r, 1));
-    *seconds = bench_now() - start;
+    w->seconds = bench_now() - start;
+    sl_get_stats(r->engine, &w->to);
     return 0;
 }
 
 static int bench_prefill(struct rig *r, int64_t n)
 {
     struct samples rate = {0};
-    double sum = 0, seconds = 0, flops = sl_flops(r->engine, 0, (uint32_t)n, 1);
+    struct window w = {0};
+    double seconds = 0, device_us = 0, n_steps = 0, n_times = (double)r->a.repetitions;
+    double flops = sl_flops(r->engine, 0, (uint32_t)n, 1);
     int code = 0;
     if (n >= r->info->max_model_len) {
         fprintf(r->text, "%-8s %6d %7lld  skipped: %d positions\n", "prefill", 1, (long long)n,
@@ -338,21 +344,23 @@ static int bench_prefill(struct rig *r, int64_t n)
         return 0;
     }
     for (int64_t i = -1; i < r->a.repetitions && code == 0; i++) { /* the first warms up */
-        code = measure_prefill(r, n, &seconds);
+        code = measure_prefill(r, n, &w);
         if (i < 0) continue;
-        sum += seconds;
-        samples_add(&rate, (double)n / seconds);
+        samples_add(&rate, (double)n / w.seconds);
+        seconds += w.seconds / n_times;
+        device_us += (double)(w.to.step_us_total - w.from.step_us_total) / n_times;
+        n_steps += (double)(w.to.n_steps - w.from.n_steps) / n_times;
     }
     if (code == 0) {
-        double mean = sum / (double)r->a.repetitions;
-        fprintf(r->text, "%-8s %6d %7lld %10.1f %7.1f %10.3f %10s %9.2f\n", "prefill", 1,
-                (long long)n, samples_mean(&rate), samples_deviation(&rate), mean * 1e3, "",
-                flops / mean * 1e-12);
+        fprintf(r->text, "%-8s %6d %7lld %10.1f %7.1f %10.3f %10.3f %9.2f\n", "prefill", 1,
+                (long long)n, samples_mean(&rate), samples_deviation(&rate), seconds * 1e3,
+                device_us * 1e-3, flops / seconds * 1e-12);
         buf_printf(&r->json,
                    "%s{\"n_prompt\":%lld,\"tokens_per_second\":%.3f,\"deviation\":%.3f,"
-                   "\"ms\":%.4f,\"tflops\":%.6g}",
+                   "\"ms\":%.4f,\"device_ms\":%.4f,\"steps\":%g,\"tflops\":%.6g}",
                    r->json.p[r->json.n - 1] == '[' ? "" : ",", (long long)n, samples_mean(&rate),
-                   samples_deviation(&rate), mean * 1e3, flops / mean * 1e-12);
+                   samples_deviation(&rate), seconds * 1e3, device_us * 1e-3, n_steps,
+                   flops / seconds * 1e-12);
     }
     samples_free(&rate);
     return code;

@@ -94,6 +94,15 @@ enum MHD_Result answer_body(struct request *r, unsigned status, const char *type
     return queue(r, status, m, n);
 }
 
+enum MHD_Result answer_constant(struct request *r, const void *bytes, size_t n,
+                                const struct answer_header *headers, int n_headers)
+{
+    struct MHD_Response *m =
+        MHD_create_response_from_buffer(n, (void *)(uintptr_t)bytes, MHD_RESPMEM_PERSISTENT);
+    for (int i = 0; m && i < n_headers; i++) add(m, headers[i].name, headers[i].value);
+    return queue(r, 200, m, n);
+}
+
 /* Seconds until another try makes sense; NULL: a retry cannot help. */
 static const char *retry_after(int code)
 {

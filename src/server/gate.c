@@ -19,6 +19,7 @@ static const struct {
     {"Origin", AT(origin), true},
     {"Content-Type", AT(content_type), true},
     {"Content-Encoding", AT(content_encoding), false},
+    {"Accept-Encoding", AT(accept_encoding), false},
     {"Expect", AT(expect), false},
     {"X-Request-Id", AT(request_id), false},
     {"Authorization", AT(authorization), true},

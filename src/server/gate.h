@@ -26,7 +26,7 @@ struct gate_header { /* borrowed for the call */
 
 /* What the server reads of a request's headers; "" when absent. Borrowed from the headers. */
 struct gate_facts {
-    struct str host, origin, content_type, content_encoding, expect, request_id;
+    struct str host, origin, content_type, content_encoding, accept_encoding, expect, request_id;
     struct str authorization, x_api_key, api_key;
     struct str ask_headers, ask_private; /* Access-Control-Request-Headers, -Private-Network */
     int64_t content_length;              /* -1: none given */

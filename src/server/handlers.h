@@ -38,4 +38,7 @@ enum MHD_Result finish_batch_list(struct request *r);
 enum MHD_Result finish_batch_get(struct request *r);
 enum MHD_Result finish_batch_cancel(struct request *r);
 
+/* page.c */
+enum MHD_Result finish_page(struct request *r);
+
 #endif

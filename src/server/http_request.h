@@ -130,6 +130,11 @@ void request_resume(struct request *r);
 enum MHD_Result answer_body(struct request *r, unsigned status,
                             const char *type);   /* takes r->out */
 enum MHD_Result answer_error(struct request *r); /* r->err */
+struct answer_header {
+    const char *name, *value;
+};
+enum MHD_Result answer_constant(struct request *r, const void *bytes, size_t n, /* [n], for ever */
+                                const struct answer_header *headers, int n_headers);
 enum MHD_Result answer_preflight(struct request *r);
 enum MHD_Result answer_content(struct request *r, uint64_t bytes, MHD_ContentReaderCallback reader);
 enum MHD_Result answer_stream(struct request *r, MHD_ContentReaderCallback reader);

@@ -29,6 +29,7 @@ const struct route routes[] = {
     {"GET",  "/livez",            GUARD_NONE,    false, NULL,                finish_live},
     {"GET",  "/ping",             GUARD_NONE,    false, NULL,                finish_ready},
     {"GET",  "/version",          GUARD_NONE,    false, NULL,                finish_version},
+    {"GET",  "/",                 GUARD_NONE,    false, NULL,                finish_page},
     {"GET",  "/metrics",          GUARD_METRICS, false, NULL,                finish_metrics},
 };
 // clang-format on

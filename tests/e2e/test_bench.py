@@ -286,6 +286,16 @@ def test_engine_on_dummy_weights():
     assert p["tflops"] * 1e12 * p["ms"] * 1e-3 == pytest.approx(flops, rel=0.02)
 
 
+def test_engine_asks_for_no_log_probabilities(tmp_path):
+    """They would make every prompt token a row of logits; a step has room for 130 of so large a vocabulary."""
+    with open(os.path.join(TINY, "config.json")) as f:
+        config = {**json.load(f), "vocab_size": 128256}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    r = engine(str(tmp_path), "--device", "cpu", "--load-format", "dummy", "--batch-size", "4", "--input-len", "200", "--output-len",
+               "4", "-r", "2", "-p", "300", "--max-num-batched-tokens", "300", "--max-model-len", "2000")
+    assert r["prefill"][0]["steps"] == 1 and r["decode"][0]["batch_size"] == 4
+
+
 def test_engine_skips_what_does_not_fit():
     p = subprocess.run([BIN, "bench", "engine", "--device", "sim", "--batch-size", "4", "--num-gpu-blocks-override", "100", "-p", "",
                         "--input-len", "1000"], capture_output=True, text=True, timeout=60)

@@ -346,7 +346,7 @@ TEST(batch_of_two)
         memcpy(both[i].top, r->top_logprob + i * SL_TOP_MAX, sizeof both[i].top);
     }
     for (int s = 0; s < 2; s++) {
-        run(m, tokens + q_start[s], len[s], len[s], 1, alone);
+        run(m, tokens + q_start[s], len[s], len[s], 4, alone); /* and decode, for sanitizers */
         CHECK(alone[len[s] - 1].token == both[s].token);
         CHECK(memcmp(alone[len[s] - 1].top, both[s].top, sizeof both[s].top) == 0);
     }

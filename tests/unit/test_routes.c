@@ -37,7 +37,7 @@ static const struct {
     {"POST", "/v1/batches/batch_1/cancel", "/batches/*/cancel", "batch_1", 0},
     {"GET", "/v1/batches/batch_1/cancel", "/batches/*", "batch_1/cancel", 0},
     {"PUT", "/v1/files", NULL, "", SL_EMETHOD},
-    {"GET", "/", NULL, "", SL_ENOTFOUND},
+    {"GET", "/", "/", "", 0},
     {"GET", "", NULL, "", SL_ENOTFOUND},
     {"GET", "*", NULL, "", SL_ENOTFOUND},
     {"GET", "http://a/v1/models", NULL, "", SL_ENOTFOUND},
@@ -82,8 +82,8 @@ TEST(long_paths)
 /* The surface without authentication is this list and nothing else. */
 TEST(open_routes)
 {
-    static const char *const open[] = {"/health", "/readyz",  "/livez",
-                                       "/ping",   "/version", "/metrics"};
+    static const char *const open[] = {"/health",  "/readyz",  "/livez", "/ping",
+                                       "/version", "/metrics", "/"};
     int n_open = 0;
     for (int i = 0; i < n_routes; i++) {
         if (routes[i].guard == GUARD_KEY) continue;
