@@ -217,8 +217,9 @@ static void measure(struct request *r, struct choice *c, const struct sl_event *
 
 static void give_up(struct request *r, const char *why)
 {
-    log_info("http", "%s %s after %.1f s", r->id, why,
-             (double)(server_now_us() - r->start_us) * 1e-6);
+    if (!r->line)
+        log_info("http", "%s %s after %.1f s", r->id, why,
+                 (double)(server_now_us() - r->start_us) * 1e-6);
     r->s->metrics.n_aborted[phase_of(r)]++;
     r->s->metrics.n_finished[SL_FINISH_CANCEL]++;
     r->is_gone = true;

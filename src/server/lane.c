@@ -20,6 +20,7 @@ enum {
     SPARE_LINES = 8,    /* running beyond what the engine runs at once: its queue is never empty */
     PREPARE_LINES = 3,  /* on the work pool, which has four threads and others to serve */
     EXPIRE_S = 60,      /* between looks for expired files */
+    READY_BYTES = 16 << 20, /* of lines read ahead: with more, no further chunk is read */
 };
 
 struct lane_batch {
@@ -35,6 +36,7 @@ struct lane_batch {
     int key; /* index of its owner's API key; -1: gone, nothing of it runs */
     struct line_list ready, running;
     int n_ready;
+    size_t ready_bytes;
     struct answer_list answers;
     uint64_t answered_ms; /* of the oldest answer not committed */
 };
@@ -83,6 +85,19 @@ static void batch_remove(struct lane_batch *b)
     batch_free(b);
 }
 
+static void add_ready(struct lane_batch *b, struct lane_line *line)
+{
+    b->n_ready++;
+    b->ready_bytes += line->in.body.n;
+}
+
+static void drop_ready(struct lane_batch *b)
+{
+    drop_lines(&b->ready);
+    b->n_ready = 0;
+    b->ready_bytes = 0;
+}
+
 /* What a job brought: lines, unless the batch has ended meanwhile. */
 static void take_fresh(struct lane_batch *b)
 {
@@ -92,7 +107,7 @@ static void take_fresh(struct lane_batch *b)
         TAILQ_REMOVE(&b->work.fresh, line, link);
         TAILQ_INSERT_TAIL(&b->ready, line, link);
         line->batch = b;
-        b->n_ready++;
+        add_ready(b, line);
     }
 }
 
@@ -135,8 +150,7 @@ static void submit(struct lane_batch *b, enum work_step step)
 static void stop_lines(struct lane_batch *b)
 {
     struct lane_line *line;
-    drop_lines(&b->ready);
-    b->n_ready = 0;
+    drop_ready(b);
     TAILQ_FOREACH(line, &b->running, running_link)
     {
         if (!line->req->is_gone) generate_leave(line->req);
@@ -169,7 +183,8 @@ static void pump(struct lane_batch *b)
         return;
     } else if (b->ending == GOES_ON && w->facts.status == BATCH_VALIDATING) {
         submit(b, WORK_VALIDATE);
-    } else if (b->ending == GOES_ON && !w->is_read && b->n_ready < WORK_LINES) {
+    } else if (b->ending == GOES_ON && !w->is_read && b->n_ready < WORK_LINES &&
+               b->ready_bytes < READY_BYTES) {
         submit(b, WORK_READ);
     } else if (is_idle && b->ending != GOES_ON && w->facts.in_progress_at &&
                !(b->has_rewound && w->is_read)) {
@@ -187,6 +202,7 @@ static void start_line(struct lane_batch *b, struct lane_line *line)
 {
     TAILQ_REMOVE(&b->ready, line, link);
     b->n_ready--;
+    b->ready_bytes -= line->in.body.n;
     TAILQ_INSERT_TAIL(&b->running, line, running_link);
     b->lane->counts.n_running++;
     b->lane->n_preparing++;
@@ -250,7 +266,7 @@ static void end_line(struct lane *l, struct lane_line *line)
     line->req = NULL;
     if (is_again && b->ending == GOES_ON && !b->is_over && !l->is_stopping) {
         TAILQ_INSERT_HEAD(&b->ready, line, link);
-        b->n_ready++;
+        add_ready(b, line);
     } else {
         line_free(line);
     }
