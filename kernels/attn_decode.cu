@@ -3,235 +3,571 @@
  *
  * what:     out = softmax(q . K^T * scale) . V over positions lo..pos of the sequence's pages,
  *           per head
- * shapes:   q rows bf16 (rotated), pages as in rope_kv.cu; the query heads of one kv head are the
- *           rows of a tile (16; larger groups take several tiles), so K and V are read once a
+ * shapes:   q rows bf16 (rotated), pages as attn.cuh has them; the query heads of one kv head are
+ *           the rows of a tile (16; larger groups take several tiles), so K and V are read once a
  *           group
- * launch:   128 threads, as many blocks as fit, persistent: units (item, kv head, head tile)
- *           round robin, an item being a run of chunks of 256 positions; each warp 64 of them.
- *           Head sizes up to 128: a warp's K and V arrive in shared memory by bulk copies of 16
- *           positions, the next block's copies being issued as soon as a buffer has been read;
- *           256: straight from global memory
- * assumes:  page_size a multiple of 16, head_dim 64, 80, 96, 128 or 256, kv_len = pos + 1
- * numerics: scores and sums f32, weights rounded to bf16; the order of merging is attn.cuh's law.
- *           The last block to finish a sequence's tile merges its parts, in order: who it is does
- *           not show
- * source:   Dao 2022-23 (FlashAttention, Flash-Decoding); the fragments' order: own
+ * launch:   clusters of 1, 2 or 4 blocks, as many as fit, persistent: units (item, kv head,
+ *           head tile), an item being a run of chunks. A pass of a cluster of n is n blocks of 128
+ *           positions: each block of threads computes the scores of one and sends them to all, then
+ *           each has all weights and computes the values of its n-th of the dims. So few sequences
+ *           use many SMs, and nothing is left to merge. Warp 4 brings K and V by bulk copies
+ *           through a ring of slots, far ahead; warps 0 to 3 compute
+ * assumes:  page_size a multiple of 16, head_dim 64, 80, 96, 128 or 256, kv_len = pos + 1, scale > 0
+ * numerics: attn.cuh's law. The last block to finish a sequence's tile merges its parts, in order:
+ *           who it is does not show, and neither does the size of clusters
+ * source:   Dao 2022-23 (FlashAttention, Flash-Decoding); the division of work in a cluster: own
  * measured: see kernels/README.md
  */
 #include "attn.cuh"
 
-enum { WARPS = ATTN_CHUNK / ATTN_BLOCK, GROUP = 16, GROUPS = ATTN_BLOCK / GROUP };
-
-struct unit {
-    const struct attn_item *item;
-    int index, seq, row, kv_head, head0, n_rows; /* heads head0.. of the unit */
-    int lo, hi;                                  /* positions seen */
-    int chunk, end;                              /* at hand, and where the unit's chunks end */
+enum {
+    WARPS = 4,
+    SLOTS_MAX = 8,
+    CLUSTER_MAX = 4,
+    SCORE_PITCH = ATTN_BLOCK + WARPS, /* floats: a row's scores, then each warp's maximum */
+    BLOCKS = ATTN_CHUNK / ATTN_BLOCK,
+    SMEM_MAX = 227 * 1024
 };
 
-template <int HD> static constexpr bool is_staged = HD <= 128;
-
-template <int HD> struct decode_smem {
-    uint16_t k[is_staged<HD> ? WARPS : 0][ATTN_BLOCK * HD],
-        v[is_staged<HD> ? WARPS : 0][ATTN_BLOCK * HD];
-    float acc[WARPS][16][HD];
-    float total[16][HD];
-    float ml[WARPS][16][2];   /* maximum, sum */
-    float total_ml[2][16][2]; /* read one, write the other */
-    uint64_t bar[WARPS][2];   /* of k and v */
+/* What is before the scores, the weights and the slots, whose sizes depend on the launch. */
+struct __align__(16) decode_smem
+{
+    uint64_t full[SLOTS_MAX], free[SLOTS_MAX], scores_full, scores_free; /* the last two: n > 1 */
+    float factor[CLUSTER_MAX][16]; /* of the sums before a block */
+    float max[CLUSTER_MAX][16];    /* with it */
+    float inverse[16];             /* of the sum of weights */
     int is_last;
 };
 
-/* ------------------------------------------------------------------ units and their blocks */
+struct layout {                     /* of shared memory, and of the cluster */
+    int n, rank;                    /* blocks of the cluster, and which this is */
+    int n_slots, tiles, first_tile; /* tiles of 8 dims of this block's values */
+    float *scores;                  /* [n (+ 1)][rows][SCORE_PITCH], raw, then weights */
+    uint16_t *weights;              /* [rows][weight_pitch] */
+    int rows, weight_pitch;
+    char *slots;
+};
 
-static __device__ __forceinline__ bool find_unit(const struct kattn &a, int i, int n_units,
-                                                 int tiles, struct unit &u)
+struct unit {
+    const struct attn_item *item;
+    const int32_t *pages;
+    int row, kv_head, head0, n_rows; /* row of the batch; heads head0.. of the unit */
+    int lo, hi;                      /* positions seen */
+    int first, last;                 /* blocks of this item that are seen */
+};
+
+/* In a cluster, one more for what is being sent. */
+static __host__ __device__ __forceinline__ size_t scores_bytes(int n, int rows)
 {
-    if (i >= n_units) return false;
-    int group = a.n_heads / a.n_kv_heads;
-    u.index = i / (a.n_kv_heads * tiles);
-    u.item = &a.b->items[u.index];
-    u.seq = u.item->seq;
+    return (size_t)(n > 1 ? n + 1 : 1) * rows * SCORE_PITCH * 4;
+}
+static __host__ __device__ __forceinline__ size_t weights_bytes(int n, int rows)
+{
+    return (size_t)rows * (n * ATTN_BLOCK + 32) * 2;
+}
+static __host__ __device__ __forceinline__ size_t slots_at(int n, int rows)
+{
+    return (sizeof(struct decode_smem) + scores_bytes(n, rows) + weights_bytes(n, rows) + 127) /
+           128 * 128;
+}
+
+static __device__ __forceinline__ bool find_unit(const struct kattn &a, int i, struct unit &u)
+{
+    int group = a.n_heads / a.n_kv_heads, tiles = (group + 15) / 16;
+    if (i >= a.b->n_items * a.n_kv_heads * tiles) return false;
+    u.item = &a.b->items[i / (a.n_kv_heads * tiles)];
+    u.pages = a.b->pages + (int64_t)u.item->seq * a.b->pages_stride;
     u.row = u.item->row;
-    u.chunk = u.item->chunk;
-    u.end = u.chunk + u.item->n;
     u.kv_head = i / tiles % a.n_kv_heads;
     u.head0 = u.kv_head * group + i % tiles * 16;
     u.n_rows = min(16, group - i % tiles * 16);
     u.hi = a.b->pos[u.row];
     u.lo = first_seen(u.hi, a.window);
+    u.first = max(u.lo / ATTN_BLOCK, u.item->chunk * BLOCKS);
+    u.last = min(u.hi / ATTN_BLOCK, (u.item->chunk + u.item->n) * BLOCKS - 1);
     return true;
 }
 
-/* Does this warp have anything to do in the unit's chunk? */
-static __device__ __forceinline__ bool is_active(const struct unit &u, int warp)
+struct place {
+    int slot;
+    uint32_t phase;
+};
+static __device__ __forceinline__ void next_place(struct place &p, int n_slots)
 {
-    int base = u.chunk * ATTN_CHUNK + warp * ATTN_BLOCK;
-    return base <= u.hi && base + ATTN_BLOCK > u.lo;
+    if (++p.slot == n_slots) p.slot = 0, p.phase ^= 1;
 }
 
-/* Element offset of 16 positions from `pos` in k and v alike. */
-static __device__ __forceinline__ int64_t group_at(const struct kattn &a, const struct unit &u,
-                                                   int pos, int head_dim)
+/* ------------------------------------------------------------------ clusters */
+
+static __device__ __forceinline__ int cluster_rank()
 {
-    int size = a.b->page_size;
-    int64_t page = a.b->pages[(int64_t)u.seq * a.b->pages_stride + pos / size];
-    return ((page * a.n_kv_heads + u.kv_head) * size + pos % size) * head_dim;
+    int rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
 }
-
-/* ------------------------------------------------------------------ bulk copies */
-
-static __device__ __forceinline__ uint32_t smem_at(const void *p)
+static __device__ __forceinline__ int cluster_size()
 {
-    return (uint32_t)__cvta_generic_to_shared(p);
+    int n;
+    asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(n));
+    return n;
 }
-
-static __device__ __forceinline__ void bar_wait(uint64_t *bar, uint32_t phase)
+static __device__ __forceinline__ void cluster_sync()
 {
-    asm volatile("{\n.reg .pred done;\nagain:\n"
-                 "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-                 "@!done bra again;\n}" ::"r"(smem_at(bar)),
-                 "r"(phase)
-                 : "memory");
+    asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
 }
-
-/* The warp's block of the unit's chunk, k or v, to shared memory: what is not beyond the last
- * position. */
-template <int HD>
-static __device__ __forceinline__ void fetch(const struct kattn &a, const struct unit &u,
-                                             const uint16_t *pages, uint16_t *to, uint64_t *bar,
-                                             int warp, int lane)
+/* The same place in the shared memory of block `rank` of the cluster. */
+static __device__ __forceinline__ uint32_t place_in(const void *p, int rank)
 {
-    int base = u.chunk * ATTN_CHUNK + warp * ATTN_BLOCK,
-        n = min((int)GROUPS, (u.hi - base) / GROUP + 1);
-    if (lane == 0)
-        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(smem_at(bar)),
-                     "r"(n * GROUP * HD * 2)
-                     : "memory");
+    uint32_t at;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(smem_at(p)), "r"(rank));
+    return at;
+}
+/* Copy to where `to` is in the shared memory of block `rank`; counts as bytes at its barrier. */
+static __device__ __forceinline__ void copy_to(int rank, const void *to, const void *from,
+                                               uint32_t bytes, const uint64_t *bar)
+{
+    asm volatile(
+        "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], "
+        "%2, [%3];" ::"r"(place_in(to, rank)),
+        "r"(smem_at(from)), "r"(bytes), "r"(place_in(bar, rank))
+        : "memory");
+}
+/* A warp's arrival at a barrier of every block of the cluster. */
+static __device__ __forceinline__ void arrive_all(uint64_t *bar, int n)
+{
+    int lane = threadIdx.x % 32;
     __syncwarp();
     if (lane < n)
-        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], "
-                     "[%1], %2, [%3];" ::"r"(smem_at(to + lane * GROUP * HD)),
-                     "l"(pages + group_at(a, u, base + lane * GROUP, HD)), "r"(GROUP * HD * 2),
-                     "r"(smem_at(bar))
+        asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(place_in(bar, lane))
                      : "memory");
 }
 
-/* ------------------------------------------------------------------ a block */
+/* ------------------------------------------------------------------ bringing */
 
-/* Where the block's groups of 16 positions lie: in shared memory, or each on its page. */
-template <int HD>
-static __device__ __forceinline__ const uint16_t *
-group_of(const struct kattn &a, const struct unit &u, const uint16_t *staged, const uint16_t *pages,
-         int base, int group)
-{
-    if (is_staged<HD>) return staged + group * GROUP * HD;
-    return pages + group_at(a, u, min(base + group * GROUP, u.hi / GROUP * GROUP), HD);
-}
-
+/* Groups of 16 positions, a run of bytes each: a lane has groups lane, lane + 32, .. below n. With
+ * `late` only the newest, without it all others; -1: there is no newest. */
 template <int HD>
 static __device__ __forceinline__ void
-block_scores(const struct kattn &a, const struct unit &u, const struct qfrag<HD> &q,
-             const uint16_t *staged, int base, int lane, float s[8][4])
+fetch_runs(const struct kattn &a, const struct unit &u, const uint16_t *from, char *to, int bytes,
+           int base, int n, int newest, bool late, uint64_t *bar)
 {
-    int g = lane / 4, t = lane % 4;
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        const uint16_t *row =
-            group_of<HD>(a, u, staged, a.k, base, 2 * h + g / 4) + (g / 2 % 2 * 8 + (g & 1)) * HD;
-        score_tiles<HD>(s + 4 * h, q, row, HD, t);
+    for (int i = threadIdx.x % 32; i < n; i += 32)
+        if ((base / ATTN_GROUP + i == newest) == late)
+            bulk_copy(to + i * bytes,
+                      from + page_at(a, u.pages, u.kv_head, base + i * ATTN_GROUP, HD), bytes, bar);
+}
+
+/* k of the rank's own block, then v of the whole pass, this block's dims. One warp. With `waits`, all
+ * but the newest position's group goes out before the kernel before this one has ended. */
+template <int HD>
+static __device__ __forceinline__ void fetch_pass(const struct kattn &a, const struct unit &u,
+                                                  const struct layout &lay, struct decode_smem &sm,
+                                                  struct place &at, int block, bool waits)
+{
+    enum { SLOT = ATTN_BLOCK * HD * 2 };
+    int base = block * ATTN_BLOCK, own = base + lay.rank * ATTN_BLOCK;
+    int end = min(u.hi + 1, (u.last + 1) * ATTN_BLOCK), newest = waits ? u.hi / ATTN_GROUP : -1;
+    int n_k = max(0, (min(own + ATTN_BLOCK, end) - own + ATTN_GROUP - 1) / ATTN_GROUP),
+        n_v = (min(base + lay.n * ATTN_BLOCK, end) - base + ATTN_GROUP - 1) / ATTN_GROUP;
+    int k_run = ATTN_GROUP * HD * 2, v_run = k_run / lay.n;
+    const uint16_t *v_from = a.v + lay.first_tile * 8 * ATTN_GROUP;
+    struct place vat = at;
+    next_place(vat, lay.n_slots);
+    char *k = lay.slots + (size_t)at.slot * SLOT, *v = lay.slots + (size_t)vat.slot * SLOT;
+    uint64_t *k_full = &sm.full[at.slot], *v_full = &sm.full[vat.slot];
+    bar_wait(&sm.free[at.slot], at.phase);
+    if (threadIdx.x % 32 == 0) bar_expect(k_full, n_k * k_run);
+    __syncwarp();
+    fetch_runs<HD>(a, u, a.k, k, k_run, own, n_k, newest, false, k_full);
+    bar_wait(&sm.free[vat.slot], vat.phase);
+    if (threadIdx.x % 32 == 0) bar_expect(v_full, n_v * v_run);
+    __syncwarp();
+    fetch_runs<HD>(a, u, v_from, v, v_run, base, n_v, newest, false, v_full);
+    if (waits) {
+        pdl_wait();
+        fetch_runs<HD>(a, u, a.k, k, k_run, own, n_k, newest, true, k_full);
+        fetch_runs<HD>(a, u, v_from, v, v_run, base, n_v, newest, true, v_full);
     }
+    next_place(vat, lay.n_slots);
+    at = vat;
 }
 
 template <int HD>
-static __device__ __forceinline__ void block_values(const struct kattn &a, const struct unit &u,
-                                                    const uint16_t *staged, int base, int lane,
-                                                    const uint32_t p[2][2][4], float *acc_out)
+static __device__ __forceinline__ void bring(const struct kattn &a, const struct layout &lay,
+                                             struct decode_smem &sm)
 {
-    int g = lane / 4, t = lane % 4;
-    const uint16_t *v[2];
-    int n_valid[2];
+    struct place at = {0, 1}; /* all are free */
+    bool has_waited = false;
+    struct unit u;
+    for (int round = 0; find_unit(a, unit_of(round, blockIdx.x / lay.n, gridDim.x / lay.n), u);
+         round++)
+        for (int b = u.first; b <= u.last; b += lay.n) {
+            bool waits = !has_waited && (b + lay.n) * ATTN_BLOCK > u.hi;
+            fetch_pass<HD>(a, u, lay, sm, at, b, waits);
+            has_waited |= waits;
+        }
+}
+
+/* ------------------------------------------------------------------ scores */
+
+/* Four 8 x 8 matrices. The compiler may move it: the address comes from after_wait, and the results
+ * are pinned before the slot is released. */
+static __device__ __forceinline__ void load_matrices(uint32_t r[4], uint32_t at)
+{
+    asm("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+        : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+        : "r"(at));
+}
+static __device__ __forceinline__ uint32_t after_wait(const void *p)
+{
+    uint32_t at = smem_at(p);
+    asm volatile("" : "+r"(at)::"memory");
+    return at;
+}
+
+/* q of 16 rows as the products take it. */
+template <int HD>
+static __device__ __forceinline__ void load_q(const struct kattn &a, const struct unit &u,
+                                              uint32_t q[HD / 16][4])
+{
+    int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const uint16_t *row = a.q + (int64_t)u.row * a.q_stride + (u.head0 + g) * HD + 2 * t;
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        v[h] = group_of<HD>(a, u, staged, a.v, base, 2 * h + t / 2) + t % 2 * 8 + g * GROUP;
-        n_valid[h] = u.hi + 1 - (base + 32 * h + 8 * t);
+    for (int c = 0; c < HD / 16; c++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            q[c][e] = g + e % 2 * 8 < u.n_rows
+                          ? *(const uint32_t *)(row + e % 2 * 8 * HD + c * 16 + e / 2 * 8)
+                          : 0;
+}
+
+/* The warp's 32 positions of the block's scores. */
+template <int HD>
+static __device__ __forceinline__ void score_tiles(float s[4][4], const uint32_t q[HD / 16][4],
+                                                   const char *k)
+{
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    uint32_t at =
+        after_wait(k + (warp * 4 + lane / 16) * HD * 16 + lane / 8 % 2 * 128 + lane % 8 * 16);
+#pragma unroll
+    for (int n = 0; n < 4; n++) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.0f;
+#pragma unroll
+    for (int c = 0; c < HD / 16; c++)
+#pragma unroll
+        for (int n = 0; n < 4; n += 2) {
+            uint32_t b[4];
+            load_matrices(b, at + n * HD * 16 + c * 256);
+            mma16816(s[n], q[c][0], q[c][1], q[c][2], q[c][3], b[0], b[1]);
+            mma16816(s[n + 1], q[c][0], q[c][1], q[c][2], q[c][3], b[2], b[3]);
+        }
+#pragma unroll
+    for (int n = 0; n < 4; n++) pin(*(float(*)[4])s[n]);
+}
+
+static __device__ __forceinline__ float *scores_of(const struct layout &lay, int i, int row)
+{
+    return lay.scores + (i * lay.rows + row) * SCORE_PITCH;
+}
+
+/* Raw scores of what is seen of a block, and the warp's maximum, as the pass's i-th. Of each 32
+ * positions, 8 n + 2 t + e lies at 8 t + 2 n + e: a lane's are one run of bytes, here and as weights
+ * in the next product. */
+static __device__ __forceinline__ void put_scores(float s[4][4], const struct unit &u,
+                                                  const struct layout &lay, int i, int block)
+{
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    int first = block * ATTN_BLOCK + warp * 32;
+    bool all_seen = first >= u.lo && first + 31 <= u.hi;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        if (8 * r >= u.n_rows) break;
+        float m = -INFINITY;
+#pragma unroll
+        for (int k = 0; k < 8; k++) {
+            int pos = first + k / 2 * 8 + 2 * t + k % 2;
+            float &x = s[k / 2][2 * r + k % 2];
+            if (!all_seen && (pos < u.lo || pos > u.hi)) x = -INFINITY;
+            m = fmaxf(m, x);
+        }
+        m = fmaxf(m, __shfl_xor_sync(~0u, m, 1));
+        m = fmaxf(m, __shfl_xor_sync(~0u, m, 2));
+        if (g + 8 * r >= u.n_rows) continue;
+        float *row = scores_of(lay, i, g + 8 * r);
+        float4 *at = (float4 *)(row + warp * 32 + 8 * t);
+        at[0] = make_float4(s[0][2 * r], s[0][2 * r + 1], s[1][2 * r], s[1][2 * r + 1]);
+        at[1] = make_float4(s[2][2 * r], s[2][2 * r + 1], s[3][2 * r], s[3][2 * r + 1]);
+        if (t == 0) row[ATTN_BLOCK + warp] = m;
     }
-    enum { N = value_group<HD> };
+}
+
+/* Until the scores of a pass of n blocks from `block` are here; `s`: this block's own. They are sent
+ * from a place of their own, since weights soon take that of scores. */
+static __device__ __forceinline__ void exchange(float s[4][4], const struct unit &u,
+                                                const struct layout &lay, struct decode_smem &sm,
+                                                int block, int n, uint32_t phase)
+{
+    if (lay.n == 1) {
+        put_scores(s, u, lay, 0, block);
+        named_sync(1, WARPS * 32);
+        return;
+    }
+    uint32_t bytes = u.n_rows * SCORE_PITCH * 4;
+    bar_wait(&sm.scores_free, phase ^ 1);
+    if (threadIdx.x == 0) bar_expect(&sm.scores_full, n * bytes);
+    if (lay.rank < n) {
+        put_scores(s, u, lay, lay.n, block + lay.rank);
+        fence_async();
+        named_sync(1, WARPS * 32);
+        if (threadIdx.x < lay.n)
+            copy_to(threadIdx.x, scores_of(lay, lay.rank, 0), scores_of(lay, lay.n, 0), bytes,
+                    &sm.scores_full);
+    }
+    bar_wait(&sm.scores_full, phase);
+}
+
+/* ------------------------------------------------------------------ weights */
+
+/* Weights of a row's n <= N blocks from `block`; m: the row's maximum so far. One warp. */
+template <int N>
+static __device__ __forceinline__ void weigh_row(const struct layout &lay, struct decode_smem &sm,
+                                                 float scale, int row, int block, int n, float &m)
+{
+    int lane = threadIdx.x % 32;
+    float4 x[N];
+    float off[N], before = 0.0f, now = 0.0f; /* lane i: of block i */
 #pragma unroll
-    for (int d = 0; d < HD / 8; d += N) {
-        float acc[N][4];
-        uint4 x[N][2];
+    for (int i = 0; i < N; i++) {
+        if (N > 1 && i >= n) break;
+        const float4 *at = (const float4 *)scores_of(lay, i, row);
+        float4 w = at[ATTN_BLOCK / 4];
+        x[i] = at[lane];
+        if ((block + i) % BLOCKS == 0) m = -INFINITY;
+        if (lane == i) before = m;
+        m = fmaxf(m, __fmul_rn(fmaxf(fmaxf(w.x, w.y), fmaxf(w.z, w.w)), scale));
+        if (lane == i) now = m;
+        off[i] = -finite_max(m);
+    }
 #pragma unroll
-        for (int n = 0; n < N; n++)
+    for (int i = 0; i < N; i++) {
+        if (N > 1 && i >= n) break;
+        x[i].x = fast_exp2(__fmaf_rn(x[i].x, scale, off[i]));
+        x[i].y = fast_exp2(__fmaf_rn(x[i].y, scale, off[i]));
+        x[i].z = fast_exp2(__fmaf_rn(x[i].z, scale, off[i]));
+        x[i].w = fast_exp2(__fmaf_rn(x[i].w, scale, off[i]));
+        ((float4 *)scores_of(lay, i, row))[lane] = x[i];
+        *(uint2 *)(lay.weights + row * lay.weight_pitch + i * ATTN_BLOCK + lane * 4) =
+            make_uint2(pack_bf16(x[i].x, x[i].y), pack_bf16(x[i].z, x[i].w));
+    }
+    if (lane < n) {
+        sm.factor[lane][row] = fast_exp2(before - finite_max(now));
+        sm.max[lane][row] = now;
+    }
+}
+
+static __device__ __forceinline__ void weigh_rows(const struct unit &u, const struct layout &lay,
+                                                  struct decode_smem &sm, float scale, int block,
+                                                  int n, float m[4])
+{
+    int warp = threadIdx.x / 32;
 #pragma unroll
-            for (int h = 0; h < 2; h++) {
-                x[n][h] = *(const uint4 *)(v[h] + (d + n) * 8 * GROUP);
-                if (n_valid[h] < 8) x[n][h] = clear_tokens(x[n][h], n_valid[h]);
+    for (int i = 0; i < 4; i++) {
+        int row = warp + 4 * i;
+        if (row >= u.n_rows) break;
+        if (lay.n == 1)
+            weigh_row<1>(lay, sm, scale, row, block, n, m[i]);
+        else
+            weigh_row<CLUSTER_MAX>(lay, sm, scale, row, block, n, m[i]);
+    }
+}
+
+/* A chunk's answers, of one item among several of the sequence, for a later merge. */
+static __device__ __forceinline__ float *part_of(const struct kattn &a, const struct unit &u,
+                                                 int chunk, int row)
+{
+    return a.partial +
+           ((int64_t)(u.item->first + chunk) * a.n_heads + u.head0 + row) * (a.head_dim + 2);
+}
+
+/* Sums of weights: lane 8 i + c has row sums_row() and positions c modulo 8. The last warps take the
+ * first rows: where a cluster leaves few values to a block, those warps have none. */
+struct sums {
+    float l, tm, tl; /* of the chunk; of the chunks before */
+};
+
+static __device__ __forceinline__ int sums_row()
+{
+    return (WARPS - 1 - threadIdx.x / 32) * 4 + threadIdx.x % 32 / 8;
+}
+
+static __device__ __forceinline__ void end_chunk_sums(const struct kattn &a, const struct unit &u,
+                                                      struct sums &s, float m, int chunk)
+{
+    int lane = threadIdx.x % 32, row = sums_row();
+    float l = s.l, f, f2;
+    l += __shfl_xor_sync(~0u, l, 1);
+    l += __shfl_xor_sync(~0u, l, 2);
+    l += __shfl_xor_sync(~0u, l, 4);
+    s.l = 0.0f;
+    if (u.item->n_parts > 1) {
+        float *part = part_of(a, u, chunk, row) + a.head_dim;
+        if (row < u.n_rows && lane % 8 == 0) __stcg(part, m), __stcg(part + 1, l);
+        return;
+    }
+    merge_factors(s.tm, m, f, f2);
+    s.tl = merge_value(s.tl, f, l, f2);
+}
+
+static __device__ __forceinline__ void sum_weights(const struct kattn &a, const struct unit &u,
+                                                   const struct layout &lay,
+                                                   const struct decode_smem &sm, struct sums &s,
+                                                   int block, int n)
+{
+    int lane = threadIdx.x % 32, row = min(sums_row(), lay.rows - 1);
+    if ((WARPS - 1 - threadIdx.x / 32) * 4 >= u.n_rows) return;
+    for (int i = 0; i < n; i++) {
+        const float *at = scores_of(lay, i, row) + lane % 8 / 2 * 8 + lane % 2;
+        s.l = __fmul_rn(s.l, sm.factor[i][row]);
+        float x[ATTN_BLOCK / 8];
+#pragma unroll
+        for (int j = 0; j < ATTN_BLOCK / 8; j++) x[j] = at[j / 4 * 32 + j % 4 * 2];
+#pragma unroll
+        for (int j = 0; j < ATTN_BLOCK / 8; j++) s.l = __fadd_rn(s.l, x[j]);
+        if ((block + i + 1) % BLOCKS == 0 || block + i == u.last)
+            end_chunk_sums(a, u, s, sm.max[i][row], (block + i) / BLOCKS);
+    }
+}
+
+/* ------------------------------------------------------------------ values */
+
+/* A warp's values: tiles warp, warp + 4, .. of the block's; rows g and g + 8. */
+template <int HD> struct values {
+    enum { N = (HD / 8 + WARPS - 1) / WARPS };
+    float sum[N][4], total[N][4], tm[2];
+};
+
+template <int HD, int N>
+static __device__ __forceinline__ void
+end_chunk_values(const struct kattn &a, const struct unit &u, const struct layout &lay,
+                 struct values<HD> &v, const float m[2], int chunk)
+{
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    float f[2], f2[2];
+#pragma unroll
+    for (int r = 0; r < 2; r++) merge_factors(v.tm[r], m[r], f[r], f2[r]);
+#pragma unroll
+    for (int n = 0; n < N; n++) {
+        int tile = warp + n * WARPS;
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float *x = &v.sum[n][2 * r], *total = &v.total[n][2 * r];
+            if (u.item->n_parts > 1) {
+                float *part = part_of(a, u, chunk, g + 8 * r) + (lay.first_tile + tile) * 8 + 2 * t;
+                if (g + 8 * r < u.n_rows) __stcg((float2 *)part, make_float2(x[0], x[1]));
+            } else {
+                total[0] = merge_value(total[0], f[r], x[0], f2[r]);
+                total[1] = merge_value(total[1], f[r], x[1], f2[r]);
             }
-        value_tiles<N>(acc, p, x);
-#pragma unroll
-        for (int n = 0; n < N; n++) {
-            float *to = acc_out + (d + n) * 8 + 2 * t;
-            if (g < u.n_rows) *(float2 *)(to + g * HD) = make_float2(acc[n][0], acc[n][1]);
-            if (g + 8 < u.n_rows)
-                *(float2 *)(to + (g + 8) * HD) = make_float2(acc[n][2], acc[n][3]);
+            x[0] = x[1] = 0.0f;
         }
     }
 }
 
-/* ------------------------------------------------------------------ merging */
-
-/* The four blocks of a chunk, in order; then to `part`, or onto the total. */
-template <int HD>
-static __device__ __forceinline__ void merge_chunk(struct decode_smem<HD> &sm, int n_rows, int turn,
-                                                   float *part)
+/* Tokens of the warp's tiles past the n valid ones of a block become zero. */
+static __device__ __forceinline__ void clear_tail(const struct layout &lay, char *slot, int n)
 {
-    for (int i = threadIdx.x; i < n_rows * HD; i += WARPS * 32) {
-        int r = i / HD, d = i % HD;
-        float m = -INFINITY, l = 0.0f, x = 0.0f, f, f2;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    for (int i = n / 8 + lane / 8; i < ATTN_BLOCK / 8; i += 4) /* eights of tokens */
+        for (int tile = warp; tile < lay.tiles; tile += WARPS) {
+            uint4 *at = (uint4 *)(slot + (i / 2 * lay.tiles + tile) * 256 + i % 2 * 128) + lane % 8;
+            *at = i == n / 8 ? clear_tokens(*at, n % 8) : make_uint4(0, 0, 0, 0);
+        }
+    fence_async();
+    __syncwarp();
+}
+
+/* 128 positions onto the warp's N tiles; `at`: the lane's place in the block's first matrices. */
+template <int N>
+static __device__ __forceinline__ void value_tiles(const struct layout &lay, float (*sum)[4],
+                                                   const uint16_t *weights, uint32_t at, int n_rows)
+{
+    enum { PAIRS = ATTN_BLOCK / 32 };
+    int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const uint16_t *w = weights + min(g, n_rows - 1) * lay.weight_pitch + 8 * t;
+    const uint16_t *w8 = weights + min(g + 8, n_rows - 1) * lay.weight_pitch + 8 * t;
 #pragma unroll
-        for (int w = 0; w < WARPS; w++) {
-            merge_factors(m, sm.ml[w][r][0], f, f2);
-            l = merge_value(l, f, sm.ml[w][r][1], f2);
-            x = merge_value(x, f, sm.acc[w][r][d], f2);
-        }
-        if (part) { /* chunks of other items join these: each is kept apart */
-            float *at = part + r * (HD + 2);
-            __stcg(at + d, x);
-            if (d == 0) __stcg(at + HD, m), __stcg(at + HD + 1, l);
-            continue;
-        }
-        float tm = sm.total_ml[turn][r][0], tl = sm.total_ml[turn][r][1];
-        merge_factors(tm, m, f, f2);
-        sm.total[r][d] = merge_value(sm.total[r][d], f, x, f2);
-        if (d == 0) {
-            sm.total_ml[turn ^ 1][r][0] = tm;
-            sm.total_ml[turn ^ 1][r][1] = merge_value(tl, f, l, f2);
-        }
+    for (int c = 0; c < PAIRS; c++) {
+        uint4 p = *(const uint4 *)(w + c * 32), p8 = *(const uint4 *)(w8 + c * 32);
+        uint32_t x[N][4];
+#pragma unroll
+        for (int n = 0; n < N; n++) load_matrices(x[n], at + (c * 2 * lay.tiles + n * WARPS) * 256);
+#pragma unroll
+        for (int n = 0; n < N; n++) mma16816(sum[n], p.x, p8.x, p.y, p8.y, x[n][0], x[n][1]);
+#pragma unroll
+        for (int n = 0; n < N; n++) mma16816(sum[n], p.z, p8.z, p.w, p8.w, x[n][2], x[n][3]);
     }
 }
 
-/* The parts of a sequence's tile, in order, to the output. */
+/* A pass of n blocks from `block`, of which the warp has N tiles. */
+template <int HD, int N>
+static __device__ __forceinline__ void
+add_tiles(const struct kattn &a, const struct unit &u, const struct layout &lay,
+          const struct decode_smem &sm, struct values<HD> &v, char *slot, int block, int n)
+{
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4;
+    int n_valid = u.hi + 1 - (block + n - 1) * ATTN_BLOCK; /* of the pass's last block */
+    if (n_valid < ATTN_BLOCK)
+        clear_tail(lay, slot + (n - 1) * (ATTN_BLOCK / 8) * lay.tiles * 128, n_valid);
+    uint32_t at = after_wait(slot + (lane / 16 * lay.tiles + warp) * 256 + lane % 16 * 16);
+    for (int i = 0; i < n; i++, at += ATTN_BLOCK / 8 * lay.tiles * 128) {
+        float f[2] = {sm.factor[i][g], sm.factor[i][g + 8]},
+              m[2] = {sm.max[i][g], sm.max[i][g + 8]};
+#pragma unroll
+        for (int k = 0; k < N; k++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) v.sum[k][e] *= f[e / 2];
+        value_tiles<N>(lay, v.sum, lay.weights + i * ATTN_BLOCK, at, u.n_rows);
+        if ((block + i + 1) % BLOCKS == 0 || block + i == u.last)
+            end_chunk_values<HD, N>(a, u, lay, v, m, (block + i) / BLOCKS);
+    }
+#pragma unroll
+    for (int k = 0; k < N; k++) pin(v.sum[k]);
+}
+
+/* As many tiles as the warp has, of at most N. */
+template <int HD, int N>
+static __device__ __forceinline__ void
+add_values(const struct kattn &a, const struct unit &u, const struct layout &lay,
+           const struct decode_smem &sm, struct values<HD> &v, char *slot, int block, int n)
+{
+    int n_tiles = (lay.tiles - (int)threadIdx.x / 32 + WARPS - 1) / WARPS;
+    if (n_tiles == N)
+        add_tiles<HD, N>(a, u, lay, sm, v, slot, block, n);
+    else if constexpr (N > 1)
+        add_values<HD, N == 3 ? 2 : N / 2>(a, u, lay, sm, v, slot, block, n);
+}
+
+/* ------------------------------------------------------------------ the end of a unit */
+
+/* The chunks of a sequence's tile, in order, to the output. */
 template <int HD> static __device__ void merge_parts(const struct kattn &a, const struct unit &u)
 {
-    const struct attn_item *it = u.item;
-    int64_t item_stride = (int64_t)a.n_heads * (HD + 2);
+    enum { AHEAD = 8 };
+    int64_t chunk_stride = (int64_t)a.n_heads * (HD + 2);
     int first = u.lo / ATTN_CHUNK,
-        n = it->n_chunks - first; /* what lies below the window was not written */
+        n = u.item->n_chunks - first; /* what lies below the window was not written */
     for (int i = threadIdx.x; i < u.n_rows * HD; i += WARPS * 32) {
         int r = i / HD, d = i % HD;
-        const float *part =
-            a.partial + (it->first + first) * item_stride + (int64_t)(u.head0 + r) * (HD + 2);
+        const float *part = part_of(a, u, first, r);
         float m = -INFINITY, l = 0.0f, x = 0.0f, f, f2;
-        for (int k = 0; k < n; k += 8) { /* loads first: each is a trip to L2 */
-            float m2[8], l2[8], x2[8];
+        for (int k = 0; k < n; k += AHEAD) { /* loads first: each is a trip to L2 */
+            float m2[AHEAD], l2[AHEAD], x2[AHEAD];
 #pragma unroll
-            for (int j = 0; j < 8; j++) {
-                const float *from = part + min(k + j, n - 1) * item_stride;
+            for (int j = 0; j < AHEAD; j++) {
+                const float *from = part + min(k + j, n - 1) * chunk_stride;
                 m2[j] = __ldcg(from + HD), l2[j] = __ldcg(from + HD + 1), x2[j] = __ldcg(from + d);
             }
 #pragma unroll
-            for (int j = 0; j < 8; j++) {
+            for (int j = 0; j < AHEAD; j++) {
                 if (k + j >= n) break;
                 merge_factors(m, m2[j], f, f2);
                 l = merge_value(l, f, l2[j], f2);
@@ -242,145 +578,183 @@ template <int HD> static __device__ void merge_parts(const struct kattn &a, cons
     }
 }
 
+/* One of several items: the last block of threads to come here merges. */
 template <int HD>
-static __device__ __forceinline__ void finish(const struct kattn &a, const struct unit &u,
-                                              struct decode_smem<HD> &sm, int turn)
+static __device__ __forceinline__ void finish_part(const struct kattn &a, const struct unit &u,
+                                                   const struct layout &lay, struct decode_smem &sm)
 {
-    const struct attn_item *it = u.item;
-    if (it->n_parts == 1) {
-        for (int i = threadIdx.x; i < u.n_rows * HD; i += WARPS * 32) {
-            int r = i / HD, d = i % HD;
-            a.out[(int64_t)u.row * a.out_stride + (u.head0 + r) * HD + d] =
-                f_bf16(sm.total[r][d] * (1.0f / sm.total_ml[turn][r][1]));
-        }
-        return;
-    }
     __threadfence();
-    __syncthreads();
+    named_sync(1, WARPS * 32);
     if (threadIdx.x == 0) {
-        int32_t *counter = a.counters + (int64_t)it->first * a.n_heads + u.head0;
-        sm.is_last = atomicAdd(counter, 1) == it->n_parts - 1;
+        int32_t *counter = a.counters + (int64_t)u.item->first * a.n_heads + u.head0;
+        sm.is_last = atomicAdd(counter, 1) == u.item->n_parts * lay.n - 1;
         if (sm.is_last) *counter = 0;
     }
-    __syncthreads();
+    named_sync(1, WARPS * 32);
     if (!sm.is_last) return;
     __threadfence();
     merge_parts<HD>(a, u);
 }
 
-/* tidy: long function: one kernel; its stages share registers and barriers */
 template <int HD>
-static __global__ void __launch_bounds__(WARPS * 32, 1) decode_kernel(struct kattn a)
+static __device__ __forceinline__ void finish(const struct kattn &a, const struct unit &u,
+                                              const struct layout &lay, struct decode_smem &sm,
+                                              const struct values<HD> &v, float tl)
+{
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    if (lane % 8 == 0) sm.inverse[sums_row()] = 1.0f / tl;
+    named_sync(1, WARPS * 32);
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        float scale = sm.inverse[g + 8 * r];
+        uint16_t *out = a.out + (int64_t)u.row * a.out_stride + (u.head0 + g + 8 * r) * HD +
+                        lay.first_tile * 8 + 2 * t;
+#pragma unroll
+        for (int n = 0; n < values<HD>::N; n++) {
+            int tile = warp + n * WARPS;
+            if (tile < lay.tiles && g + 8 * r < u.n_rows)
+                *(uint32_t *)(out + tile * 8) =
+                    pack_bf16(v.total[n][2 * r] * scale, v.total[n][2 * r + 1] * scale);
+        }
+    }
+}
+
+/* ------------------------------------------------------------------ the kernel */
+
+struct progress { /* of the ring, and of the exchange of scores */
+    struct place at;
+    uint32_t phase;
+};
+
+static __device__ __forceinline__ void release(uint64_t *bar)
+{
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) bar_arrive(bar);
+}
+
+template <int HD>
+static __device__ __forceinline__ void compute_unit(const struct kattn &a, const struct unit &u,
+                                                    const struct layout &lay,
+                                                    struct decode_smem &sm, struct progress &p)
+{
+    enum { SLOT = ATTN_BLOCK * HD * 2 };
+    uint32_t q[HD / 16][4];
+    float m[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY}; /* of rows warp, warp + 4, .. */
+    struct sums s = {0.0f, -INFINITY, 0.0f};
+    struct values<HD> v = {
+    };
+    v.tm[0] = v.tm[1] = -INFINITY;
+    load_q<HD>(a, u, q);
+    for (int b = u.first; b <= u.last; b += lay.n) {
+        int n = min(lay.n, u.last + 1 - b);
+        float scores[4][4];
+        bar_wait(&sm.full[p.at.slot], p.at.phase);
+        score_tiles<HD>(scores, q, lay.slots + (size_t)p.at.slot * SLOT);
+        release(&sm.free[p.at.slot]);
+        next_place(p.at, lay.n_slots);
+        exchange(scores, u, lay, sm, b, n, p.phase);
+        p.phase ^= 1;
+        weigh_rows(u, lay, sm, a.scale, b, n, m);
+        named_sync(1, WARPS * 32);
+        bar_wait(&sm.full[p.at.slot], p.at.phase);
+        add_values<HD, values<HD>::N>(a, u, lay, sm, v, lay.slots + (size_t)p.at.slot * SLOT, b, n);
+        release(&sm.free[p.at.slot]);
+        next_place(p.at, lay.n_slots);
+        sum_weights(a, u, lay, sm, s, b, n);
+        if (lay.n == 1) /* all have read the scores */
+            named_sync(1, WARPS * 32);
+        else
+            arrive_all(&sm.scores_free, lay.n);
+    }
+    if (u.item->n_parts > 1)
+        finish_part<HD>(a, u, lay, sm);
+    else
+        finish<HD>(a, u, lay, sm, v, s.tl);
+}
+
+template <int HD>
+static __global__ void __launch_bounds__((WARPS + 1) * 32, 1)
+    decode_kernel(struct kattn a, int rows, int n_slots)
 {
     extern __shared__ __align__(128) char raw[];
-    struct decode_smem<HD> &sm = *(struct decode_smem<HD> *)raw;
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    int tiles = (a.n_heads / a.n_kv_heads + 15) / 16, i = blockIdx.x;
-    uint16_t *ks = sm.k[is_staged<HD> ? warp : 0], *vs = sm.v[is_staged<HD> ? warp : 0];
-    uint32_t phase = 0;
-    struct unit u, next;
-    if (lane < 2)
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(smem_at(&sm.bar[warp][lane]))
-                     : "memory");
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    __syncwarp();
-    pdl_next();
-    /* The batch was there before the step began, and all positions but the newest before it too. */
-    int n_units = a.b->n_items * a.n_kv_heads * tiles, turn = 0;
-    if (!find_unit(a, i, n_units, tiles, u)) return;
-    bool is_old = u.chunk * ATTN_CHUNK + (warp + 1) * ATTN_BLOCK <= u.hi;
-    if (!is_old) pdl_wait();
-    if (is_staged<HD> && is_active(u, warp)) {
-        fetch<HD>(a, u, a.k, ks, &sm.bar[warp][0], warp, lane);
-        fetch<HD>(a, u, a.v, vs, &sm.bar[warp][1], warp, lane);
+    struct decode_smem &sm = *(struct decode_smem *)raw;
+    struct layout lay;
+    lay.n = cluster_size();
+    lay.rank = cluster_rank();
+    lay.n_slots = n_slots;
+    lay.tiles = HD / 8 / lay.n;
+    lay.first_tile = lay.rank * lay.tiles;
+    lay.rows = rows;
+    lay.weight_pitch = lay.n * ATTN_BLOCK + 32;
+    lay.scores = (float *)(raw + sizeof sm);
+    lay.weights = (uint16_t *)(raw + sizeof sm + scores_bytes(lay.n, rows));
+    lay.slots = raw + slots_at(lay.n, rows);
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < n_slots; i++) bar_init(&sm.full[i], 1), bar_init(&sm.free[i], WARPS);
+        bar_init(&sm.scores_full, 1), bar_init(&sm.scores_free, WARPS * lay.n);
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
-    if (is_old) pdl_wait();
-    struct qfrag<HD> q;
-    bool is_first = true;
-    for (;;) {
-        if (is_first) {
-            const uint16_t *row = a.q + (int64_t)u.row * a.q_stride + u.head0 * HD;
-            load_lane<HD>(q.a, row + g * HD, t, g < u.n_rows);
-            load_lane<HD>(q.b, row + (g + 8) * HD, t, g + 8 < u.n_rows);
-            for (int k = threadIdx.x; k < u.n_rows * HD; k += WARPS * 32)
-                sm.total[k / HD][k % HD] = 0.0f;
-            if (threadIdx.x < 16)
-                sm.total_ml[turn][threadIdx.x][0] = -INFINITY,
-                sm.total_ml[turn][threadIdx.x][1] = 0.0f;
-        }
-        bool is_done = u.chunk + 1 == u.end, has_next = true;
-        next = u;
-        if (!is_done)
-            next.chunk++;
-        else
-            has_next = find_unit(a, i + gridDim.x, n_units, tiles, next);
-        bool fetches = is_staged<HD> && has_next && is_active(next, warp);
-        if (is_active(u, warp)) {
-            int base = u.chunk * ATTN_CHUNK + warp * ATTN_BLOCK;
-            const int lo[2] = {u.lo, u.lo}, hi[2] = {u.hi, u.hi};
-            float s[8][4], m[2], l[2];
-            uint32_t p[2][2][4];
-            if (is_staged<HD>) bar_wait(&sm.bar[warp][0], phase);
-            block_scores<HD>(a, u, q, ks, base, lane, s);
-            __syncwarp(); /* all have read k */
-            if (fetches) fetch<HD>(a, next, a.k, ks, &sm.bar[warp][0], warp, lane);
-            softmax_block(s, base, t, lo, hi, a.scale, m, l, p);
-            if (t == 0) {
-                sm.ml[warp][g][0] = m[0], sm.ml[warp][g][1] = l[0];
-                sm.ml[warp][g + 8][0] = m[1], sm.ml[warp][g + 8][1] = l[1];
-            }
-            if (is_staged<HD>) bar_wait(&sm.bar[warp][1], phase);
-            block_values<HD>(a, u, vs, base, lane, p, &sm.acc[warp][0][0]);
-            __syncwarp();
-            if (fetches) fetch<HD>(a, next, a.v, vs, &sm.bar[warp][1], warp, lane);
-            phase ^= 1;
-        } else {
-            if (fetches) {
-                fetch<HD>(a, next, a.k, ks, &sm.bar[warp][0], warp, lane);
-                fetch<HD>(a, next, a.v, vs, &sm.bar[warp][1], warp, lane);
-            }
-            if (lane < 16) sm.ml[warp][lane][0] = -INFINITY, sm.ml[warp][lane][1] = 0.0f;
-            for (int k = lane; k < u.n_rows * HD; k += 32) sm.acc[warp][k / HD][k % HD] = 0.0f;
-        }
+    if (lay.n > 1)
+        cluster_sync();
+    else
         __syncthreads();
-        if ((u.chunk + 1) * ATTN_CHUNK > u.lo) {
-            float *part =
-                a.partial + ((int64_t)(u.item->first + u.chunk) * a.n_heads + u.head0) * (HD + 2);
-            merge_chunk<HD>(sm, u.n_rows, turn, u.item->n_parts > 1 ? part : nullptr);
-            turn ^= 1;
-            __syncthreads();
-        }
-        if (is_done) {
-            finish<HD>(a, u, sm, turn);
-            __syncthreads();
-            if (!has_next) return;
-            i += gridDim.x;
-        }
-        is_first = is_done;
-        u = next;
+    pdl_next();
+    if (threadIdx.x / 32 == WARPS) {
+        bring<HD>(a, lay, sm);
+    } else {
+        struct progress p = {{0, 0}, 0};
+        struct unit u;
+        pdl_wait();
+        for (int round = 0; find_unit(a, unit_of(round, blockIdx.x / lay.n, gridDim.x / lay.n), u);
+             round++)
+            compute_unit<HD>(a, u, lay, sm, p);
     }
+    if (lay.n > 1) { /* the others may still send here */
+        __syncwarp();
+        cluster_sync();
+    }
+}
+
+static cudaLaunchAttribute cluster_attribute(int n)
+{
+    cudaLaunchAttribute attr = {};
+    attr.id = cudaLaunchAttributeClusterDimension;
+    attr.val.clusterDim.x = (unsigned)n;
+    attr.val.clusterDim.y = attr.val.clusterDim.z = 1;
+    return attr;
+}
+
+template <int HD> static cudaError_t allow_smem()
+{
+    static bool is_set;
+    if (is_set) return cudaSuccess;
+    cudaError_t code = cudaFuncSetAttribute(decode_kernel<HD>,
+                                            cudaFuncAttributeMaxDynamicSharedMemorySize, SMEM_MAX);
+    is_set = code == cudaSuccess;
+    return code;
 }
 
 template <int HD> static int run(cudaStream_t stream, const struct kattn *a)
 {
-    static int n_blocks;
-    size_t smem = sizeof(struct decode_smem<HD>);
-    if (!n_blocks) {
-        int device, n_sms, per_sm;
-        cudaError_t code = cudaFuncSetAttribute(
-            decode_kernel<HD>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)smem);
-        if (code == cudaSuccess) code = cudaGetDevice(&device);
-        if (code == cudaSuccess)
-            code = cudaDeviceGetAttribute(&n_sms, cudaDevAttrMultiProcessorCount, device);
-        if (code == cudaSuccess)
-            code = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_sm, decode_kernel<HD>,
-                                                                 WARPS * 32, smem);
-        if (code != cudaSuccess) return (int)code;
-        n_blocks = n_sms * (per_sm > 0 ? per_sm : 1);
-    }
+    int group = a->n_heads / a->n_kv_heads, rows = group < 16 ? group : 16, n = a->cluster;
+    size_t at = slots_at(n, rows), slot = ATTN_BLOCK * HD * 2;
+    int n_slots = (int)((SMEM_MAX - at) / slot);
+    if (n_slots > SLOTS_MAX) n_slots = SLOTS_MAX;
+    cudaError_t code = allow_smem<HD>();
+    if (code != cudaSuccess) return (int)code;
     struct kattn scaled = *a;
     scaled.scale *= 1.4426950408889634f; /* exp2 takes the place of exp */
-    return launch(decode_kernel<HD>, dim3(n_blocks), WARPS * 32, smem, stream, scaled);
+    cudaLaunchAttribute attr[2] = {cluster_attribute(n)};
+    attr[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attr[1].val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)(k_attn_clusters(n) * n));
+    config.blockDim = dim3((WARPS + 1) * 32);
+    config.dynamicSmemBytes = at + slot * n_slots;
+    config.stream = stream;
+    config.attrs = attr;
+    config.numAttrs = 2;
+    return (int)cudaLaunchKernelEx(&config, decode_kernel<HD>, scaled, rows, n_slots);
 }
 
 extern "C" int k_attn_decode(cudaStream_t stream, const struct kattn *a)
@@ -404,4 +778,40 @@ extern "C" int k_attn_decode(cudaStream_t stream, const struct kattn *a)
 extern "C" int k_attn_has(int32_t head_dim)
 {
     return head_dim == 64 || head_dim == 80 || head_dim == 96 || head_dim == 128 || head_dim == 256;
+}
+
+/* Asked of the device once: SMs come in groups of unequal size, so it is not all of them over n. */
+extern "C" int k_attn_clusters(int32_t n)
+{
+    static int known[CLUSTER_MAX + 1];
+    if (known[n]) return known[n];
+    cudaLaunchAttribute attr = cluster_attribute(n);
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)n);
+    config.blockDim = dim3((WARPS + 1) * 32);
+    config.dynamicSmemBytes = SMEM_MAX;
+    config.attrs = &attr;
+    config.numAttrs = 1;
+    int count = 0;
+    if (allow_smem<128>() != 0 ||
+        cudaOccupancyMaxActiveClusters(&count, decode_kernel<128>, &config) != cudaSuccess)
+        count = 0;
+    return known[n] = count > 0 ? count : 1;
+}
+
+/* The smallest cluster that is within a tenth of the best. A pass of n blocks takes about 20 + 9 n,
+ * as measured; clusters go round as often as the fullest has units. */
+extern "C" int k_attn_cluster(int32_t n_heads, int32_t n_kv_heads, int32_t head_dim, int32_t n_seqs)
+{
+    int group = n_heads / n_kv_heads, best = 1;
+    int64_t units = (int64_t)n_seqs * n_kv_heads * ((group + 15) / 16);
+    double least = 0;
+    for (int n = 1; n <= CLUSTER_MAX && head_dim / 8 % n == 0; n *= 2) {
+        size_t free = SMEM_MAX - slots_at(n, group < 16 ? group : 16);
+        if (free < (size_t)3 * ATTN_BLOCK * head_dim * 2) break;
+        int clusters = k_attn_clusters(n);
+        double took = (double)((units + clusters - 1) / clusters) * (20 + 9 * n) / n;
+        if (n == 1 || took < 0.9 * least) least = took, best = n;
+    }
+    return best;
 }

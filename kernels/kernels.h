@@ -21,10 +21,8 @@ extern "C" {
 #endif
 
 enum {
-    ATTN_BLOCK = 64, /* positions that one warp's softmax takes at once */
-    ATTN_CHUNK =
-        256, /* positions of a split: blocks merge within a chunk, then chunks merge, in order */
-    PREFILL_ROWS = 128 /* (token, head) pairs of a prefill tile */
+    ATTN_BLOCK = 128, /* positions of a softmax step */
+    ATTN_CHUNK = 1024 /* positions of a split: chunks are computed apart and merge in order */
 };
 
 /* A sequence's piece of decode attention: chunks [chunk, chunk + n) of its n_chunks. */
@@ -38,6 +36,7 @@ struct attn_item {
 /* A tile of prefill attention. */
 struct attn_tile {
     int32_t seq, row, n_rows; /* token rows */
+    int32_t end;              /* positions that its last row sees */
 };
 
 /* Where a step's results go: pinned host memory, written by the sampling kernel over the bus. */
@@ -80,11 +79,11 @@ struct kattn {
     const struct kbatch *b;
     const uint16_t *q; /* rows of [q heads | k heads | v heads] */
     uint16_t *out;
-    const uint16_t *k, *v; /* pages: k [page][kv head][token][dim], v [page][kv head][token /
-                              16][dim][token % 16] */
+    const uint16_t *k, *v; /* pages, as attn.cuh has them */
     float *partial;        /* [slots, n_heads, head_dim + 2]: a chunk's answers */
     int32_t *counters;     /* [slots * n_heads], zero between launches */
     int32_t q_stride, out_stride, n_heads, n_kv_heads, head_dim, window;
+    int32_t cluster; /* of decode: k_attn_cluster */
     float scale;
 };
 
@@ -127,6 +126,10 @@ int k_rope_kv(cudaStream_t stream, const struct krope *r, int32_t n_rows);
 int k_linear(cudaStream_t stream, const struct klinear *l);
 int k_attn_decode(cudaStream_t stream, const struct kattn *a);
 int k_attn_prefill(cudaStream_t stream, const struct kattn *a, int32_t n_tiles);
+/* Blocks of threads that share a context of decode, for so many sequences; it does not show in the
+ * bits. k_attn_clusters: how many of such clusters run at once. */
+int k_attn_cluster(int32_t n_heads, int32_t n_kv_heads, int32_t head_dim, int32_t n_seqs);
+int k_attn_clusters(int32_t cluster);
 /* Is there attention for this head size? */
 int k_attn_has(int32_t head_dim);
 /* Token rows of a prefill tile. */

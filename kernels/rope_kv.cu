@@ -4,12 +4,10 @@
  * what:     for q and k heads: optional RMS norm over head_dim, then (a, b) -> (a cos - b sin, b
  *           cos + a sin) with b = half a rotary_dim after a, angle = pos * freq[i], cos and sin
  *           times mscale; k and v go to pages
- * shapes:   qkv rows [n_heads | n_kv | n_kv] x head_dim bf16, rotated in place; k pages [page][kv
- *           head][token][dim], v pages [page][kv head][group of 16 tokens][dim][token]: 16 tokens
- *           of a head are one run of bytes in both, and both load 16 bytes at a time in the order
- *           of tensor-core fragments
+ * shapes:   qkv rows [n_heads | n_kv | n_kv] x head_dim bf16, rotated in place; pages as attn.cuh
+ *           has them
  * launch:   a block of 8 warps a token and 8 heads, a warp a head
- * assumes:  head_dim <= 256 and even
+ * assumes:  head_dim <= 256 and a multiple of 8
  * numerics: f32; the angle is rounded to f32, its sine and cosine are to 2 ulp; results rounded
  *           to bf16 once
  * source:   Su 2021 (RoFormer), rotate-half form; yarn and the others arrive as a table of
@@ -31,8 +29,9 @@ static __device__ void write_kv(const struct krope &r, int t, int head, const fl
     for (int j = 0; j < LANE_VALUES; j++) {
         int i = lane + 32 * j;
         if (i < r.head_dim)
-            base[is_k ? off * r.head_dim + i : off / 16 * 16 * r.head_dim + i * 16 + off % 16] =
-                f_bf16(v[j]);
+            base[is_k ? off / 8 * 8 * r.head_dim + i / 8 * 64 + off % 8 * 8 + i % 8
+                      : off / 16 * 16 * r.head_dim + i / 8 * 128 + off / 8 % 2 * 64 + i % 8 * 8 +
+                            off % 8] = f_bf16(v[j]);
     }
 }
 

@@ -2,8 +2,11 @@
  * the same run.
  *
  *   bench_cuda kernels               linear layers of Llama-3.1-8B at 1 to 256 rows, attention;
- * GB/s and TFLOP/s bench_cuda engine CONFIG [ctx]   steps of a model with random weights, without
- * engine or server: decode at several batch sizes and context ctx (1024), prefill of one prompt
+ *                                    GB/s and TFLOP/s
+ *   bench_cuda attention             attention alone
+ *   bench_cuda engine CONFIG [ctx]   steps of a model with random weights, without engine or server:
+ *                                    decode at several batch sizes and context ctx (1024), prefill of
+ *                                    one prompt
  *
  * Kernels are timed as graphs of repeated launches over sets of buffers larger than the L2 cache,
  * values random. The ceilings are a read of 8 GB by our own reading loop (the product kernel on one
@@ -193,9 +196,11 @@ struct attn_layout {
 };
 
 /* As cuda_batch.c does: each sequence's chunks in parts of an even share of the work. */
-static void lay_out_items(struct attn_layout *l, int n, const int *ctx, int n_kv_heads)
+static void lay_out_items(struct attn_layout *l, int n, const int *ctx, int n_kv_heads, int cluster)
 {
-    int share = (l->total / ATTN_CHUNK * n_kv_heads + 131) / 132;
+    int clusters = k_attn_clusters(cluster), total = 0;
+    for (int i = 0; i < n; i++) total += (ctx[i] + ATTN_CHUNK - 1) / ATTN_CHUNK;
+    int share = (total * n_kv_heads + clusters - 1) / clusters;
     for (int i = 0; i < n; i++) {
         int chunks = (ctx[i] + ATTN_CHUNK - 1) / ATTN_CHUNK, parts = (chunks + share - 1) / share;
         for (int c = 0; c < parts; c++) {
@@ -223,7 +228,8 @@ static void lay_out_pages(struct attn_layout *l, int n, const int *ctx, int long
     }
 }
 
-static struct attn_layout lay_out(int n, const int *ctx, bool is_prefill, int per, int n_kv_heads)
+static struct attn_layout lay_out(int n, const int *ctx, bool is_prefill, int per, int n_kv_heads,
+                                  int cluster)
 {
     struct attn_layout l = {.rows = is_prefill ? ctx[0] : n};
     int longest = 0;
@@ -239,12 +245,14 @@ static struct attn_layout lay_out(int n, const int *ctx, bool is_prefill, int pe
     l.tiles = calloc((size_t)l.rows, sizeof *l.tiles);
     lay_out_pages(&l, n, ctx, longest);
     if (!is_prefill) {
-        lay_out_items(&l, n, ctx, n_kv_heads);
+        lay_out_items(&l, n, ctx, n_kv_heads, cluster);
         return l;
     }
     l.n_slots = (ctx[0] + ATTN_CHUNK - 1) / ATTN_CHUNK;
-    for (int at = (l.rows - 1) / per * per; at >= 0; at -= per)
-        l.tiles[l.n_tiles++] = (struct attn_tile){0, at, l.rows - at < per ? l.rows - at : per};
+    for (int at = (l.rows - 1) / per * per; at >= 0; at -= per) {
+        int n_rows = l.rows - at < per ? l.rows - at : per;
+        l.tiles[l.n_tiles++] = (struct attn_tile){0, at, n_rows, at + n_rows};
+    }
     for (int i = 0; i < l.rows; i++) l.pos[i] = i;
     return l;
 }
@@ -254,7 +262,9 @@ static void bench_attn(cudaStream_t stream, const char *name, int n, const int *
                        bool is_prefill, uint16_t *pool, size_t pool_bytes)
 {
     enum { HEADS = 32, KV = 8, DIM = 128 };
-    struct attn_layout l = lay_out(n, ctx, is_prefill, k_attn_tile_rows(HEADS, KV, DIM), KV);
+    int cluster = k_attn_cluster(HEADS, KV, DIM, n);
+    struct attn_layout l =
+        lay_out(n, ctx, is_prefill, k_attn_tile_rows(HEADS, KV, DIM), KV, cluster);
     int rows = l.rows;
     struct kbatch k = {.n_tokens = rows,
                        .n_seqs = n,
@@ -263,6 +273,7 @@ static void bench_attn(cudaStream_t stream, const char *name, int n, const int *
                        .n_items = l.n_items,
                        .n_tiles = l.n_tiles};
     k.pos = to_device(l.pos, (size_t)rows * 4);
+    k.kv_len = to_device(ctx, (size_t)n * 4);
     k.pages = to_device(l.pages, (size_t)(n * l.stride) * 4);
     k.items = to_device(l.items, (size_t)(l.n_items ? l.n_items : 1) * sizeof *l.items);
     k.tiles = to_device(l.tiles, (size_t)rows * sizeof *l.tiles);
@@ -287,6 +298,7 @@ static void bench_attn(cudaStream_t stream, const char *name, int n, const int *
                          .n_heads = HEADS,
                          .n_kv_heads = KV,
                          .head_dim = DIM,
+                         .cluster = cluster,
                          .scale = 0.088f};
     double us = time_graph(stream, is_prefill ? run_prefill : run_decode, &b, is_prefill ? 2 : 16);
     double bytes = 4.0 * KV * DIM * l.total, flops = 2.0 * HEADS * DIM * (double)rows * rows;
@@ -299,6 +311,25 @@ static void bench_attn(cudaStream_t stream, const char *name, int n, const int *
     free(l.pages), free(l.pos), free(l.items), free(l.tiles);
 }
 
+static void bench_attention(cudaStream_t stream, uint16_t *pool, size_t bytes)
+{
+    static const int lengths[] = {1024, 4096}, prompts[] = {1024, 4096, 8192, 16384};
+    int ctx[256];
+    char name[64];
+    for (int n = 1; n <= 256; n = n == 1 ? 8 : n == 8 ? 64 : n * 4)
+        for (int k = 0; k < 2 - (n > 64); k++) {
+            for (int i = 0; i < n; i++) ctx[i] = lengths[k];
+            snprintf(name, sizeof name, "decode, %d x %d", n, lengths[k]);
+            bench_attn(stream, name, n, ctx, false, pool, bytes);
+        }
+    for (int i = 0; i < 64; i++) ctx[i] = 128 + (i * 37 % 64) * 30;
+    bench_attn(stream, "decode, 64 of 128..2018", 64, ctx, false, pool, bytes);
+    for (int i = 0; i < 4; i++) {
+        snprintf(name, sizeof name, "prefill, %d", prompts[i]);
+        bench_attn(stream, name, 1, &prompts[i], true, pool, bytes);
+    }
+}
+
 static int run_copy(cudaStream_t stream, void *arg, int i)
 {
     (void)i;
@@ -306,7 +337,7 @@ static int run_copy(cudaStream_t stream, void *arg, int i)
                                 cudaMemcpyDeviceToDevice, stream);
 }
 
-static void bench_kernels(void)
+static void bench_kernels(bool has_linear)
 {
     size_t bytes = (size_t)9 << 30;
     struct sl_error e = {0};
@@ -340,25 +371,8 @@ static void bench_kernels(void)
         gemm_ceiling = 2.0 * 549755813888.0 / us * 1e-6;
         printf("cuBLASLt 8192^3 bf16 %.0f TFLOP/s\n", gemm_ceiling);
     }
-    bench_linear(d->stream, d->lt, w, bytes, x, y);
-    int ctx[256];
-    static const int lengths[] = {1024, 4096};
-    for (int n = 1; n <= 256; n = n == 1 ? 8 : n == 8 ? 64 : n * 4)
-        for (int k = 0; k < 2 - (n > 64); k++) {
-            char name[64];
-            for (int i = 0; i < n; i++) ctx[i] = lengths[k];
-            snprintf(name, sizeof name, "decode, %d x %d", n, lengths[k]);
-            bench_attn(d->stream, name, n, ctx, false, w, bytes);
-        }
-    for (int i = 0; i < 64; i++) ctx[i] = 128 + (i * 37 % 64) * 30;
-    bench_attn(d->stream, "decode, 64 of 128..2018", 64, ctx, false, w, bytes);
-    for (ctx[0] = 1024; ctx[0] <= 16384; ctx[0] *= 4) {
-        char name[64];
-        snprintf(name, sizeof name, "prefill, %d", ctx[0]);
-        bench_attn(d->stream, name, 1, ctx, true, w, bytes);
-    }
-    ctx[0] = 8192;
-    bench_attn(d->stream, "prefill, 8192", 1, ctx, true, w, bytes);
+    if (has_linear) bench_linear(d->stream, d->lt, w, bytes, x, y);
+    bench_attention(d->stream, w, bytes);
     device_cuda.close(d);
 }
 
@@ -505,11 +519,13 @@ int main(int argc, char **argv)
         return 1;
     }
     if (argc >= 2 && strcmp(argv[1], "kernels") == 0)
-        bench_kernels();
+        bench_kernels(true);
+    else if (argc >= 2 && strcmp(argv[1], "attention") == 0)
+        bench_kernels(false);
     else if (argc >= 3 && strcmp(argv[1], "engine") == 0)
         bench_engine(argv[2], argc > 3 ? (int)strtol(argv[3], NULL, 10) : 1024);
     else {
-        fprintf(stderr, "usage: bench_cuda kernels | engine CONFIG-FOLDER [context]\n");
+        fprintf(stderr, "usage: bench_cuda kernels | attention | engine CONFIG-FOLDER [context]\n");
         return 2;
     }
     return 0;

@@ -10,7 +10,7 @@
 
 #include "backend/cuda_dev.h"
 
-enum { ALIGN = 16, SMS = 132 /* of an H100 or H200 */ };
+enum { ALIGN = 16 };
 
 static size_t padded(size_t n)
 {
@@ -100,16 +100,29 @@ static int32_t n_chunks(const struct batch *b, int32_t i)
     return (b->kv_len[i] + ATTN_CHUNK - 1) / ATTN_CHUNK;
 }
 
-/* Chunks that each block of threads gets when all are shared out evenly. A context of at most so
- * many is one item, which needs no merging through memory; longer ones are runs of about as many.
- * It does not show in the bits. */
+/* Items of all contexts, where one has at most `share` chunks. */
+static int64_t n_items(const struct batch *b, int32_t share)
+{
+    int64_t n = 0;
+    for (int32_t i = 0; i < b->n_seqs; i++)
+        if (b->q_start[i + 1] - b->q_start[i] == 1) n += (n_chunks(b, i) + share - 1) / share;
+    return n;
+}
+
+/* Chunks that each cluster gets when all are shared out evenly, and a few more if that saves a second
+ * round. A context of at most so many is one item, which needs no merging through memory; longer
+ * ones are runs of about as many. It does not show in the bits. */
 static int32_t fair_share(const struct dev *d, const struct batch *b)
 {
-    int64_t total = 0;
-    for (int32_t i = 0; i < b->n_seqs; i++)
-        if (b->q_start[i + 1] - b->q_start[i] == 1) total += n_chunks(b, i);
-    int64_t share = (total * d->tile_kv_heads + SMS - 1) / SMS;
-    return share > 0 ? (int32_t)share : 1;
+    const struct layer_params *lp = d->attn_widest;
+    if (!lp) return 1;
+    int64_t heads = lp->n_kv_heads, n = k_attn_clusters(k_attn_cluster(
+                                        lp->n_heads, lp->n_kv_heads, lp->head_dim, d->decode_seqs));
+    int32_t share = (int32_t)((n_items(b, 1) * heads + n - 1) / n);
+    if (share < 1) share = 1;
+    if (n_items(b, INT32_MAX / 2) * heads <= n)
+        while (n_items(b, share) * heads > n) share++;
+    return share;
 }
 
 static int longest_first(const void *a, const void *b)
@@ -148,7 +161,12 @@ static void put_items(struct packer *p, const struct batch *b, struct kbatch *k)
     k->n_items = p->d->n_items = n;
 }
 
-/* From the last tile of a sequence to its first: the longest contexts start first. */
+static int longest_tile_first(const void *a, const void *b)
+{
+    const struct attn_tile *x = a, *y = b;
+    return x->end != y->end ? y->end - x->end : x->row - y->row;
+}
+
 static void put_tiles(struct packer *p, const struct batch *b, struct kbatch *k)
 {
     const void *device;
@@ -156,14 +174,27 @@ static void put_tiles(struct packer *p, const struct batch *b, struct kbatch *k)
     int32_t n = 0, size = p->d->tile_rows;
     for (int32_t i = 0; i < b->n_seqs; i++) {
         int32_t first = b->q_start[i], rows = b->q_start[i + 1] - first;
-        if (rows < 2) continue;
-        for (int32_t at = (rows - 1) / size * size; at >= 0; at -= size)
-            tile[n++] = (struct attn_tile){
-                .seq = i, .row = first + at, .n_rows = rows - at < size ? rows - at : size};
+        for (int32_t at = 0; rows > 1 && at < rows; at += size) {
+            int32_t n_rows = rows - at < size ? rows - at : size;
+            tile[n++] = (struct attn_tile){.seq = i,
+                                           .row = first + at,
+                                           .n_rows = n_rows,
+                                           .end = b->kv_len[i] - rows + at + n_rows};
+        }
     }
+    qsort(tile, (size_t)n, sizeof *tile, longest_tile_first);
     take(p, (size_t)n * sizeof *tile, &device);
     k->tiles = device;
     k->n_tiles = p->d->n_tiles = n;
+}
+
+/* Sequences with one row: in a graph as many as rows are padded to, so that what follows from it is
+ * the same in every run. */
+static void count_decodes(struct dev *d, const struct batch *b)
+{
+    d->decode_seqs = b->n_tokens == b->n_seqs ? d->rows : 0;
+    for (int32_t i = 0; i < b->n_seqs && b->n_tokens != b->n_seqs; i++)
+        d->decode_seqs += b->q_start[i + 1] - b->q_start[i] == 1;
 }
 
 int cuda_batch_send(struct dev *d, const struct batch *b, const struct kresult *result)
@@ -187,6 +218,7 @@ int cuda_batch_send(struct dev *d, const struct batch *b, const struct kresult *
     if (b->n_wants) memcpy(want, b->want, (size_t)b->n_wants * sizeof *want);
     k->want = device;
     put_seq_of(&p, b, k);
+    count_decodes(d, b);
     TRY(put_pages(&p, b, k));
     put_items(&p, b, k);
     put_tiles(&p, b, k);

@@ -253,9 +253,9 @@ static int dev_launch(struct dev *d, const struct step *steps, int32_t n_steps,
     l->result.step_id = b->step_id;
     l->result.n_wants = b->n_wants;
     TRY(cuda_prepare(d, steps, n_steps));
+    struct cuda_graph *g = choose_graph(d, steps, n_steps, b);
     TRY(cuda_batch_send(d, b, &l->view));
     TRY(cuda_check(cudaEventRecord(l->start, d->stream), "event"));
-    struct cuda_graph *g = choose_graph(d, steps, n_steps, b);
     if (d->config.fail_step == d->n_launched + 1) TRY(cuda_check(k_trap(d->stream), "trap"));
     if (g && !g->exec && g->n_seen++ > 0) TRY(capture(d, g, b));
     if (g && g->exec)

@@ -78,11 +78,12 @@ struct dev {
     /* Of the launch at hand. */
     int32_t rows, want_rows; /* rows to compute: tokens and wants, padded to the bucket in graphs */
     int32_t n_items, n_tiles;
+    int32_t decode_seqs; /* sequences with one row, padded as rows are */
 
     /* Of the plan at hand: cuda_prepare. */
     const struct step *prepared;
-    int32_t tile_rows;     /* token rows of a prefill tile */
-    int32_t tile_kv_heads; /* the most of a layer */
+    int32_t tile_rows;                    /* token rows of a prefill tile, the fewest of a layer */
+    const struct layer_params *attn_widest; /* of the layer with the most kv heads */
     size_t partial_floats, counters;
     float *partial_d; /* [ATTN_ITEMS_MAX, partial_floats] */
     int32_t *counters_d;

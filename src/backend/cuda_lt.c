@@ -23,11 +23,11 @@ static const size_t workspace_bytes = (size_t)32 << 20;
 #define LT_FUNCTIONS(X)                                                                            \
     X(cublasLtCreate)                                                                              \
     X(cublasLtDestroy)                                                                             \
-    X(cublasLtMatmulDescCreate) X(cublasLtMatmulDescSetAttribute) X(cublasLtMatmulDescDestroy)     \
-        X(cublasLtMatrixLayoutCreate) X(cublasLtMatrixLayoutDestroy)                               \
-            X(cublasLtMatmulPreferenceCreate) X(cublasLtMatmulPreferenceSetAttribute)              \
-                X(cublasLtMatmulPreferenceDestroy) X(cublasLtMatmulAlgoGetHeuristic)               \
-                    X(cublasLtMatmulAlgoCheck) X(cublasLtMatmul)
+    X(cublasLtMatmulDescCreate)                                                                    \
+    X(cublasLtMatmulDescSetAttribute) X(cublasLtMatmulDescDestroy) X(cublasLtMatrixLayoutCreate)   \
+        X(cublasLtMatrixLayoutDestroy) X(cublasLtMatmulPreferenceCreate)                           \
+            X(cublasLtMatmulPreferenceSetAttribute) X(cublasLtMatmulPreferenceDestroy)             \
+                X(cublasLtMatmulAlgoGetHeuristic) X(cublasLtMatmulAlgoCheck) X(cublasLtMatmul)
 
 struct shape {
     int64_t n, k, stride;

@@ -13,14 +13,15 @@
 static int prepare_attn(struct dev *d, const struct step *steps, int32_t n_steps)
 {
     size_t floats = 0, heads = 0;
-    d->tile_rows = PREFILL_ROWS;
+    d->tile_rows = INT32_MAX;
+    d->attn_widest = NULL;
     for (int32_t i = 0; i < n_steps; i++) {
         const struct layer_params *lp = steps[i].lp;
         if (steps[i].op != OP_ATTN) continue;
         if (!k_attn_has(lp->head_dim) || lp->n_heads / lp->n_kv_heads > 64) return SL_ENOSYS;
         int32_t rows = k_attn_tile_rows(lp->n_heads, lp->n_kv_heads, lp->head_dim);
         if (rows < d->tile_rows) d->tile_rows = rows;
-        if (lp->n_kv_heads > d->tile_kv_heads) d->tile_kv_heads = lp->n_kv_heads;
+        if (!d->attn_widest || lp->n_kv_heads > d->attn_widest->n_kv_heads) d->attn_widest = lp;
         size_t n = (size_t)lp->n_heads * ((size_t)lp->head_dim + 2);
         if (n > floats) floats = n;
         if ((size_t)lp->n_heads > heads) heads = (size_t)lp->n_heads;
@@ -244,6 +245,8 @@ int cuda_op_attn(struct dev *d, const struct batch *b, const struct step *s)
                       .n_kv_heads = lp->n_kv_heads,
                       .head_dim = lp->head_dim,
                       .window = lp->window,
+                      .cluster =
+                          k_attn_cluster(lp->n_heads, lp->n_kv_heads, lp->head_dim, d->decode_seqs),
                       .scale = lp->attn_scale};
     if (d->n_items) TRY(cuda_check(k_attn_decode(d->stream, &a), "decode attention"));
     if (d->n_tiles) TRY(cuda_check(k_attn_prefill(d->stream, &a, d->n_tiles), "prefill attention"));

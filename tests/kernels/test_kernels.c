@@ -331,7 +331,7 @@ static void pages_of(int32_t id, int32_t *pages) /* scattered; up to 32 sequence
 static void check_attn(const struct heads *h, int32_t window)
 {
     static struct rig_batch x;
-    static const int32_t lengths[] = {1, 37, 64, 256, 257, 700, 1025}, chunk = 300;
+    static const int32_t lengths[] = {1, 37, 64, 127, 128, 700, 1025, 1300}, chunk = 325;
     enum { N = sizeof lengths / sizeof *lengths };
     struct attn_rig *a = xcalloc(1, sizeof *a); /* the device knows frequencies by their address */
     int32_t ids[N], pages[RIG_LEN / RIG_PAGE], cols = (h->n + 2 * h->n_kv) * h->dim,
