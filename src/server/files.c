@@ -161,7 +161,8 @@ void upload_take(struct request *r, const char *bytes, size_t n)
         r->conn->expires_ms += n * 1000 / FLOOR_BYTES;
     if (multipart_feed(&io->form, bytes, n, &r->err) < 0 || io->chunk.n < CHUNK_BYTES) return;
     if (r->in_work) {
-        if (io->chunk.n >= 2 * CHUNK_BYTES) request_suspend(r);
+        bool is_full = io->chunk.n >= 2 * CHUNK_BYTES; /* MHD hands on what it has read even so */
+        if (is_full && !r->is_suspended) request_suspend(r);
         return;
     }
     struct buf empty = io->writing;

@@ -1,5 +1,5 @@
 """/v1/files: wire specification 119, and what a hostile or hurried client does."""
-import json, os, time
+import json, os, threading, time
 
 import openai
 import pytest
@@ -127,6 +127,26 @@ def test_chunked_upload(kept):
     conn.request("POST", "/v1/files", pieces, {"Content-Type": kind}, encode_chunked=True)
     r = conn.getresponse()
     assert r.status == 200 and json.loads(r.read())["bytes"] == 2_000_000
+
+
+def test_chunked_uploads_at_once(start, tmp_path):
+    """Small HTTP chunks faster than the disk: the connection is suspended while MHD still hands on what it has read."""
+    s = start("--data-dir", str(tmp_path))
+    body, kind = form(("file", "c", b"z" * 6_000_000), ("purpose", None, b"batch"))
+    got = []
+
+    def go(step):
+        conn = s.connect()
+        pieces = (body[i:i + step] for i in range(0, len(body), step))
+        conn.request("POST", "/v1/files", pieces, {"Content-Type": kind}, encode_chunked=True)
+        got.append(json.loads(conn.getresponse().read())["bytes"])
+
+    threads = [threading.Thread(target=go, args=(n,)) for n in (3000, 5000, 9000, 20000, 60000) * 3]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert got == [6_000_000] * len(threads)
 
 
 def test_upload_cut_off(kept):
