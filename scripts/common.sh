@@ -24,7 +24,7 @@ install_packages() {
 }
 
 build_packages="gcc cmake ninja-build pkg-config libc6-dev libmicrohttpd-dev libgnutls28-dev libuv1-dev libcjson-dev
-    libpcre2-dev libutf8proc-dev libyaml-dev libxxhash-dev"
+    libpcre2-dev libutf8proc-dev libyaml-dev libxxhash-dev libsqlite3-dev"
 
 # build PRESET [TARGET...]: into the preset's folder.
 build() {

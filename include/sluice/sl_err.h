@@ -40,6 +40,8 @@
     X(SL_EMEDIA,        415, "invalid_request_error", "unsupported_media_type")                   \
     X(SL_EHEADERS,      431, "invalid_request_error", "request_header_fields_too_large")          \
     X(SL_ERATE,         429, "requests",              "rate_limit_exceeded")                      \
+    X(SL_ETOKENS,       429, "tokens",                "rate_limit_exceeded")                      \
+    X(SL_EQUOTA,        429, "insufficient_quota",    "insufficient_quota")                       \
     X(SL_EBUSY,         429, "requests",              "queue_full")                               \
     X(SL_ECANCELED,     499, "server_error",          "cancelled")                                \
     X(SL_EINTERNAL,     500, "server_error",          "internal_error")                           \

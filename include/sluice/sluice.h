@@ -50,6 +50,7 @@ struct sl_options {
     uint64_t kv_cache_memory_bytes;  /* 0: from memory */
     double gpu_memory_utilization;   /* share of device memory to use */
     int32_t max_queue_size;          /* requests waiting to run; 0: 1024 */
+    int32_t background_step_ms;      /* how long a step with background work may take; 0: 10 */
     int32_t tensor_parallel_size;    /* ranks */
     int32_t n_threads;               /* cpu device; 0: the cores */
     int32_t n_vocab;                 /* sim device only */
@@ -57,6 +58,7 @@ struct sl_options {
     int8_t async_scheduling; /* 1, 0, -1: the device's default; one step runs ahead */
     uint64_t seed; /* of what is random in the engine itself (hash key of the prefix index) */
     uint32_t sim_step_us;  /* sim device: how long a step takes */
+    uint32_t sim_row_us;   /* sim device: and for each token in it */
     uint32_t fail_step;    /* sim and cuda: this step fails, counted from 1, for tests; 0: none */
     uint8_t enforce_eager; /* cuda: no graphs */
     uint8_t sim_replay;    /* sim device: a prompt with token 2 in it is answered with the tokens
@@ -110,7 +112,10 @@ struct sl_request {
     uint32_t n_prompt;     /* 1 .. max_model_len (prompt + max_tokens <= max_model_len) */
     struct sl_sampling sampling;
     uint64_t salt[2]; /* prefix-cache tenant: pages are shared only between equal salts */
-    int32_t priority; /* lower runs first; ties by arrival */
+    int32_t priority; /* lower runs first; ties by due_us, then by arrival */
+    uint64_t due_us;  /* by the caller's clock, when its first token should be there; 0: at once */
+    uint32_t tpot_us; /* while it decodes, steps should take no longer than this; 0: no wish */
+    uint8_t is_background; /* runs in the room that the others leave, and gives way to them */
     enum sl_pool pool;
     /* What the output must look like, or NULL. Referenced; compiled for a vocabulary of at most
      * n_vocab. The engine moves through it with the tokens that are committed, on its own thread;
@@ -155,6 +160,7 @@ struct sl_event {
                                 the next sl_poll; else NULL */
     };
     uint32_t n_cached; /* first TOKEN and DONE: prompt tokens taken from the prefix cache */
+    uint32_t queue_us; /* first TOKEN: how long it waited to run */
 };
 
 /* Times that belong to one step each, counted by bucket: counts[i] are those of at most
@@ -168,15 +174,18 @@ struct sl_step_times {
 
 /* A snapshot for /metrics and tests. Counters only grow. */
 struct sl_stats {
-    uint32_t n_waiting, n_running;
+    uint32_t n_waiting, n_running; /* without background requests */
+    uint32_t n_background_waiting, n_background_running;
     uint32_t pages_total,
         pages_used;        /* used: referenced by a live sequence (cached free pages are not) */
     uint32_t pages_cached; /* unreferenced, but holding a reusable prefix */
     uint64_t n_steps, n_preemptions;
     uint64_t prompt_tokens, generation_tokens; /* computed and sampled */
     uint64_t prefix_queries, prefix_hits;      /* in tokens */
-    uint64_t step_us_total;                    /* device time */
-    struct sl_step_times cpu;                  /* CPU time of the engine thread, for every step */
+    /* What a step costs, by a line through the recent ones: a fixed part and one for each row. */
+    uint32_t step_fixed_us, step_row_ns;
+    uint64_t step_us_total;    /* device time */
+    struct sl_step_times cpu;  /* CPU time of the engine thread, for every step */
     struct sl_step_times idle; /* of the device, from one decode step to the next, while at least
                                   one sequence went on; nothing where the device cannot tell */
 };

@@ -55,6 +55,7 @@ struct api_context {
     bool model_defaults;           /* generation_config.json's sampling defaults apply */
     bool has_store;                /* the server keeps responses */
     struct pooling_config pooling; /* how embeddings are made; kind NONE: not at all */
+    bool keep_canonical;           /* api_canonical is asked for */
 };
 
 /* The formats by name: "auto" (or NULL): as the chat template shows; "none"; or a row of
@@ -96,6 +97,16 @@ int api_n_choices(const struct api_request *r);
 uint64_t
 api_cost_tokens(const struct api_request *r); /* prompt + max_tokens over all choices, for quotas */
 struct str api_cache_salt(const struct api_request *r); /* "" if none */
+/* What the client wishes of time, in milliseconds; 0: no wish. */
+struct api_wishes {
+    int64_t ttft_ms, timeout_ms; /* until the first token; until the end */
+    double tpot_ms;              /* from token to token */
+};
+struct api_wishes api_wishes(const struct api_request *r);
+/* With keep_canonical: the body as one text that is equal for requests that must get equal tokens:
+ * members sorted, without those that change only how or when the answer comes. "" for a request
+ * whose tokens are not determined by it (a temperature without a seed). */
+struct str api_canonical(const struct api_request *r);
 /* The engine request of choice i; borrowed from r. The caller adds the tenant to salt. `entropy`
  * seeds a choice when the client gave no seed (choice i uses seed + i). */
 void api_engine_request(const struct api_request *r, int choice, uint64_t entropy,
@@ -124,6 +135,11 @@ int api_response_failed(const struct api_response *p);
 /* Streaming: the usage chunk if asked for, then [DONE]. Not streaming: the whole body. Once, when
  * complete. */
 void api_response_finish(struct api_response *p, struct buf *out);
+/* Where the time went; before api_response_finish, which writes it if the client asked for it. */
+struct api_timings {
+    double queue_ms, prompt_ms, predicted_ms;
+};
+void api_response_timings(struct api_response *p, const struct api_timings *t);
 /* Streaming: one error event and [DONE], instead of finish. */
 void api_response_error(struct api_response *p, const struct sl_error *e, struct buf *out);
 

@@ -18,9 +18,11 @@ struct api_fields {
     double repetition_penalty, presence_penalty, frequency_penalty;
     int64_t top_k, n, best_of, max_tokens, max_completion_tokens, max_new_tokens, n_predict;
     int64_t min_tokens, seed, logprobs, top_logprobs, prompt_logprobs;
-    int64_t priority, truncate_prompt_tokens, thinking_budget;
+    int64_t priority, truncate_prompt_tokens, thinking_budget, ttft_ms, timeout_ms;
+    double tpot_ms;
     bool stream, include_usage, continuous_usage, echo, want_logprobs, ignore_eos;
     bool include_stop, skip_special, spaces_between, add_special, add_generation_prompt;
+    bool timings, timings_per_token;
     bool continue_final, return_token_ids, tokens_as_ids, parallel_tool_calls, beam_search;
     bool include_reasoning;
 };
@@ -84,6 +86,7 @@ struct api_request {
     const struct call_format *call_format; /* what reads the answer's calls; NULL: none are read */
     bool keeps_thinking;                   /* reasoning_format none: thinking stays text */
     enum reasoning_state prompt_thinks;    /* at the prompt's end; set by api_prepare */
+    struct str canonical; /* in the arena */
 };
 
 /* The parts of api_parse; all leave the tree alone. */
@@ -99,6 +102,9 @@ int read_form(struct api_request *r, const json_node *root, struct sl_error *e);
 int form_compile(struct api_request *r, struct sl_error *e);
 
 bool is_tool_name(struct str s);
+
+/* api_canonical of a tree, into the arena. */
+int keep_canonical(struct api_request *r, const json_node *root, struct sl_error *e);
 
 /* The model named in a body is one of ours; an empty name is the default model. */
 int check_model(const struct api_context *ctx, struct str model, struct sl_error *e);

@@ -37,5 +37,6 @@ void completion_body(struct api_response *p, struct buf *out)
     for (int i = 0; i < p->n; i++) put_choice(p, i, out);
     buf_puts(out, "],\"usage\":");
     put_usage(&u, out);
+    put_timings(p, out);
     buf_putc(out, '}');
 }

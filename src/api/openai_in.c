@@ -86,7 +86,8 @@ int read_body(struct api_request *r, const json_node *root, struct sl_error *e)
     if (is_pooled(r->surface)) return read_embed(r, root, e);
     TRY(r->kind == API_CHAT ? read_chat(r, root, e) : read_completion(r, root, e));
     TRY(read_form(r, root, e));
-    return read_sampling(r, root, e);
+    TRY(read_sampling(r, root, e));
+    return keep_canonical(r, root, e);
 }
 
 static int read_plain(struct api_request *r, struct str body, struct sl_error *e)
@@ -182,6 +183,16 @@ uint64_t api_cost_tokens(const struct api_request *r)
     for (int i = 0; i < r->n_prompts; i++)
         sum += (uint64_t)r->prompts[i].n + r->prompts[i].max_tokens;
     return sum * (uint64_t)r->f.n;
+}
+
+struct api_wishes api_wishes(const struct api_request *r)
+{
+    return (struct api_wishes){r->f.ttft_ms, r->f.timeout_ms, r->f.tpot_ms};
+}
+
+struct str api_canonical(const struct api_request *r)
+{
+    return r->canonical;
 }
 
 struct str api_cache_salt(const struct api_request *r)

@@ -152,5 +152,6 @@ void chat_body(struct api_response *p, struct buf *out)
         buf_puts(out, ",\"prompt_token_ids\":");
         put_id_list(r->prompts->ids, r->prompts->n, out);
     }
+    put_timings(p, out);
     buf_putc(out, '}');
 }

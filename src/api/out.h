@@ -22,6 +22,7 @@ struct api_response {
     struct buf suffix;   /* streaming: an event from behind the text of a plain token to its end */
     struct buf scratch;  /* one token's bytes */
     struct parts *parts; /* owned; Responses and Messages only, else NULL */
+    struct api_timings timings;
 };
 
 /* sse.c */
@@ -62,6 +63,10 @@ void put_logprob_list(struct api_response *p, const struct slice *s, struct buf 
 void put_chat_logprobs(struct api_response *p, const struct slice *s, struct buf *out);
 void put_legacy_logprobs(struct api_response *p, const struct slice *s, struct buf *out);
 void put_prompt_logprobs(struct api_response *p, const struct choice *c, struct buf *out);
+
+/* timings_out.c: ,"timings":{...} if the client asked for it; are they? */
+bool has_timings(const struct api_response *p);
+void put_timings(const struct api_response *p, struct buf *out);
 
 /* openai_out.c: pieces */
 void put_usage(const struct api_usage *u, struct buf *out);

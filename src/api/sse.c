@@ -154,11 +154,15 @@ void sse_drain(struct api_response *p, int choice, struct buf *out)
 
 void sse_end(struct api_response *p, struct buf *out)
 {
-    if (p->r->f.include_usage) {
+    if (p->r->f.include_usage || has_timings(p)) {
         struct api_usage u = api_response_usage(p);
         buf_put_str(out, buf_str(&p->head));
-        buf_puts(out, "],\"usage\":");
-        put_usage(&u, out);
+        buf_putc(out, ']');
+        if (p->r->f.include_usage) {
+            buf_puts(out, ",\"usage\":");
+            put_usage(&u, out);
+        }
+        put_timings(p, out);
         buf_puts(out, "}\n\n");
     }
     buf_puts(out, "data: [DONE]\n\n");

@@ -157,7 +157,7 @@ struct dev_config {
     int32_t max_tokens, max_seqs; /* of one step; slots are 0..max_seqs-1 */
     int32_t max_wants, max_model_len, n_vocab, page_size;
     int32_t n_hidden;      /* width of a pooled vector */
-    uint32_t sim_step_us;  /* sim: length of a step */
+    uint32_t sim_step_us, sim_row_us; /* sim: length of a step, and what each row adds */
     uint32_t fail_step;    /* sim, cuda: the step that fails, from 1; 0: none. For tests */
     uint8_t enforce_eager; /* cuda: no graphs */
     uint8_t sim_replay;    /* sim: see sluice.h */

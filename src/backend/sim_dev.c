@@ -3,7 +3,7 @@
  * It ignores the steps of the plan and does everything in launch: each row reads its predecessor's
  * hash through the block table and writes its own; wanted rows turn the hash into a token. Any
  * stale, aliased, missing or misplaced page changes the output. A step's length is emulated by
- * sim_step_us, a lost GPU by a failing collect of step fail_step. Honoured of sampling:
+ * sim_step_us and sim_row_us, a lost GPU by a failing collect of step fail_step. Honoured of sampling:
  * temperature (with seed and position), penalties (that output counts matter, not how), bias of
  * +-100, allowed_ids, bad words of one token, min_tokens, ignore_eos, log probabilities.
  */
@@ -341,7 +341,7 @@ static void run(struct dev *d, const struct batch *b)
     }
     r->step_id = b->step_id;
     r->n_wants = b->n_wants;
-    r->device_us = d->cfg.sim_step_us;
+    r->device_us = d->cfg.sim_step_us + (uint64_t)b->n_tokens * d->cfg.sim_row_us;
 }
 
 static int sim_launch(struct dev *d, const struct step *steps, int32_t n_steps,
@@ -351,9 +351,9 @@ static int sim_launch(struct dev *d, const struct step *steps, int32_t n_steps,
     uint64_t at = d->n_launched % N_RESULTS;
     run(d, b);
     d->result[at].idle_us = -1;
-    if (d->cfg.sim_step_us) { /* steps run one after the other */
+    if (d->result[at].device_us) { /* steps run one after the other */
         uint64_t start = now_us(), before = d->end_us[(at + N_RESULTS - 1) % N_RESULTS];
-        d->end_us[at] = (start > before ? start : before) + d->cfg.sim_step_us;
+        d->end_us[at] = (start > before ? start : before) + d->result[at].device_us;
         if (before) d->result[at].idle_us = start > before ? (float)(start - before) : 0;
     }
     d->n_launched++;
@@ -363,7 +363,7 @@ static int sim_launch(struct dev *d, const struct step *steps, int32_t n_steps,
 static int sim_collect(struct dev *d, const struct result **out)
 {
     uint64_t at = d->n_collected++ % N_RESULTS, end_us = d->end_us[at];
-    if (d->cfg.sim_step_us) {
+    if (d->result[at].device_us) {
         struct timespec t = {(time_t)(end_us / 1000000), (long)(end_us % 1000000) * 1000};
         while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) != 0) {
         }

@@ -26,9 +26,10 @@ struct options {
     const char *host, *uds;
     int64_t port;
     struct opts_list served_model_name, api_key, allowed_origins;
-    const char *api_key_file, *chat_template;
+    const char *api_key_file, *chat_template, *data_dir;
     const char *tool_call_parser, *reasoning_parser, *reasoning_field; /* names, or auto, none */
     bool enable_auto_tool_choice;
+    int64_t max_file_bytes, background_step_ms, response_cache_bytes;
     int64_t max_body_bytes, max_connections, max_choices;
     int64_t header_timeout, body_timeout, idle_timeout, request_timeout,
         queue_timeout; /* seconds */
@@ -40,7 +41,7 @@ struct options {
     /* log */
     const char *log_level, *log_format;
     /* devices */
-    int64_t sim_step_us, fail_step;
+    int64_t sim_step_us, sim_row_us, fail_step;
     bool sim_replay, enforce_eager;
     const char *config;
 };

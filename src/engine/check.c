@@ -6,7 +6,7 @@
  */
 #include <string.h>
 
-#include "engine/core.h"
+#include "engine/sched.h"
 
 #define RULE(expr, text)                                                                           \
     do {                                                                                           \
@@ -83,6 +83,7 @@ static const char *check_running(const struct core *c, const struct seq *s)
 static const char *check_seqs(const struct core *c)
 {
     int32_t n_live = 0, n_waiting = 0, n_slots = 0, n_leaving = 0, n_yielding = 0, n_running = 0;
+    int32_t n_background_heap = 0, n_background_slots = 0;
     const char *bad = NULL;
     for (int32_t i = 0; i < c->cfg.n_reqs; i++) {
         const struct seq *s = &c->seq[i];
@@ -91,6 +92,8 @@ static const char *check_seqs(const struct core *c)
         if (s->state == SEQ_FREE) continue;
         n_live++;
         n_slots += s->dev_slot >= 0;
+        n_background_slots += s->rq->is_background && s->dev_slot >= 0;
+        n_background_heap += s->rq->is_background && s->state == SEQ_WAITING;
         n_waiting += s->state == SEQ_WAITING;
         n_running += s->state == SEQ_RUNNING;
         n_yielding += s->must_yield;
@@ -105,6 +108,10 @@ static const char *check_seqs(const struct core *c)
         RULE(s->heap_pos == 0 || !seq_before(s, &c->seq[c->heap[(s->heap_pos - 1) / 2]]),
              "[8] the queue is out of order");
     }
+    RULE(n_background_heap == c->n_background_heap && n_background_slots == c->n_background_slots,
+         "[14] background requests miscounted");
+    RULE(c->n_background_slots <= c->cfg.max_seqs - sched_reserve(c),
+         "[20] background work holds the slots kept for others");
     RULE(n_live == c->n_live, "[14] live requests miscounted");
     RULE(n_waiting == c->n_heap, "[14] waiting requests miscounted");
     RULE(n_slots + c->n_free_slots == c->cfg.max_seqs, "[2] a device slot is lost");

@@ -86,6 +86,7 @@ void core_let_go(struct core *c, struct seq *s)
     for (int32_t i = s->n_pages - 1; i >= 0; i--)
         kv_unref(&c->kv, table[i]); /* the tail is evicted first */
     if (MUT(SCHED_SLOT_LOST, true, !is_cancelled)) c->free_slot[c->n_free_slots++] = s->dev_slot;
+    c->n_background_slots -= s->rq->is_background;
     s->n_pages = 0;
     s->dev_slot = -1;
 }
@@ -134,8 +135,11 @@ static void submit(struct core *c, const struct command *cmd)
 {
     struct seq *s = &c->seq[cmd->req.slot];
     ASSERT(cmd->req.slot < (uint32_t)c->cfg.n_reqs && s->state == SEQ_FREE);
-    *s = (struct seq){
-        .rq = cmd->rq, .gen = cmd->req.gen, .arrival = c->n_arrivals++, .dev_slot = -1};
+    *s = (struct seq){.rq = cmd->rq,
+                      .gen = cmd->req.gen,
+                      .arrival = c->n_arrivals++,
+                      .submit_us = core_now_us(c),
+                      .dev_slot = -1};
     if (cmd->rq->grammar) grammar_begin(&s->place, cmd->rq->grammar);
     s->think_from = cmd->rq->thinking.n_close && cmd->rq->thinking.is_open ? 0 : -1;
     c->n_live++;
@@ -180,7 +184,8 @@ static void emit_choice(struct core *c, const struct seq *s, const struct want *
                           .token = w->target < 0 ? r->token[i] : w->target,
                           .logprob = is_asked ? r->logprob[i] : 0,
                           .rank = is_asked ? r->rank[i] : 0,
-                          .n_cached = s->n_output == 1 ? (uint32_t)s->n_cached : 0};
+                          .n_cached = s->n_output == 1 ? (uint32_t)s->n_cached : 0,
+                          .queue_us = s->n_output == 1 ? s->queue_us : 0};
     emit(c, &ev);
     for (int32_t k = 0; k < n_top; k++) {
         struct sl_event top = {.req = ev.req,
@@ -351,6 +356,8 @@ static void commit(struct core *c, const struct job *j, const struct result *r)
     }
     c->stats.n_steps++;
     c->stats.step_us_total += r->device_us;
+    pace_note(&c->pace, b->n_tokens, r->device_us);
+    c->quiet_us = sched_is_quiet(c) ? c->quiet_us + r->device_us : 0;
     count_idle(c, b, r);
 }
 
@@ -409,9 +416,14 @@ int core_step(struct core *c)
 
 void core_stats(const struct core *c, struct sl_stats *out)
 {
+    struct pace_line line = pace_fit(&c->pace);
     *out = c->stats;
-    out->n_waiting = (uint32_t)c->n_heap;
-    out->n_running = (uint32_t)(c->cfg.max_seqs - c->n_free_slots);
+    out->step_fixed_us = (uint32_t)line.fixed_us;
+    out->step_row_ns = (uint32_t)(line.row_us * 1e3);
+    out->n_background_waiting = (uint32_t)c->n_background_heap;
+    out->n_background_running = (uint32_t)c->n_background_slots;
+    out->n_waiting = (uint32_t)(c->n_heap - c->n_background_heap);
+    out->n_running = (uint32_t)(c->cfg.max_seqs - c->n_free_slots - c->n_background_slots);
     out->pages_total = (uint32_t)c->kv.n_pages;
     out->pages_used = (uint32_t)(c->kv.n_pages - c->kv.n_free);
     out->pages_cached = (uint32_t)c->kv.n_cached;

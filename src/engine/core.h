@@ -10,6 +10,7 @@
 
 #include "engine/batch.h"
 #include "engine/kv.h"
+#include "engine/pace.h"
 
 enum { CORE_DEPTH_MAX = 3 };
 
@@ -24,6 +25,7 @@ struct core_config {
     int32_t n_reqs;   /* requests alive at once: the client's slots are 0 .. n_reqs - 1 */
     int32_t n_vocab;  /* of masks; 0: no request has a grammar */
     int32_t depth;    /* steps in flight: 1 is synchronous, 2 runs one ahead */
+    int32_t background_us; /* a step with background rows should not take longer */
     bool has_prefix_cache;
     uint64_t seed;
 };
@@ -40,6 +42,8 @@ struct core_env {
     int (*poll)(void *arg, const struct result **out);
     /* Never fails: core checks the room first. */
     void (*emit)(void *arg, const struct sl_event *ev);
+    /* The time, which decides nothing: it is only told to clients. NULL: always 0. */
+    uint64_t (*now_us)(void *arg);
 };
 
 enum command_kind { CMD_SUBMIT, CMD_CANCEL };
@@ -61,6 +65,10 @@ struct core {
     int32_t *table, stride;           /* owned [max_seqs, stride]: block tables, by device slot */
     struct job job[CORE_DEPTH_MAX + 1];
     uint64_t n_launched, n_reaped; /* step n uses job[n % (depth + 1)] */
+    int32_t n_background_heap;     /* of the heap; the others wait before them */
+    int32_t n_background_slots;    /* device slots that background sequences hold */
+    struct pace pace;              /* what a step costs */
+    uint64_t quiet_us;  /* device time since a request that is not background was there */
     int32_t n_leaving;  /* sequences that give pages back once no step in flight names them */
     int32_t n_yielding; /* those of them that are to be preempted */
     /* This head of the queue did not fit when so many pages were free; -1: none. */
@@ -100,6 +108,10 @@ void step_times_add(struct sl_step_times *t, uint64_t ns);
 const char *core_check(struct core *c);
 
 /* Shared by sched.c and core.c. */
+static inline uint64_t core_now_us(const struct core *c)
+{
+    return c->env.now_us ? c->env.now_us(c->env.arg) : 0;
+}
 static inline int32_t *core_table(const struct core *c, const struct seq *s)
 {
     return c->table + (size_t)s->dev_slot * (size_t)c->stride;

@@ -19,6 +19,9 @@
 enum {
     QUEUE_DEFAULT = 1024,
     QUEUE_MAX = 1 << 16,
+    BACKGROUND_STEP_MS = 10,
+    BACKGROUND_SPARE =
+        64, /* background requests beyond max_num_seqs: one may have that many choices */
     CHECK_PERIOD_US = 60000000, /* of core_check when idle: it takes ms at 30,000 pages */
 };
 
@@ -39,6 +42,8 @@ struct sl_engine {
     struct client_slot *slot; /* owned [n_slots] */
     int32_t n_slots, free_slot;
     struct request *spent; /* owned: their vectors are lent out until the next sl_poll */
+    int32_t n_used[2],
+        n_used_max[2]; /* slots taken, by is_background: neither kind crowds out the other */
     /* crossing */
     struct ring commands, events;
     struct bell bell; /* rung for the engine thread */
@@ -105,6 +110,12 @@ static void env_emit(void *arg, const struct sl_event *ev)
     ASSERT(ring_push(&g->events, ev));
     if (ev->kind == EV_RELEASE) atomic_fetch_sub_explicit(&g->n_live, 1, memory_order_relaxed);
     g->has_emitted = true;
+}
+
+static uint64_t env_now_us(void *arg)
+{
+    (void)arg;
+    return now_us();
 }
 
 static void publish(struct sl_engine *g)
@@ -189,17 +200,20 @@ static int core_config_of(struct core_config *cfg, const struct sl_options *o,
     const struct sl_info *info = &g->info;
     bool is_async =
         o->async_scheduling < 0 ? model_device(g->model)->default_async : o->async_scheduling;
-    *cfg = (struct core_config){.max_seqs = info->max_num_seqs,
-                                .max_tokens = info->max_num_batched_tokens,
-                                .max_wants = model_max_wants(g->model),
-                                .n_pooled = info->n_pooled,
-                                .max_model_len = info->max_model_len,
-                                .page_size = info->block_size,
-                                .n_vocab = info->n_vocab,
-                                .n_pages = info->num_blocks,
-                                .n_reqs = g->n_slots,
-                                .depth = is_async ? 2 : 1,
-                                .has_prefix_cache = o->enable_prefix_caching};
+    *cfg = (struct core_config){
+        .max_seqs = info->max_num_seqs,
+        .max_tokens = info->max_num_batched_tokens,
+        .max_wants = model_max_wants(g->model),
+        .n_pooled = info->n_pooled,
+        .max_model_len = info->max_model_len,
+        .page_size = info->block_size,
+        .n_vocab = info->n_vocab,
+        .n_pages = info->num_blocks,
+        .n_reqs = g->n_slots,
+        .depth = is_async ? 2 : 1,
+        .background_us =
+            1000 * (o->background_step_ms > 0 ? o->background_step_ms : BACKGROUND_STEP_MS),
+        .has_prefix_cache = o->enable_prefix_caching};
     if (getrandom(&cfg->seed, sizeof cfg->seed, 0) != sizeof cfg->seed) cfg->seed = now_us();
     cfg->seed ^= o->seed;
     if (cfg->max_seqs < 1 || cfg->max_tokens < cfg->max_seqs || cfg->max_wants < cfg->max_seqs)
@@ -227,13 +241,16 @@ static int start(struct sl_engine *g, const struct sl_options *o, struct sl_erro
     struct core_config cfg;
     if (o->max_queue_size < 0 || o->max_queue_size > QUEUE_MAX)
         return sl_fail(e, SL_EINVAL, "max_queue_size must be 0 to %d", QUEUE_MAX);
-    g->n_slots = (o->max_queue_size ? o->max_queue_size : QUEUE_DEFAULT) + g->info.max_num_seqs;
+    g->n_used_max[0] =
+        (o->max_queue_size ? o->max_queue_size : QUEUE_DEFAULT) + g->info.max_num_seqs;
+    g->n_used_max[1] = g->info.max_num_seqs + BACKGROUND_SPARE;
+    g->n_slots = g->n_used_max[0] + g->n_used_max[1];
     TRY(core_config_of(&cfg, o, g, e));
     TRY(worker_open(&g->worker, g->model, &g->bell, e));
     open_slots(g);
     g->limits = (struct request_limits){g->info.n_vocab, cfg.max_model_len, cfg.page_size,
                                         cfg.n_pages, cfg.n_pooled};
-    const struct core_env env = {g, env_room, env_launch, env_poll, env_emit};
+    const struct core_env env = {g, env_room, env_launch, env_poll, env_emit, env_now_us};
     core_open(&g->core, &cfg, &env);
     /* A slot's commands at most: a stale cancel, a submit, a cancel. */
     ring_init(&g->commands, sizeof(struct command), 4 * (uint32_t)g->n_slots);
@@ -317,13 +334,15 @@ int sl_submit(sl_engine *g, const struct sl_request *r, sl_req *out, struct sl_e
     if (sl_failed(g))
         return sl_fail(e, SL_EDEVICE, "The device has failed; the server is about to restart.");
     TRY(request_check(r, &g->limits, e));
-    if (g->free_slot == SLOT_NONE)
+    bool is_background = r->is_background;
+    if (g->n_used[is_background] == g->n_used_max[is_background])
         return sl_fail(e, SL_EBUSY, "Too many requests are waiting; try again.");
     struct client_slot *s = &g->slot[g->free_slot];
     s->rq = request_new(r, g->info.n_pooled);
     if (!s->rq) return sl_fail(e, SL_ENOMEM, "out of memory");
     *out = (sl_req){(uint32_t)g->free_slot, s->gen};
     g->free_slot = s->next_free;
+    g->n_used[is_background]++;
     s->is_live = true;
     s->is_cancelled = false;
     if (atomic_fetch_add_explicit(&g->n_live, 1, memory_order_relaxed) == 0)
@@ -345,6 +364,7 @@ void sl_cancel(sl_engine *g, sl_req r)
 static void free_slot(struct sl_engine *g, int32_t i)
 {
     struct client_slot *s = &g->slot[i];
+    g->n_used[s->rq->is_background]--;
     if (s->rq->pooled) {
         s->rq->next = g->spent;
         g->spent = s->rq;

@@ -62,7 +62,13 @@
     X(SCORE_CACHED,      "a prompt to score skips what the cache holds")                          \
     X(POOL_EARLY,        "each chunk's last row counts as the prompt's last")                     \
     X(POOL_CACHED,       "a mean leaves out what the cache holds")                                \
-    X(POOL_LOST,         "a vector is not taken over before its end is told")
+    X(POOL_LOST,         "a vector is not taken over before its end is told")\
+    X(BACKGROUND_EQUAL,  "background requests queue like any other")                              \
+    X(BACKGROUND_STAYS,  "a background sequence keeps its slot while another request waits")      \
+    X(BACKGROUND_HOARDS, "a background sequence keeps its pages while another request waits")     \
+    X(BACKGROUND_RIDES,  "background rows delay a first token that is due")                       \
+    X(BACKGROUND_AHEAD,  "background work runs ahead, so that an arrival waits for two steps")    \
+    X(BACKGROUND_FULL,   "background work takes the last free slot")
 // clang-format on
 
 #define MUTANTS_ENUM(name, text) MUT_##name,

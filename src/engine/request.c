@@ -146,6 +146,9 @@ struct request *request_new(const struct sl_request *r, int32_t n_pooled)
                           .priority = r->priority,
                           .grammar = r->grammar,
                           .thinking = r->thinking,
+                          .due_us = r->due_us,
+                          .tpot_us = r->tpot_us,
+                          .is_background = r->is_background,
                           .n_prompt = (int32_t)r->n_prompt,
                           .max_tokens = (int32_t)s->max_tokens,
                           .pool = r->pool};

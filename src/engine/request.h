@@ -13,7 +13,10 @@
 struct request {
     struct sl_sampling sampling; /* its arrays lie in this block */
     uint64_t salt[2];
+    uint64_t due_us;
     int32_t priority;
+    uint32_t tpot_us;
+    bool is_background;
     int32_t n_prompt, max_tokens;
     struct grammar *grammar;     /* referenced, or NULL */
     struct sl_thinking thinking; /* its ids in this block */

@@ -22,7 +22,7 @@ struct seq {
     enum seq_state state;
     uint8_t must_yield; /* chosen for preemption; leaves when no step in flight names it */
     uint8_t has_run;    /* was admitted before: n_cached is settled */
-    uint64_t arrival;   /* counts submits: the tie-break of equal priorities, and unique */
+    uint64_t arrival;   /* counts submits: the last tie-break, and unique */
     int32_t heap_pos;   /* WAITING: its place in the queue */
     int32_t dev_slot;   /* -1 unless it holds one */
     int32_t n_pages;    /* pages held; they are listed in the slot's block table */
@@ -37,6 +37,8 @@ struct seq {
     int32_t n_cached;   /* prompt tokens found in the cache at first admission */
     struct grammar_state place; /* in rq's grammar, after the committed output */
     int32_t think_from; /* output index of the first token of thinking that runs; -1: none does */
+    uint64_t submit_us; /* of the environment's clock */
+    uint32_t queue_us;  /* from then to the first admission */
     int32_t n_output_at_start; /* output when the slot was assigned */
 };
 
@@ -72,10 +74,14 @@ static inline int32_t seq_rows_left(const struct seq *s)
     return seq_len(s) + s->n_pending - s->n_planned;
 }
 
-/* Does a run before b? The one order of the scheduler: by priority, then by arrival. */
+/* Does a run before b? The one order of the scheduler, fixed for life: background last, then by
+ * priority, then by the time its first token is due, then by arrival. */
 static inline bool seq_before(const struct seq *a, const struct seq *b)
 {
+    bool by_class = MUT(BACKGROUND_EQUAL, true, false);
+    if (a->rq->is_background != b->rq->is_background && by_class) return b->rq->is_background;
     if (a->rq->priority != b->rq->priority) return a->rq->priority < b->rq->priority;
+    if (a->rq->due_us != b->rq->due_us) return a->rq->due_us < b->rq->due_us;
     return a->arrival < b->arrival;
 }
 

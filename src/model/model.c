@@ -377,6 +377,7 @@ static int open_device(struct model *m, const struct sl_options *o, struct sl_er
                            .page_size = info->block_size,
                            .n_hidden = m->plan.config.hidden,
                            .sim_step_us = o->sim_step_us,
+                           .sim_row_us = o->sim_row_us,
                            .fail_step = o->fail_step,
                            .enforce_eager = o->enforce_eager,
                            .sim_replay = o->sim_replay};

@@ -14,6 +14,11 @@ static void add(struct MHD_Response *m, const char *name, const char *value)
     MHD_add_response_header(m, name, value);
 }
 
+static void add_limit(void *m, const char *name, const char *value)
+{
+    add(m, name, value);
+}
+
 static void add_common(struct request *r, struct MHD_Response *m)
 {
     add(m, "x-request-id", r->id);
@@ -21,8 +26,14 @@ static void add_common(struct request *r, struct MHD_Response *m)
     if (r->allow_origin.n) {
         add(m, "Access-Control-Allow-Origin", r->origin);
         add(m, "Access-Control-Expose-Headers",
-            "x-request-id, x-client-request-id, retry-after, openai-processing-ms");
+            "x-request-id, x-client-request-id, retry-after, openai-processing-ms, "
+            "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
+            "x-ratelimit-reset-requests, x-ratelimit-limit-tokens, "
+            "x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens");
     }
+    if (r->route && r->route->guard == GUARD_KEY && r->key >= 0)
+        limits_headers(r->s->limits, r->key, m, add_limit);
+    if (r->is_replayed) add(m, "x-cache", "hit");
     if (!str_is(r->allow_origin, "*")) add(m, "Vary", "Origin");
     bool is_ending = r->s->phase == SERVER_DRAINING || r->s->phase == SERVER_FAILED;
     if (r->must_close || is_ending) add(m, "Connection", "close");
@@ -57,6 +68,14 @@ static struct MHD_Response *response_of(struct request *r, const char *type)
     return m;
 }
 
+/* A batch's line: what would be sent stays in r->out, for the lane to take. */
+static enum MHD_Result answer_line(struct request *r, unsigned status)
+{
+    r->status = status;
+    r->stage = STAGE_ANSWER;
+    return MHD_YES;
+}
+
 enum MHD_Result answer_body(struct request *r, unsigned status, const char *type)
 {
     char text[24];
@@ -64,6 +83,7 @@ enum MHD_Result answer_body(struct request *r, unsigned status, const char *type
         sl_fail(&r->err, SL_EINTERNAL, "the answer is too large");
         return answer_error(r);
     }
+    if (r->line) return answer_line(r, status);
     size_t n = r->out.n;
     struct MHD_Response *m = response_of(r, type);
     if (m && r->route && r->route->method[0] == 'P') {
@@ -95,6 +115,8 @@ static const char *retry_after(int code)
         return "5";
     case SL_EDRAINING:
         return "10";
+    case SL_EQUOTA: /* not within an answer's patience */
+        return NULL;
     default:
         return sl_err_status(code) == 503 || sl_err_status(code) == 429 ? "5" : NULL;
     }
@@ -116,10 +138,14 @@ enum MHD_Result answer_error(struct request *r)
     buf_free(&r->out);
     r->out = buf_make((size_t)1 << 20);
     api_error_body_as(kind, &r->err, &r->out);
+    if (r->line) return answer_line(r, status);
     size_t n = r->out.n;
     struct MHD_Response *m = response_of(r, "application/json");
+    char seconds[16];
     const char *retry = retry_after(code);
-    if (m && retry) add(m, "Retry-After", retry);
+    snprintf(seconds, sizeof seconds, "%d", r->retry_s);
+    if (m && retry) add(m, "Retry-After", r->retry_s ? seconds : retry);
+    if (m && (code == SL_EQUOTA || r->no_retry)) add(m, "x-should-retry", "false");
     if (m && status == 401) add(m, "WWW-Authenticate", "Bearer");
     if (m && r->allow) add(m, "Allow", r->allow);
     if (status >= 500 && status != 503)
@@ -149,6 +175,14 @@ enum MHD_Result answer_preflight(struct request *r)
     add(m, "Access-Control-Max-Age", "86400");
     if (gate_same(f->ask_private, "true")) add(m, "Access-Control-Allow-Private-Network", "true");
     return queue(r, MHD_HTTP_NO_CONTENT, m, 0);
+}
+
+enum MHD_Result answer_content(struct request *r, uint64_t bytes, MHD_ContentReaderCallback reader)
+{
+    enum { BLOCK = 65536 };
+    struct MHD_Response *m = MHD_create_response_from_callback(bytes, BLOCK, reader, r, NULL);
+    if (m) add(m, "Content-Type", "application/octet-stream");
+    return queue(r, 200, m, bytes);
 }
 
 enum MHD_Result answer_stream(struct request *r, MHD_ContentReaderCallback reader)

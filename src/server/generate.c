@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "server/handlers.h"
 #include "server/http_request.h"
+#include "server/slo.h"
 
 enum {
     POLL_BATCH = 256,         /* events a sl_poll */
@@ -131,6 +132,10 @@ static int submit_next(struct request *r, struct sl_error *e)
     api_engine_request(r->api, i, r->entropy, &q);
     q.salt[0] ^= r->tenant[0];
     q.salt[1] ^= r->tenant[1];
+    q.is_background = r->line != NULL;
+    q.due_us = slo_due_us(r);
+    q.tpot_us = (uint32_t)(r->wishes.tpot_ms < 1e6 ? r->wishes.tpot_ms * 1e3 : 0);
+    r->n_prompt_tokens += q.n_prompt;
     int code = sl_submit(r->s->engine, &q, &r->choices[i].handle, e);
     if (code < 0) return e->code ? code : sl_fail(e, code, "the engine refused the request");
     owner_set(r->s, r->choices[i].handle, r, i);
@@ -173,27 +178,57 @@ static void submit_more(struct request *r)
 static void join_lists(struct request *r)
 {
     struct server *s = r->s;
-    r->is_live = r->is_waiting = true;
+    r->is_live = true;
     TAILQ_INSERT_TAIL(&s->live, r, link);
+    if (r->line) return; /* the engine counts background work apart, and so do the histograms */
+    r->is_waiting = true;
     TAILQ_INSERT_TAIL(&s->waiting, r, waiting_link);
     r->n_waiting = r->n_choices;
     s->n_waiting_choices += r->n_waiting;
+}
+
+static int charge(struct request *r)
+{
+    return limits_tokens(r->s->limits, r->key, api_cost_tokens(r->api), r->line != NULL,
+                         &r->charged, &r->retry_s, &r->err);
+}
+
+/* What it used, once; a request that had no token yet used none, and a line that will run again
+ * counts then. */
+static void account(struct request *r)
+{
+    struct db_usage used = {.n_requests = 1};
+    if (r->is_accounted || !r->resp) return;
+    r->is_accounted = true;
+    if (r->first_us || r->is_replayed) r->used = api_response_usage(r->resp);
+    used.prompt_tokens = (int64_t)r->used.prompt_tokens;
+    used.cached_tokens = (int64_t)r->used.cached_tokens;
+    used.completion_tokens = (int64_t)r->used.completion_tokens;
+    if (r->line && r->is_gone) used = (struct db_usage){0};
+    limits_settle(r->s->limits, r->key, r->charged, &used);
 }
 
 enum MHD_Result finish_generate(struct request *r)
 {
     struct server *s = r->s;
     if (s->phase != SERVER_READY) sl_fail(&r->err, SL_EDRAINING, "The server is shutting down.");
-    if (r->conn->has_left) { /* it went while the body was parsed */
+    if (r->conn && r->conn->has_left) { /* it went while the body was parsed */
         r->is_gone = true;
         return MHD_NO;
     }
     r->admit_us = server_now_us();
-    if (r->err.code || submit_first(r) < 0) return answer_error(r);
+    if (r->err.code || charge(r) < 0) return answer_error(r);
     r->is_stream = api_is_stream(r->api);
+    if (replay_try(r))
+        return r->is_stream ? stream_begin(r) : answer_body(r, 200, "application/json");
+    if (slo_admit(r) < 0 || submit_first(r) < 0) {
+        limits_settle(s->limits, r->key, r->charged, &(struct db_usage){0});
+        return answer_error(r);
+    }
     r->resp = api_response_new(r->api, r->id + 4, (int64_t)time(NULL));
     r->stage = STAGE_ENGINE;
     join_lists(r);
+    slo_arm(r);
     if (!r->is_stream) {
         request_suspend(r);
         return MHD_YES;
@@ -210,26 +245,30 @@ void generate_apply(struct request *r, int choice, const struct sl_event *ev)
 }
 
 /* Latencies are taken when the event arrives, not when a slow client makes room for it. */
-static void measure(struct request *r, struct choice *c, uint64_t now)
+static void measure(struct request *r, struct choice *c, const struct sl_event *ev, uint64_t now)
 {
     struct metrics *m = &r->s->metrics;
     if (!r->first_us) {
         waiting_remove(r);
         r->first_us = now;
-        metrics_observe(m, HIST_TTFT, (double)(now - r->start_us) * 1e-6);
+        r->run_us = r->admit_us + ev->queue_us;
+        if (!r->line) metrics_observe(m, HIST_TTFT, (double)(now - r->start_us) * 1e-6);
     }
-    if (c->last_us) metrics_observe(m, HIST_ITL, (double)(now - c->last_us) * 1e-6);
+    if (c->last_us && !r->line) metrics_observe(m, HIST_ITL, (double)(now - c->last_us) * 1e-6);
     c->last_us = r->last_us = now;
     m->n_generation_tokens++;
+    m->n_background_tokens += r->line != NULL;
 }
 
 static void give_up(struct request *r, const char *why)
 {
-    log_info("http", "%s %s after %.1f s", r->id, why,
-             (double)(server_now_us() - r->start_us) * 1e-6);
+    if (!r->line)
+        log_info("http", "%s %s after %.1f s", r->id, why,
+                 (double)(server_now_us() - r->start_us) * 1e-6);
     r->s->metrics.n_aborted[phase_of(r)]++;
     r->s->metrics.n_finished[SL_FINISH_CANCEL]++;
     r->is_gone = true;
+    account(r);
     abandon(r);
 }
 
@@ -241,13 +280,14 @@ static struct request *dispatch(struct server *s, const struct sl_event *ev, uin
     if (!o.req || o.gen != ev->req.gen) return NULL;
     struct request *r = o.req;
     struct choice *c = &r->choices[o.choice];
-    if (ev->kind == SL_EV_TOKEN) measure(r, c, now);
+    if (ev->kind == SL_EV_TOKEN) measure(r, c, ev, now);
     if (ev->kind == SL_EV_DONE) {
         c->is_done = true;
         r->n_done++;
         waiting_remove(r); /* a vector has no token that would say so */
         owner_clear(s, c->handle);
     }
+    if (r->is_recording) r->is_recording = recording_add(&r->rec, s->cache, o.choice, ev);
     s->metrics.n_sse_events += r->is_stream && ev->kind == SL_EV_TOKEN;
     if (!r->is_stream || !stream_is_full(r)) {
         generate_apply(r, o.choice, ev);
@@ -267,12 +307,27 @@ static void count_finished(struct request *r)
     uint64_t first = r->first_us ? r->first_us : now;
     m->n_finished[api_response_reason(r->resp, 0)]++;
     m->n_prompt_tokens += u.prompt_tokens;
+    if (r->line) return;
+    slo_done(r);
     metrics_observe(m, HIST_E2E, (double)(now - r->start_us) * 1e-6);
     metrics_observe(m, HIST_QUEUE, (double)(run - r->admit_us) * 1e-6);
     metrics_observe(m, HIST_PREFILL, (double)(first > run ? first - run : 0) * 1e-6);
     metrics_observe(m, HIST_DECODE, (double)(r->last_us > first ? r->last_us - first : 0) * 1e-6);
     metrics_observe(m, HIST_PROMPT, (double)u.prompt_tokens);
     metrics_observe(m, HIST_GENERATION, (double)u.completion_tokens);
+}
+
+static void give_timings(struct request *r)
+{
+    uint64_t now = server_now_us(), run = r->run_us ? r->run_us : r->admit_us;
+    uint64_t first = r->first_us ? r->first_us : now;
+    struct api_timings t = {
+        .queue_ms = (double)(run - r->admit_us) * 1e-3,
+        .prompt_ms = (double)(first > run ? first - run : 0) * 1e-3,
+        .predicted_ms = (double)(r->last_us > first ? r->last_us - first : 0) * 1e-3,
+    };
+    if (r->is_replayed) t = (struct api_timings){0};
+    api_response_timings(r->resp, &t);
 }
 
 void generate_settle(struct request *r)
@@ -285,8 +340,12 @@ void generate_settle(struct request *r)
         generate_fail(r, &e);
     } else if (api_response_complete(r->resp)) {
         responses_keep(r);
+        give_timings(r);
         api_response_finish(r->resp, &r->out);
         count_finished(r);
+        account(r);
+        if (r->is_recording) answer_cache_put(r->s->cache, r->cache_key, &r->rec);
+        r->is_recording = false;
         r->is_ended = true;
         abandon(r); /* a stop string may have ended it before the engine did */
     }
@@ -296,7 +355,7 @@ void generate_settle(struct request *r)
 static void flush(struct request *r)
 {
     r->is_dirty = false;
-    if (r->is_gone || !r->conn) return;
+    if (r->is_gone || (!r->conn && !r->line)) return;
     submit_more(r);
     if (r->n_held == 0) generate_settle(r);
     if (r->is_stream)
@@ -345,6 +404,7 @@ void generate_fail(struct request *r, const struct sl_error *e)
     r->is_ended = true;
     r->n_held = 0;
     r->s->metrics.n_finished[SL_FINISH_ERROR]++;
+    account(r);
     abandon(r);
     if (r->is_stream) {
         api_response_error(r->resp, e, &r->out);
@@ -365,6 +425,7 @@ void generate_release(struct request *r)
 {
     if (!r->is_live) return;
     r->is_live = false;
+    account(r);
     if (!r->is_ended) abandon(r);
     waiting_remove(r);
     TAILQ_REMOVE(&r->s->live, r, link);

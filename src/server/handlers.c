@@ -85,10 +85,30 @@ enum MHD_Result finish_version(struct request *r)
     return answer_body(r, 200, "application/json");
 }
 
+static void run_usage(struct request *r, struct db *db)
+{
+    enum { DAYS = 31 };
+    db_usage_days(db, auth_owner(r->s->auth, r->key), DAYS, &r->out, &r->err);
+    buf_puts(&r->out, "]}");
+}
+
+/* Without a store there are no days, and the totals are those since the start. */
+enum MHD_Result finish_usage(struct request *r)
+{
+    limits_put_usage(r->s->limits, r->key, &r->out);
+    if (r->s->store) {
+        limits_flush(r->s->limits);
+        return request_store(r, run_usage, finish_json);
+    }
+    buf_puts(&r->out, "]}");
+    return finish_json(r);
+}
+
 enum MHD_Result finish_metrics(struct request *r)
 {
     struct server *s = r->s;
     struct sl_stats stats = {0};
+    struct lane_counts lane = lane_count(s->lane);
     if (s->engine) sl_get_stats(s->engine, &stats);
     struct metrics_view view = {
         .model_name = s->ctx.n_served ? s->ctx.served_names[0] : "",
@@ -97,6 +117,12 @@ enum MHD_Result finish_metrics(struct request *r)
         .has_prefix_cache = s->o->enable_prefix_caching,
         .n_connections = s->n_conns,
         .n_requests = s->n_requests,
+        .auth = s->auth,
+        .limits = s->limits,
+        .cache = answer_cache_stats(s->cache),
+        .n_batches = lane.n_batches,
+        .n_batch_ok = lane.n_answered,
+        .n_batch_failed = lane.n_failed,
     };
     if (s->responses) response_store_size(s->responses, &view.n_stored, &view.stored_bytes);
     metrics_text(&s->metrics, &view, &r->out);

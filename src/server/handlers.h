@@ -35,6 +35,20 @@ enum MHD_Result finish_ready(struct request *r);
 enum MHD_Result finish_live(struct request *r);
 enum MHD_Result finish_version(struct request *r);
 enum MHD_Result finish_metrics(struct request *r);
+enum MHD_Result finish_usage(struct request *r);
+
+/* files.c */
+enum MHD_Result finish_file_upload(struct request *r);
+enum MHD_Result finish_file_list(struct request *r);
+enum MHD_Result finish_file_get(struct request *r);
+enum MHD_Result finish_file_content(struct request *r);
+enum MHD_Result finish_file_delete(struct request *r);
+
+/* batches.c */
+enum MHD_Result finish_batch_create(struct request *r);
+enum MHD_Result finish_batch_list(struct request *r);
+enum MHD_Result finish_batch_get(struct request *r);
+enum MHD_Result finish_batch_cancel(struct request *r);
 
 /* page.c */
 enum MHD_Result finish_page(struct request *r);

@@ -25,16 +25,19 @@ enum {
 
 void request_suspend(struct request *r)
 {
-    ASSERT(!r->is_suspended && r->conn);
+    ASSERT(!r->is_suspended && (r->conn || r->line));
     r->is_suspended = true;
-    MHD_suspend_connection(r->conn->mhd);
+    if (r->conn) MHD_suspend_connection(r->conn->mhd);
 }
 
 void request_resume(struct request *r)
 {
     if (!r->is_suspended) return;
     r->is_suspended = false;
-    MHD_resume_connection(r->conn->mhd);
+    if (r->line)
+        lane_resumed(r->line);
+    else
+        MHD_resume_connection(r->conn->mhd);
 }
 
 static struct request *request_new(struct server *s, struct conn *c)
@@ -42,7 +45,7 @@ static struct request *request_new(struct server *s, struct conn *c)
     struct request *r = xcalloc(1, sizeof *r);
     r->s = s;
     r->conn = c;
-    c->req = r;
+    if (c) c->req = r;
     r->start_us = server_now_us();
     r->body = buf_make((size_t)s->o->max_body_bytes);
     r->out =
@@ -62,6 +65,8 @@ static void request_free(struct request *r)
 {
     struct server *s = r->s;
     generate_release(r);
+    file_io_release(r);
+    recording_drop(&r->rec);
     drop_body(r);
     api_response_free(r->resp);
     api_request_free(r->api);
@@ -178,8 +183,12 @@ static int check_headers(struct request *r, struct str method, struct str url,
         (r->route->guard == GUARD_METRICS && s->o->api_key_metrics)) {
         r->key = auth_check(s->auth, f, e);
         TRY(r->key);
+        TRY(auth_scope(s->auth, r->key, r->route->path, e));
+        bool is_metered = r->route->needs_model && r->route->method[0] == 'P';
+        if (is_metered) TRY(limits_request(s->limits, r->key, &r->retry_s, e));
     }
     if (r->route->needs_model) TRY(check_phase(s, e));
+    if (upload_is_route(r->route)) return upload_begin(r);
     if (r->route->method[0] == 'P') TRY(check_media(f, e));
     if (f->content_length > s->o->max_body_bytes)
         return sl_fail(e, SL_ETOOLARGE, "the request body is larger than %lld bytes",
@@ -229,6 +238,10 @@ static enum MHD_Result begin(struct request *r, const char *url, const char *met
 static enum MHD_Result take_body(struct request *r, const char *bytes, size_t n)
 {
     struct server *s = r->s;
+    if (r->err.code == 0 && r->io) {
+        upload_take(r, bytes, n);
+        return MHD_YES;
+    }
     if (r->err.code == 0) {
         if (n > (size_t)s->o->max_body_bytes - r->body.n) {
             sl_fail(&r->err, SL_ETOOLARGE, "the request body is larger than %lld bytes",
@@ -259,10 +272,14 @@ static void run_work(uv_work_t *w)
 static void after_work(uv_work_t *w, int status)
 {
     (void)status;
-    struct request *r = w->data;
+    request_after_job(w->data);
+}
+
+void request_after_job(struct request *r)
+{
     struct server *s = r->s;
     r->in_work = false;
-    if (!r->conn) {
+    if (!r->conn && !r->line) {
         request_free(r);
         return;
     }
@@ -270,12 +287,52 @@ static void after_work(uv_work_t *w, int status)
     loop_drive(s);
 }
 
+/* ------------------------------------------------------------------ jobs of the store */
+
+void request_store_job(struct request *r, void (*run)(struct store_job *j, struct db *db),
+                       void (*done)(struct store_job *j))
+{
+    ASSERT(!r->in_work);
+    r->in_work = true;
+    r->job.run = run;
+    r->job.done = done;
+    store_submit(r->s->store, &r->job);
+}
+
+static void run_store(struct store_job *j, struct db *db)
+{
+    struct request *r = request_of_job(j);
+    r->store_run(r, db);
+}
+
+static void after_store(struct store_job *j)
+{
+    request_after_job(request_of_job(j));
+}
+
+enum MHD_Result request_store(struct request *r, void (*run)(struct request *r, struct db *db),
+                              enum MHD_Result (*then)(struct request *r))
+{
+    if (!r->s->store) {
+        sl_fail(&r->err, SL_ENOSYS,
+                "Files and batches need a folder to keep them in: start the server with "
+                "--data-dir DIR.");
+        return answer_error(r);
+    }
+    r->stage = STAGE_STORE;
+    r->store_run = run;
+    r->then = then;
+    request_suspend(r);
+    request_store_job(r, run_store, after_store);
+    return MHD_YES;
+}
+
 static enum MHD_Result start_work(struct request *r)
 {
     r->stage = STAGE_WORK;
     r->arena = arena_make(ARENA_BASE + ARENA_TIMES * r->body.n);
     if (!r->route->work) return r->route->finish(r);
-    if (r->body.n <= POOL_BYTES && !api_wants_form(buf_str(&r->body))) {
+    if (r->body.n <= POOL_BYTES && !r->line && !api_wants_form(buf_str(&r->body))) {
         r->route->work(r);
         return r->err.code ? answer_error(r) : r->route->finish(r);
     }
@@ -293,6 +350,7 @@ static enum MHD_Result advance(struct request *r)
     switch (r->stage) {
     case STAGE_BODY:
         conn_set_phase(r->s, r->conn, CONN_BUSY, 0);
+        if (r->io) return upload_finish(r);
         if (r->err.code) return answer_error(r);
         return r->is_preflight ? answer_preflight(r) : start_work(r);
     case STAGE_WORK: /* back from the pool */
@@ -300,12 +358,53 @@ static enum MHD_Result advance(struct request *r)
         return r->err.code ? answer_error(r) : r->route->finish(r);
     case STAGE_ENGINE: /* complete, or failed */
         return r->err.code ? answer_error(r) : answer_body(r, 200, "application/json");
+    case STAGE_STORE:
+        return r->err.code ? answer_error(r) : r->then(r);
     case STAGE_HEADERS:
     case STAGE_ANSWER:
     case STAGE_STREAM:
         break;
     }
     return MHD_YES;
+}
+
+/* ------------------------------------------------------------------ a batch's line */
+
+struct request *request_new_line(struct server *s, const struct route *route, int key,
+                                 struct lane_line *line, struct str body)
+{
+    struct request *r = request_new(s, NULL);
+    r->line = line;
+    r->route = route;
+    r->key = key;
+    buf_put_str(&r->body, body);
+    s->body_bytes += r->body.n;
+    if (r->body.overflow)
+        sl_fail(&r->err, SL_ETOOLARGE, "the request body is larger than %lld bytes",
+                (long long)s->o->max_body_bytes);
+    return r;
+}
+
+void request_start_line(struct request *r)
+{
+    if (r->err.code == 0) {
+        start_work(r);
+        return;
+    }
+    answer_error(r);
+    lane_resumed(r->line);
+}
+
+bool request_advance_line(struct request *r)
+{
+    if (r->stage != STAGE_ANSWER && !r->is_gone) advance(r);
+    return r->stage == STAGE_ANSWER || r->is_gone;
+}
+
+void request_end_line(struct request *r)
+{
+    ASSERT(!r->in_work);
+    request_free(r);
 }
 
 enum MHD_Result request_handler(void *cls, struct MHD_Connection *mhd, const char *url,

@@ -269,6 +269,7 @@ bool loader_finish(struct server *s)
         .pooling = pooling_of(s),
         .formats = s->load.formats,
         .reasoning_field = s->o->reasoning_field,
+        .keep_canonical = s->o->response_cache_bytes > 0,
     };
     name_model(s);
     make_fingerprint(s);

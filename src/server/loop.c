@@ -24,10 +24,9 @@ static void on_timer(uv_timer_t *t)
     loop_drive(t->data);
 }
 
-void loop_drive(struct server *s)
+static void drive_mhd(struct server *s)
 {
     MHD_UNSIGNED_LONG_LONG ms = 0;
-    if (!s->mhd) return;
     for (int i = 0; i < RUNS; i++) {
         MHD_run(s->mhd);
         if (MHD_get_timeout(s->mhd, &ms) != MHD_YES) {
@@ -37,6 +36,12 @@ void loop_drive(struct server *s)
         if (ms) break;
     }
     uv_timer_start(&s->mhd_timer, on_timer, ms, 0);
+}
+
+void loop_drive(struct server *s)
+{
+    if (s->mhd) drive_mhd(s);
+    lane_drive(s->lane);
 }
 
 static void on_readable(uv_poll_t *h, int status, int events)
@@ -100,6 +105,7 @@ void loop_close(struct server *s)
         request_resume(c->req);
     }
     loop_drive(s);
+    lane_stop(s->lane);
     struct MHD_Daemon *d = s->mhd;
     uv_poll_stop(&s->mhd_poll);
     uv_timer_stop(&s->mhd_timer);

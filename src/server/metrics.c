@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #include "base/json.h"
+#include "server/limits.h"
 #include "server/routes.h"
 
 struct histogram_desc {
@@ -164,6 +165,17 @@ static void put_engine(struct writer *w, const struct metrics *m, const struct m
     double used = s->pages_total ? (double)s->pages_used / s->pages_total : 0;
     simple(w, "vllm:num_requests_running", "gauge", "Sequences in the batch.", s->n_running);
     simple(w, "vllm:num_requests_waiting", "gauge", "Sequences waiting to run.", s->n_waiting);
+    simple(w, "sluice:background_requests_running", "gauge",
+           "Background sequences (batch lines) in the batch.", s->n_background_running);
+    simple(w, "sluice:background_requests_waiting", "gauge",
+           "Background sequences waiting for room.", s->n_background_waiting);
+    simple(w, "sluice:background_tokens_total", "counter", "Tokens generated for batch lines.",
+           (double)m->n_background_tokens);
+    simple(w, "sluice:batches_in_progress", "gauge", "Batches that are not over.", v->n_batches);
+    simple(w, "sluice:batch_lines_answered_total", "counter", "Lines of batches answered with 2xx.",
+           (double)v->n_batch_ok);
+    simple(w, "sluice:batch_lines_failed_total", "counter", "Lines of batches answered otherwise.",
+           (double)v->n_batch_failed);
     simple(w, "vllm:kv_cache_usage_perc", "gauge", "Share of KV pages in use, 0 to 1.", used);
     simple(w, "vllm:num_preemptions_total", "counter", "Sequences preempted.",
            (double)s->n_preemptions);
@@ -237,6 +249,65 @@ static void put_requests(struct writer *w, const struct metrics *m, const struct
            (double)v->stored_bytes);
 }
 
+static void put_wishes(struct writer *w, const struct metrics *m)
+{
+    static const char *const slos[SLO_COUNT] = {"ttft", "tpot", "timeout"};
+    static const char *const causes[LATE_COUNT] = {"refused", "ttft", "timeout"};
+    char more[64];
+    head(w, "sluice:slo_wishes_total", "counter", "Wishes of time by what became of them.");
+    for (int i = 0; i < 2 * SLO_COUNT; i++) {
+        snprintf(more, sizeof more, ",slo=\"%s\",outcome=\"%s\"", slos[i / 2],
+                 i % 2 ? "met" : "missed");
+        sample(w, "sluice:slo_wishes_total", "", more, (double)m->n_slo[i / 2][i % 2]);
+    }
+    head(w, "sluice:slo_late_total", "counter", "Requests that were late, by what ended them.");
+    for (int i = 0; i < LATE_COUNT; i++) {
+        snprintf(more, sizeof more, ",cause=\"%s\"", causes[i]);
+        sample(w, "sluice:slo_late_total", "", more, (double)m->n_late[i]);
+    }
+    simple(w, "sluice:slo_requests_total", "counter", "Requests with a wish that have ended.",
+           (double)m->n_wished);
+    simple(w, "sluice:slo_good_requests_total", "counter",
+           "Requests that got all they wished: goodput.", (double)m->n_good);
+}
+
+/* By name of key, never by key. */
+static void put_keys(struct writer *w, const struct metrics_view *v)
+{
+    static const struct {
+        const char *name, *help;
+    } rows[] = {{"sluice:key_requests_total", "Requests of an API key."},
+                {"sluice:key_prompt_tokens_total", "Prompt tokens of an API key."},
+                {"sluice:key_completion_tokens_total", "Generated tokens of an API key."},
+                {"sluice:key_rejected_total", "Requests of an API key refused by its limits."}};
+    if (!v->limits || !auth_has_keys(v->auth)) return;
+    for (int i = 0; i < 4; i++) {
+        head(w, rows[i].name, "counter", rows[i].help);
+        for (int key = 0; key < auth_n_keys(v->auth); key++) {
+            struct key_counts c = limits_counts(v->limits, key);
+            int64_t values[] = {c.used.n_requests, c.used.prompt_tokens, c.used.completion_tokens,
+                                (int64_t)c.n_rejected};
+            struct buf more = buf_make(4096);
+            buf_puts(&more, ",key=\"");
+            put_label_value(&more, auth_name(v->auth, key));
+            buf_putc(&more, '"');
+            sample(w, rows[i].name, "", buf_cstr(&more), (double)values[i]);
+            buf_free(&more);
+        }
+    }
+}
+
+static void put_cache(struct writer *w, const struct answer_cache_stats *c)
+{
+    simple(w, "sluice:response_cache_hits_total", "counter", "Answers given from the cache.",
+           (double)c->n_hits);
+    simple(w, "sluice:response_cache_misses_total", "counter",
+           "Repeatable requests that were not in the cache.", (double)c->n_misses);
+    simple(w, "sluice:response_cache_bytes", "gauge", "Memory that cached answers hold.",
+           (double)c->bytes);
+    simple(w, "sluice:response_cache_entries", "gauge", "Cached answers.", (double)c->n_entries);
+}
+
 void metrics_text(const struct metrics *m, const struct metrics_view *v, struct buf *out)
 {
     struct writer w = {.out = out, .labels = buf_make(4096)};
@@ -245,6 +316,9 @@ void metrics_text(const struct metrics *m, const struct metrics_view *v, struct 
     buf_putc(&w.labels, '"');
     put_engine(&w, m, v);
     put_requests(&w, m, v);
+    put_wishes(&w, m);
+    put_keys(&w, v);
+    put_cache(&w, &v->cache);
     for (int i = 0; i < HIST_COUNT; i++) put_histogram(&w, &descs[i], &m->hist[i]);
     buf_free(&w.labels);
 }

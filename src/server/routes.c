@@ -24,6 +24,16 @@ const struct route routes[] = {
     {"POST", "/tokenize",         GUARD_KEY,     true,  work_tokenize,       finish_json},
     {"POST", "/detokenize",       GUARD_KEY,     true,  work_detokenize,     finish_json},
     {"POST", "/apply-template",   GUARD_KEY,     true,  work_apply_template, finish_json},
+    {"POST", "/files",            GUARD_KEY,     false, NULL,                finish_file_upload},
+    {"GET",  "/files",            GUARD_KEY,     false, NULL,                finish_file_list},
+    {"GET",  "/files/*/content",  GUARD_KEY,     false, NULL,                finish_file_content},
+    {"GET",  "/files/*",          GUARD_KEY,     false, NULL,                finish_file_get},
+    {"DELETE", "/files/*",        GUARD_KEY,     false, NULL,                finish_file_delete},
+    {"POST", "/batches",          GUARD_KEY,     false, NULL,                finish_batch_create},
+    {"GET",  "/batches",          GUARD_KEY,     false, NULL,                finish_batch_list},
+    {"POST", "/batches/*/cancel", GUARD_KEY,     false, NULL,                finish_batch_cancel},
+    {"GET",  "/batches/*",        GUARD_KEY,     false, NULL,                finish_batch_get},
+    {"GET",  "/usage",            GUARD_KEY,     false, NULL,                finish_usage},
     {"GET",  "/health",           GUARD_NONE,    false, NULL,                finish_ready},
     {"GET",  "/readyz",           GUARD_NONE,    false, NULL,                finish_ready},
     {"GET",  "/livez",            GUARD_NONE,    false, NULL,                finish_live},
@@ -88,37 +98,36 @@ static bool decode(struct str s, char *out, size_t max)
 /* Does the path match this row? A parameter is decoded into m. */
 static bool matches(const struct route *r, struct str path, struct route_match *m)
 {
-    size_t n = strlen(r->path);
-    if (r->path[n - 1] != '*') return str_is(path, r->path);
-    n--;
-    if (path.n <= n || memcmp(path.p, r->path, n) != 0) return false;
-    return decode((struct str){path.p + n, path.n - n}, m->param, sizeof m->param);
+    const char *star = strchr(r->path, '*');
+    if (!star) return str_is(path, r->path);
+    size_t head = (size_t)(star - r->path), tail = strlen(star + 1);
+    if (path.n <= head + tail || memcmp(path.p, r->path, head) != 0) return false;
+    struct str param = {path.p + head, path.n - head - tail};
+    if (tail && memcmp(param.p + param.n, star + 1, tail) != 0) return false;
+    if (tail && memchr(param.p, '/', param.n)) return false;
+    return decode(param, m->param, sizeof m->param);
 }
 
-enum { HAS_GET = 1, HAS_POST = 2, HAS_DELETE = 4 };
-
-static int method_bit(const char *method)
+/* The methods of a path, for the Allow header. */
+static const char *allowed(unsigned seen)
 {
-    return method[0] == 'G' ? HAS_GET : method[0] == 'P' ? HAS_POST : HAS_DELETE;
+    static const char *const texts[] = {NULL,
+                                        "GET, HEAD, OPTIONS",
+                                        "POST, OPTIONS",
+                                        "GET, HEAD, POST, OPTIONS",
+                                        "DELETE, OPTIONS",
+                                        "GET, HEAD, DELETE, OPTIONS",
+                                        "POST, DELETE, OPTIONS",
+                                        "GET, HEAD, POST, DELETE, OPTIONS"};
+    return texts[seen];
 }
-
-/* The value of Allow, by the methods that a path has. */
-static const char *const allowed[] = {
-    [HAS_GET] = "GET, HEAD, OPTIONS",
-    [HAS_POST] = "POST, OPTIONS",
-    [HAS_GET | HAS_POST] = "GET, HEAD, POST, OPTIONS",
-    [HAS_DELETE] = "DELETE, OPTIONS",
-    [HAS_DELETE | HAS_GET] = "GET, HEAD, DELETE, OPTIONS",
-    [HAS_DELETE | HAS_POST] = "POST, DELETE, OPTIONS",
-    [HAS_DELETE | HAS_GET | HAS_POST] = "GET, HEAD, POST, DELETE, OPTIONS",
-};
 
 int route_find(struct route_match *m, struct str method, struct str url, struct sl_error *e)
 {
     char path[PATH_MAX_BYTES];
     struct str normal = {path, normalise(url, path)};
     struct str wanted = str_is(method, "HEAD") ? STR("GET") : method;
-    int methods = 0;
+    unsigned seen = 0;
     m->route = NULL;
     m->allow = NULL;
     m->param[0] = '\0';
@@ -128,10 +137,10 @@ int route_find(struct route_match *m, struct str method, struct str url, struct 
             m->route = r;
             return 0;
         }
-        methods |= method_bit(r->method);
+        seen |= r->method[0] == 'G' ? 1 : r->method[0] == 'P' ? 2 : 4;
     }
+    m->allow = allowed(seen);
     int n_method = method.n < 16 ? (int)method.n : 16, n_url = url.n < 120 ? (int)url.n : 120;
-    m->allow = allowed[methods];
     if (m->allow)
         return sl_fail(e, SL_EMETHOD, "Not allowed to %.*s on %.*s", n_method, method.p, n_url,
                        url.p);

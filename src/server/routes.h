@@ -22,7 +22,8 @@ enum route_guard {
 
 struct route {
     const char *method; /* "GET", "POST" or "DELETE" */
-    const char *path; /* without /v1; a final slash-star takes the rest of the path as parameter */
+    /* Without /v1. A star is a parameter: one segment, or at the end the rest of the path. */
+    const char *path;
     enum route_guard guard;
     bool needs_model; /* 503 while the model loads and while the server drains */
     /* Reads r->body, fills r->out or r->err; touches nothing else but the immutable context. Large

@@ -14,12 +14,16 @@
 #include <uv.h>
 
 #include "api/api.h"
+#include "server/answer_cache.h"
 #include "server/auth.h"
 #include "server/cors.h"
 #include "server/metrics.h"
 #include "server/response_store.h"
 
+struct lane;
+struct limits;
 struct request;
+struct store;
 
 enum server_phase { SERVER_LOADING, SERVER_READY, SERVER_DRAINING, SERVER_FAILED };
 
@@ -77,7 +81,13 @@ struct server {
     int listen_fd, watch_fd, port;
     bool is_local; /* bound to loopback or a unix socket */
 
+    struct store *store; /* owned; NULL without --data-dir */
+    struct lane *lane;   /* owned; NULL without --data-dir */
     struct auth *auth;
+    struct limits *limits;      /* owned */
+    struct answer_cache *cache; /* owned; NULL: off */
+    uv_timer_t due_timer;       /* the next deadline of a request (slo.c), at due_us */
+    uint64_t due_us;
     struct cors cors;
     struct metrics metrics;
 

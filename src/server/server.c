@@ -92,6 +92,7 @@ void server_drain(struct server *s, bool now)
     }
     if (s->phase == SERVER_READY) {
         s->phase = SERVER_DRAINING;
+        lane_stop(s->lane);
         log_info("server", "draining: %d requests in progress", s->n_requests);
         MHD_quiesce_daemon(s->mhd);
         loop_drive(s); /* takes the socket out of MHD's epoll set before it is closed */
@@ -148,6 +149,8 @@ static void on_tick(uv_timer_t *t)
 {
     struct server *s = t->data;
     deadlines_tick(s);
+    lane_tick(s->lane);
+    limits_tick(s->limits);
     generate_tick(s);
     if (s->responses) response_store_expire(s->responses, (int64_t)time(NULL));
     check_engine(s);
@@ -177,6 +180,9 @@ static void open_handles(struct server *s)
     uv_async_init(&s->loop, &s->wake, on_wake);
     uv_timer_init(&s->loop, &s->tick);
     uv_timer_init(&s->loop, &s->grace);
+    uv_timer_init(&s->loop, &s->due_timer);
+    s->due_timer.data = s;
+    s->due_us = UINT64_MAX;
     uv_signal_init(&s->loop, &s->on_term);
     uv_signal_init(&s->loop, &s->on_int);
     s->wake.data = s->tick.data = s->grace.data = s->on_term.data = s->on_int.data = s;
@@ -192,6 +198,9 @@ static int start(struct server *s, struct sl_error *e)
         s->responses = response_store_new(&(struct response_limits){
             s->o->max_stored_responses, s->o->stored_responses_bytes, s->o->stored_responses_ttl});
     s->cors = (struct cors){&s->o->allowed_origins, auth_has_keys(s->auth)};
+    if (s->o->data_dir) TRY(store_open(&s->store, s->o->data_dir, &s->loop, e));
+    s->limits = limits_new(s->auth, s->store);
+    if (s->o->response_cache_bytes) s->cache = answer_cache_new((size_t)s->o->response_cache_bytes);
     TRY(listen_open(s, e));
     if (!s->is_local && !auth_has_keys(s->auth))
         log_warn("server",
@@ -199,6 +208,7 @@ static int start(struct server *s, struct sl_error *e)
                  s->o->host);
     TRY(watch_open(s, e));
     TRY(loop_open(s, e));
+    if (s->store) s->lane = lane_new(s);
     return loader_start(s, e);
 }
 
@@ -212,6 +222,12 @@ static void stop(struct server *s)
 {
     watchdog_stop(s);
     loop_close(s);
+    lane_close(s->lane);
+    s->lane = NULL;
+    if (s->limits) limits_flush(s->limits);
+    store_close(s->store);
+    limits_close(s->limits);
+    answer_cache_free(s->cache);
     listen_close(s);
     sl_close(s->engine);
     grammar_cache_free(s->ctx.grammars);

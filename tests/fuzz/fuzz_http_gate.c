@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "server/limits.h"
 #include "server/serve.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -24,6 +25,7 @@ static struct server *fuzz_server(void)
     struct sl_error e;
     struct server *s = server_new(&o);
     ASSERT(auth_open(&s->auth, &o, &e) == 0 && watch_open(s, &e) == 0 && loop_open(s, &e) == 0);
+    s->limits = limits_new(s->auth, NULL);
     s->cors = (struct cors){&o.allowed_origins, true};
     return s;
 }

@@ -117,6 +117,9 @@ static void draw_prompt(struct oracle *o, const struct sim_plan *p, uint64_t *r,
     o->rq.prompt = o->token;
     o->rq.n_prompt = (uint32_t)n;
     o->rq.priority = sim_below(r, 3) ? 0 : sim_below(r, 4) - 2;
+    o->rq.is_background = sim_below(r, 100) < p->background_percent;
+    o->rq.due_us = sim_below(r, 2) ? 0 : (uint64_t)sim_below(r, 1000);
+    o->rq.tpot_us = sim_below(r, 4) ? 0 : 1 + (uint32_t)sim_below(r, 40000);
     if (sim_below(r, 30) && !o->rq.pool) /* else it may be refused */
         o->rq.sampling.max_tokens =
             (uint32_t)shorter((int32_t)o->rq.sampling.max_tokens, p->core.max_model_len - n);

@@ -73,6 +73,9 @@ void plan_draw(struct sim_plan *p, uint64_t seed)
     p->delay_max = sim_below(&r, 3);
     p->n_tenants = between(&r, 1, 3);
     p->n_families = between(&r, 1, 3);
+    p->background_percent = between(&r, -80, 80);
+    p->step_us = sim_below(&r, 3) ? between(&r, 0, 20000) : 1000000;
+    p->core.background_us = between(&r, 0, 20000);
     p->is_long = sim_below(&r, 2) == 0;
     p->is_hasty = sim_below(&r, 3) == 0;
     p->has_grammars = sim_below(&r, 3) == 0;

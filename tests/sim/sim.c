@@ -213,6 +213,9 @@ static int check_coverage(const struct sim_tally *t)
                 {"stalls", t->n_stalls},
                 {"starved steps", t->n_starved},
                 {"late results", t->n_late_results},
+                {"background steps", t->n_background},
+                {"background rides", t->n_rides},
+                {"made way", t->n_evicted},
                 {"tokens", t->n_tokens}};
     int n_missing = 0;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -291,6 +294,6 @@ int main(int argc, char **argv)
     if (shared == MAP_FAILED) return 2;
     if (is_single) return run_episode(seed, episode, keep);
     if (HAS_MUTANTS && engine_mutant == MUT_NONE)
-        return run_mutants(seed, n_steps ? n_steps : 400000);
-    return run_main(argv[0], seed, n_steps ? n_steps : 4000000);
+        return run_mutants(seed, n_steps ? n_steps : 4000000);
+    return run_main(argv[0], seed, n_steps ? n_steps : 40000000);
 }

@@ -53,6 +53,7 @@ struct world {
     uint64_t rng;
     sl_req top; /* the first in order of the running, last step */
     int32_t n_live;
+    int32_t n_held_up; /* launches in a row in which a background sequence was in the way */
 };
 
 /* Allocations while the core runs [17], and memory that is out: malloc and friends are wrapped by
@@ -117,6 +118,41 @@ static void env_emit(void *arg, const struct sl_event *ev)
     trace(w, (uint64_t)ev->kind << 32 | (uint32_t)ev->token);
 }
 
+/* Background rows only where nobody waits for a first token [19]; who waits gets what they hold
+ * [20]; and alone they never run ahead while others come and go [21]. */
+static void check_background(struct world *w, const struct job *j)
+{
+    const struct core *c = &w->core;
+    const struct batch *b = &j->b;
+    int32_t n_rows = 0, n_waiting = 0, n_firsts = 0, n_in_the_way = 0;
+    bool has_wish = false; /* a wish for short steps ends a plan before its budgets do */
+    for (int32_t i = 0; i < b->n_seqs; i++) {
+        const struct seq *s = &c->seq[j->req[i]];
+        if (s->rq->is_background) n_rows += b->q_start[i + 1] - b->q_start[i];
+    }
+    for (int32_t i = 0; i < c->cfg.n_reqs; i++) {
+        const struct seq *s = &c->seq[i];
+        bool is_running = s->state == SEQ_RUNNING;
+        if (!is_running && s->state != SEQ_WAITING) continue;
+        n_waiting += !is_running && !s->rq->is_background;
+        n_firsts += is_running && !s->rq->is_background && s->n_output == 0;
+        n_in_the_way += is_running && s->rq->is_background;
+        has_wish |= is_running && s->rq->tpot_us > 0;
+    }
+    w->tally->n_background += n_rows > 0;
+    w->tally->n_rides += n_rows > 0 && n_rows < b->n_tokens;
+    MUST(w, n_rows == 0 || n_waiting + n_firsts == 0, "[19] background rows delay a first token",
+         n_waiting, n_firsts);
+    MUST(w, n_rows < b->n_tokens || w->n_launched == w->n_reaped || c->quiet_us >= 10000000,
+         "[21] background work runs ahead", n_rows, 0);
+    bool has_budget = b->n_tokens < c->cfg.max_tokens && b->n_wants < c->cfg.max_wants && !has_wish;
+    bool is_stuck = c->n_free_slots == 0 || c->blocked_req == c->heap[0];
+    bool is_held_up = n_waiting > 0 && n_in_the_way > 0 && c->n_leaving == 0 && has_budget;
+    w->n_held_up = is_held_up && is_stuck ? w->n_held_up + 1 : 0;
+    MUST(w, w->n_held_up < 3, "[20] background work holds what another request waits for",
+         n_waiting, n_in_the_way);
+}
+
 static int env_launch(void *arg, const struct job *j)
 {
     struct world *w = arg;
@@ -127,6 +163,7 @@ static int env_launch(void *arg, const struct job *j)
     if (w->fault && w->fails_at_launch) return w->fault;
     MUST(w, w->n_launched - w->n_reaped < w->p->core.depth, "[7] too many steps in flight",
          w->n_launched, 0);
+    check_background(w, j);
     int32_t ready = w->step + sim_below(&w->rng, w->p->delay_max + 1);
     *fl = (struct flight){j, ready > before ? ready : before};
     w->tally->n_late_results += ready > w->step;
@@ -150,6 +187,7 @@ static const struct result *run_job(struct world *w, const struct job *j)
     device_sim.collect(w->dev, &r);
     w->result = *r;
     w->result.token = w->token;
+    w->result.device_us = (uint64_t)sim_below(&w->rng, w->p->step_us + 1) * (uint64_t)j->b.n_tokens;
     memcpy(w->token, r->token, (size_t)r->n_wants * sizeof *w->token);
     for (int32_t i = 0; i < r->n_wants; i++) {
         const struct want *want = &j->b.want[i];
@@ -373,10 +411,17 @@ static void poison_page(struct world *w)
     for (int32_t i = 0; i < ps; i++) word[page * ps + i] = 0x7f7f7f7f7f7f7f7f;
 }
 
-/* The first in order is never preempted by anyone behind it [8]. */
+/* The first in order is never preempted by anyone behind it [8]; a background sequence is by any
+ * other request, which may still wait. */
 static void check_order(struct world *w)
 {
     const struct core *c = &w->core;
+    const struct seq *was = &c->seq[w->top.slot];
+    if (w->top.gen && was->gen == w->top.gen && was->rq && was->rq->is_background &&
+        c->n_heap > c->n_background_heap) {
+        w->tally->n_evicted += was->state == SEQ_WAITING;
+        w->top = (sl_req){0};
+    }
     const struct seq *first = NULL, *old = &c->seq[w->top.slot];
     for (int32_t i = 0; i < c->n_running && !first; i++)
         if (c->seq[c->running[i]].state == SEQ_RUNNING) first = &c->seq[c->running[i]];
@@ -499,7 +544,7 @@ static void world_open(struct world *w)
 {
     const struct sim_plan *p = w->p;
     struct sl_error e;
-    const struct core_env env = {w, env_room, env_launch, env_poll, env_emit};
+    const struct core_env env = {w, env_room, env_launch, env_poll, env_emit, NULL};
     const struct dev_config dc = {.n_ranks = 1,
                                   .max_tokens = p->core.max_tokens,
                                   .max_seqs = p->core.max_seqs,

@@ -33,9 +33,11 @@ struct sim_plan {
     int32_t max_prompt, max_output;
     int32_t delay_max; /* steps until a result is there, 0 .. delay_max */
     int32_t n_tenants, n_families;
-    bool is_long;      /* outputs go to their full length: pages run out */
-    bool is_hasty;     /* the client polls a few events at a time */
-    bool has_grammars; /* in half of the requests; with one, nothing runs ahead */
+    int32_t background_percent; /* of the requests; none when negative */
+    int32_t step_us;            /* what a row takes at most, as the device reports */
+    bool is_long;               /* outputs go to their full length: pages run out */
+    bool has_grammars;          /* in half of the requests; with one, nothing runs ahead */
+    bool is_hasty;              /* the client polls a few events at a time */
     int32_t n_events;
     struct sim_event event[PLAN_EVENTS_MAX];
 };
@@ -46,6 +48,7 @@ struct sim_tally {
     uint64_t n_submitted, n_refused, n_no_memory, n_busy, n_stopped, n_length, n_cancelled,
         n_errors, n_lost, n_pooled;
     uint64_t n_preemptions, n_hits, n_evictions, n_stalls, n_starved, n_late_results;
+    uint64_t n_background, n_rides, n_evicted;
     uint64_t trace; /* hash of everything emitted and launched */
 };
 

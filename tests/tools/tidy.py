@@ -20,7 +20,7 @@ BELOW = {
 }
 HOMES = {  # third-party header -> where it may be included
     "uv.h": "src/server/", "microhttpd.h": "src/server/", "sqlite3.h": "src/server/", "cjson/cJSON.h": "src/base/json.c",
-    "gnutls/crypto.h": "src/server/sha256.c", "yaml.h": "src/base/opts.c", "pcre2.h": "src/text/", "utf8proc.h": "src/text/", "xxhash.h": "src/engine/",
+    "gnutls/crypto.h": "src/server/sha256.c", "yaml.h": ("src/base/opts.c", "src/base/yaml_json.c"), "pcre2.h": "src/text/", "utf8proc.h": "src/text/", "xxhash.h": "src/engine/",
     "cuda_runtime.h": ("kernels/", "src/backend/"), "cublasLt.h": ("kernels/", "src/backend/"), "nccl.h": "src/backend/",
 }
 # The Jinja interpreter alone leaves a failed render by longjmp: nothing on the way owns memory.

@@ -66,6 +66,34 @@ TEST(credentials)
     auth_close(a);
 }
 
+TEST(key_file_in_yaml)
+{
+    static const char text[] =
+        "# ours\n\nkeys:\n  - {name: a, key: one, scopes: [chat, models],\n"
+        "     limits: {requests_per_minute: 5, tokens_total: 7}}\n"
+        "  - sha256: 4FC4CCFE745870E2C0D99F71F30FF0656C8DEDD41CC1D7D3D376B0DBE685E2F3\n";
+    char path[] = "/tmp/sluice-keys-XXXXXX";
+    int fd = mkstemp(path);
+    CHECK(write(fd, text, sizeof text - 1) == (ssize_t)sizeof text - 1);
+    close(fd);
+    struct options o = {.api_key = {.v = {"two"}, .n = 1}, .api_key_file = path};
+    struct auth *a = NULL;
+    struct sl_error e = {0};
+    CHECK_MSG(auth_open(&a, &o, &e) == 0, "%s", e.text);
+    unlink(path);
+    struct gate_facts one = {.x_api_key = STR("one")}, two = {.x_api_key = STR("two")};
+    CHECK(auth_n_keys(a) == 3 && auth_check(a, &one, &e) == 1 && auth_check(a, &two, &e) == 0);
+    CHECK(auth_scope(a, 1, "/chat/completions", &e) == 0 && auth_scope(a, 1, "/models/*", &e) == 0);
+    CHECK(auth_scope(a, 1, "/completions", &e) == SL_EPERM &&
+          auth_scope(a, 0, "/completions", &e) == 0);
+    CHECK(auth_limits(a, 1)->requests_per_minute == 5 && auth_limits(a, 1)->tokens_total == 7);
+    CHECK(auth_limits(a, 0)->tokens_total == 0 && strcmp(auth_name(a, 1), "a") == 0);
+    CHECK(strcmp(auth_owner(a, 1), "name:a") == 0 && strncmp(auth_owner(a, 0), "key:", 4) == 0);
+    for (int i = 0; i < 3; i++) CHECK(auth_find_owner(a, auth_owner(a, i)) == i);
+    CHECK(auth_find_owner(a, "name:b") == -1 && auth_find_owner(a, "") == -1);
+    auth_close(a);
+}
+
 TEST(bad_keys)
 {
     struct auth *a = NULL;

@@ -61,7 +61,7 @@ static void env_emit(void *arg, const struct sl_event *ev)
 static struct bench *open_bench(struct core_config cfg)
 {
     struct bench *b = calloc(1, sizeof *b);
-    const struct core_env env = {b, env_room, env_launch, env_poll, env_emit};
+    const struct core_env env = {b, env_room, env_launch, env_poll, env_emit, NULL};
     cfg.max_model_len = 64;
     cfg.page_size = 4;
     cfg.n_reqs = REQS;
@@ -81,19 +81,35 @@ static void close_bench(struct bench *b)
 }
 
 /* Request `slot`: n_prompt tokens of 1, max_tokens to say. */
+static void submit_request(struct bench *b, uint32_t slot, struct sl_request r)
+{
+    int32_t prompt[PROMPT_MAX];
+    for (uint32_t i = 0; i < r.n_prompt; i++) prompt[i] = 1;
+    r.prompt = prompt;
+    r.sampling.n_logprobs = -1;
+    b->rq[slot] = request_new(&r, 0);
+    core_cmd(&b->core, &(struct command){CMD_SUBMIT, {slot, 1}, b->rq[slot]});
+}
+
 static void submit_scored(struct bench *b, uint32_t slot, uint32_t n_prompt, uint32_t max_tokens,
                           int32_t priority, int8_t n_prompt_logprobs)
 {
-    int32_t prompt[PROMPT_MAX];
-    for (uint32_t i = 0; i < n_prompt; i++) prompt[i] = 1;
-    const struct sl_request r = {.prompt = prompt,
-                                 .n_prompt = n_prompt,
-                                 .priority = priority,
-                                 .sampling = {.max_tokens = max_tokens,
-                                              .n_logprobs = -1,
-                                              .n_prompt_logprobs = n_prompt_logprobs}};
-    b->rq[slot] = request_new(&r, 0);
-    core_cmd(&b->core, &(struct command){CMD_SUBMIT, {slot, 1}, b->rq[slot]});
+    submit_request(b, slot,
+                   (struct sl_request){.n_prompt = n_prompt,
+                                       .priority = priority,
+                                       .sampling = {.max_tokens = max_tokens,
+                                                    .n_logprobs = -1,
+                                                    .n_prompt_logprobs = n_prompt_logprobs}});
+}
+
+static void submit_background(struct bench *b, uint32_t slot, uint32_t n_prompt,
+                              uint32_t max_tokens)
+{
+    submit_request(
+        b, slot,
+        (struct sl_request){.n_prompt = n_prompt,
+                            .is_background = 1,
+                            .sampling = {.max_tokens = max_tokens, .n_prompt_logprobs = -1}});
 }
 
 static void submit(struct bench *b, uint32_t slot, uint32_t n_prompt, uint32_t max_tokens,
@@ -220,5 +236,79 @@ TEST(one_step_runs_ahead)
     b->is_late = false;
     core_step(&b->core);
     CHECK(b->core.kv.n_free == 64 && b->n_tokens == 0 && b->core.n_live == 0);
+    close_bench(b);
+}
+
+TEST(background_gives_way)
+{
+    struct bench *b =
+        open_bench((struct core_config){.max_seqs = 3, .max_tokens = 32, .n_pages = 64});
+    submit_background(b, 0, 4, 20);
+    submit_background(b, 1, 4, 20);
+    submit_background(b, 2, 4, 20);
+    core_step(&b->core);
+    CHECK(rows_of(b, 0) == 4 && rows_of(b, 1) == 4 && rows_of(b, 2) == 0); /* a slot stays free */
+    submit(b, 3, 5, 3, 0);
+    core_step(&b->core);
+    CHECK(rows_of(b, 3) == 5 && b->last->b.n_seqs == 1); /* alone until its first token */
+    submit(b, 4, 5, 3, 0);
+    core_step(&b->core); /* the younger one makes room for it */
+    CHECK(rows_of(b, 3) == 1 && rows_of(b, 4) == 5 && b->last->b.n_seqs == 2);
+    CHECK(b->core.seq[1].state == SEQ_WAITING && b->core.seq[0].state == SEQ_RUNNING);
+    core_step(&b->core);
+    CHECK(rows_of(b, 0) == 1); /* both have begun: it rides along */
+    for (int i = 0; i < 100 && b->n_done < 5; i++) core_step(&b->core);
+    CHECK(b->n_done == 5 && b->n_tokens == 66);
+    close_bench(b);
+}
+
+TEST(background_waits_for_pages)
+{
+    struct bench *b =
+        open_bench((struct core_config){.max_seqs = 4, .max_tokens = 32, .n_pages = 6});
+    submit_background(b, 0, 16, 4);
+    core_step(&b->core);
+    submit(b, 1, 16, 4, 0); /* four of six pages are taken */
+    core_step(&b->core);
+    CHECK(rows_of(b, 1) == 16 && b->core.seq[0].state == SEQ_WAITING);
+    for (int i = 0; i < 100 && b->n_done < 2; i++) core_step(&b->core);
+    CHECK(b->n_done == 2 && b->n_tokens == 8);
+    close_bench(b);
+}
+
+TEST(due_times_order_equals)
+{
+    struct bench *b =
+        open_bench((struct core_config){.max_seqs = 1, .max_tokens = 8, .n_pages = 64});
+    const uint64_t due[] = {900, 500, 700, 500};
+    const int32_t order[] = {1, 3, 2, 0};
+    for (uint32_t i = 0; i < 4; i++)
+        submit_request(b, i,
+                       (struct sl_request){.n_prompt = 2,
+                                           .due_us = due[i],
+                                           .sampling = {.max_tokens = 1, .n_prompt_logprobs = -1}});
+    for (int i = 0; i < 4; i++) {
+        core_step(&b->core);
+        CHECK_MSG(rows_of(b, order[i]) == 2, "step %d", i);
+    }
+    close_bench(b);
+}
+
+TEST(a_wish_for_short_steps)
+{
+    struct bench *b =
+        open_bench((struct core_config){.max_seqs = 2, .max_tokens = 64, .n_pages = 64});
+    for (int i = 0; i < 60; i++)
+        pace_note(&b->core.pace, 1 + i % 50, (uint64_t)(1000 + 100 * (1 + i % 50)));
+    submit_request(b, 0,
+                   (struct sl_request){.n_prompt = 2,
+                                       .tpot_us = 3100,
+                                       .sampling = {.max_tokens = 9, .n_prompt_logprobs = -1}});
+    core_step(&b->core);
+    core_step(&b->core); /* its first token is there: it decodes */
+    submit(b, 1, 50, 2, 0);
+    core_step(&b->core);
+    CHECK_MSG(rows_of(b, 0) == 1 && rows_of(b, 1) >= 18 && rows_of(b, 1) <= 20, "%d",
+              rows_of(b, 1));
     close_bench(b);
 }
