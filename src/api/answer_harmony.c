@@ -76,7 +76,7 @@ static enum fit find_header(const struct answer *a, size_t *i, size_t *end)
 
 enum go run_header(struct answer *a)
 {
-    size_t i, end;
+    size_t i = 0, end = 0;
     enum fit fit = find_header(a, &i, &end);
     bool is_cut = a->is_ended && (a->has_content || a->has_reasoning || a->n_calls) &&
                   (i == a->in.n || a->in.p[i] == '<');

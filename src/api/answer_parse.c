@@ -278,7 +278,7 @@ static enum go try_bare(struct answer *a)
 
 static enum go run_content(struct answer *a)
 {
-    struct opener o;
+    struct opener o = {0};
     bool may_be_bare = a->s.calls && a->s.calls->is_bare;
     if (may_be_bare && !a->is_bare_tried && !a->has_content && a->n_calls == 0)
         if (try_bare(a) == GO && a->phase != P_CONTENT) return GO;
