@@ -179,6 +179,7 @@ struct sl_stats {
     uint32_t pages_total,
         pages_used;        /* used: referenced by a live sequence (cached free pages are not) */
     uint32_t pages_cached; /* unreferenced, but holding a reusable prefix */
+    uint64_t n_submitted; /* requests that the engine thread has taken up */
     uint64_t n_steps, n_preemptions;
     uint64_t prompt_tokens, generation_tokens; /* computed and sampled */
     uint64_t prefix_queries, prefix_hits;      /* in tokens */

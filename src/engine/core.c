@@ -143,6 +143,7 @@ static void submit(struct core *c, const struct command *cmd)
     if (cmd->rq->grammar) grammar_begin(&s->place, cmd->rq->grammar);
     s->think_from = cmd->rq->thinking.n_close && cmd->rq->thinking.is_open ? 0 : -1;
     c->n_live++;
+    c->stats.n_submitted++;
     if (c->blocked_req == (int32_t)cmd->req.slot) c->blocked_req = -1;
     sched_enqueue(c, s);
     if (c->failed) finish(c, s, SL_FINISH_ERROR, c->failed);

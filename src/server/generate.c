@@ -69,11 +69,14 @@ static void waiting_remove(struct request *r)
     TAILQ_REMOVE(&r->s->waiting, r, waiting_link);
 }
 
-/* The engine says how many sequences wait; they are the youngest of ours. */
+/* The engine says how many sequences wait; they are the youngest of ours, and so are those that it
+ * had not seen when it said so. */
 static void waiting_update(struct server *s, const struct sl_stats *stats)
 {
     struct request *r;
-    while (s->n_waiting_choices > (int)stats->n_waiting && (r = TAILQ_FIRST(&s->waiting)))
+    int n_unseen = (int)(s->n_submitted - stats->n_submitted);
+    while (s->n_waiting_choices > (int)stats->n_waiting + n_unseen &&
+           (r = TAILQ_FIRST(&s->waiting)))
         waiting_remove(r);
 }
 
@@ -139,6 +142,7 @@ static int submit_next(struct request *r, struct sl_error *e)
     int code = sl_submit(r->s->engine, &q, &r->choices[i].handle, e);
     if (code < 0) return e->code ? code : sl_fail(e, code, "the engine refused the request");
     owner_set(r->s, r->choices[i].handle, r, i);
+    r->s->n_submitted++;
     r->n_choices++;
     return 0;
 }

@@ -105,6 +105,7 @@ struct server {
     struct request_list live;        /* generations, in order of admission */
     struct request_list waiting;     /* the part of them that has not begun to run */
     int n_waiting_choices;
+    uint64_t n_submitted; /* to the engine */
     int n_conns, n_requests;
     size_t body_bytes;    /* held by all requests together */
     struct owner *owners; /* owned, [n_owners], by engine slot */
