@@ -7,6 +7,7 @@ import pytest
 from harness import Server
 
 CHATS, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+EMBEDDINGS, RESPONSES = "/v1/embeddings", "/v1/responses"
 OVER = {"completed", "failed", "expired", "cancelled"}
 
 
@@ -238,6 +239,28 @@ def test_126_completions(kept):
     b = wait(c, begin(c, [line(str(i), COMPLETIONS, prompt=["a", "b"], max_tokens=3) for i in range(3)], COMPLETIONS))
     got = rows(c, b.output_file_id)
     assert len(got) == 3 and all(len(r["response"]["body"]["choices"]) == 2 for r in got)
+
+
+def test_126_embeddings(start, tmp_path):
+    s = start("--data-dir", str(tmp_path), "--pooling", "mean")
+    c = client(s)
+    lines = [{"custom_id": str(i), "method": "POST", "url": EMBEDDINGS, "body": {"model": s.name, "input": ["a", f"b{i}"]}}
+             for i in range(40)]
+    b = wait(c, begin(c, lines, EMBEDDINGS))
+    got = {r["custom_id"]: r["response"]["body"]["data"] for r in rows(c, b.output_file_id)}
+    assert b.status == "completed" and len(got) == 40 and all(len(d) == 2 for d in got.values())
+    online = c.embeddings.create(model=s.name, input=["a", "b7"], encoding_format="float")
+    assert [d["embedding"] for d in got["7"]] == [d.embedding for d in online.data]
+
+
+def test_126_responses(kept):
+    c = client(kept)
+    lines = [{"custom_id": str(i), "method": "POST", "url": RESPONSES, "body": {"model": kept.name, "input": f"hi {i}",
+                                                                                  "max_output_tokens": 4}} for i in range(20)]
+    b = wait(c, begin(c, lines, RESPONSES))
+    got = rows(c, b.output_file_id)
+    assert b.status == "completed" and len(got) == 20
+    assert all(r["response"]["body"]["object"] == "response" for r in got)
 
 
 # ---------------------------------------------------------------- creating and listing
