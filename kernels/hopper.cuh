@@ -23,11 +23,16 @@ static __device__ __forceinline__ void bar_init(uint64_t *bar, uint32_t n_arriva
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(smem_at(bar)), "r"(n_arrivals)
                  : "memory");
 }
+/* What this thread wrote to shared memory becomes visible to products and bulk copies. */
+static __device__ __forceinline__ void fence_async()
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 /* After the last bar_init, before the first use by a copy. */
 static __device__ __forceinline__ void bar_init_done()
 {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    fence_async();
 }
 /* One arrival that also announces bytes to come by copies. */
 static __device__ __forceinline__ void bar_expect(uint64_t *bar, uint32_t bytes)
@@ -98,17 +103,7 @@ template <int N> static __device__ __forceinline__ void wgmma_wait()
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
 
-/* c (+)= a . b^T: 64 rows of a, 8, 16 or 32 of b, 16 columns; `adds` 0: c is set. */
-static __device__ __forceinline__ void wgmma(float (&c)[4], uint32_t a, uint32_t b, int adds)
-{
-    asm volatile(
-        WGMMA_OPERANDS(
-            4, 5,
-            6) "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0,%1,%2,%3}, a, b, p, 1, "
-               "1, 0, 0;\n}"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a), "r"(b), "r"(adds));
-}
+/* c (+)= a . b^T: 64 rows of a, 16 or 32 of b, 16 columns; `adds` 0: c is set. */
 static __device__ __forceinline__ void wgmma(float (&c)[8], uint32_t a, uint32_t b, int adds)
 {
     asm volatile(

@@ -270,7 +270,7 @@ static int choose(const struct klinear *l, struct cut *cut)
 static int make_maps(struct maps *maps, const struct klinear *l, const struct cut *c, int width)
 {
     return tensor_map_rows(&maps->w, l->w, l->n, l->k, width) ||
-           tensor_map_rows(&maps->w2, l->w2 ? l->w2 : l->w, l->n, l->k, width) ||
+           (l->w2 && tensor_map_rows(&maps->w2, l->w2, l->n, l->k, width)) ||
            tensor_map_rows(&maps->x, l->x, l->m, l->k, c->x_rows);
 }
 
@@ -288,7 +288,7 @@ static int set_smem()
 
 static int run(cudaStream_t stream, const struct klinear *l)
 {
-    struct maps maps;
+    struct maps maps = {};
     struct work w = {*l};
     int i = choose(l, &w.cut), code = set_smem();
     if (code) return code;

@@ -21,12 +21,6 @@ static __device__ __forceinline__ void bulk_copy(void *to, const void *from, uin
                  "l"(from), "r"(bytes), "r"(smem_at(bar))
                  : "memory");
 }
-/* What this thread wrote to shared memory becomes visible to products and bulk copies. */
-static __device__ __forceinline__ void fence_async()
-{
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-
 /* Named barriers, of `n` threads of the block; 0 is __syncthreads. */
 static __device__ __forceinline__ void named_sync(int id, int n)
 {
