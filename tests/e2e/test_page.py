@@ -662,10 +662,11 @@ def test_streaming_stays_smooth(page, fake):
       new PerformanceObserver((list) => { for (const e of list.getEntries()) longest = Math.max(longest, e.duration); }).observe({type: "longtask"});
     }""")
     ask(page, "q", wait=False)
-    page.wait_for_selector("article.assistant table")
+    page.wait_for_function("(() => { const s = document.getElementById('scroll'); return s.scrollHeight > 2 * s.clientHeight; })()")
     page.evaluate("document.getElementById('scroll').scrollTop = 0")
+    page.wait_for_selector("#latest")
     finished(page)
-    assert page.evaluate("document.getElementById('scroll').scrollTop") == 0 and page.locator("#latest").is_visible()
+    assert page.evaluate("new Promise((done) => requestAnimationFrame(() => done(document.getElementById('scroll').scrollTop)))") == 0
     page.click("#latest")
     page.wait_for_selector("#latest", state="hidden")
     assert page.evaluate("longest") < 1000

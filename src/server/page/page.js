@@ -141,7 +141,8 @@ function showList() {
 
 /* ------------------------------------------------------------------ scrolling */
 
-/* The page follows an answer while its end is in view, and never pulls a reader who has scrolled up. */
+/* The page follows an answer while its end is in view, and never pulls a reader who has scrolled up: where an answer
+ * grows or ends, follow() is called within a frame, which begins with the scroll events of what the reader did. */
 let isFollowing = true;
 
 function follow(always) {
@@ -180,7 +181,7 @@ async function answer(parent) {
   keepRun(run);
   if (run.chat === chat) show();
   else showList();
-  follow();
+  requestAnimationFrame(() => follow());
 }
 
 /* What has arrived stays, whatever happens. */
