@@ -19,7 +19,8 @@
 #include "sluice/sl_err.h"
 #include "sluice/sl_sampling.h"
 
-struct dev; /* a device's own state */
+struct dev;   /* a device's own state, of one rank */
+struct group; /* what the ranks of one model share */
 struct dummy;
 
 /* A weight on the device: rows stacked from one or more checkpoint tensors, each kept in the format
@@ -34,6 +35,7 @@ enum { WEIGHT_PARTS_MAX = 4 };
 struct weight {
     const char *name; /* for explain and errors, e.g. "layers.3.qkv" */
     int64_t rows, cols;
+    int64_t row0; /* the first of its rows in the whole, where ranks share the vocabulary */
     int n_parts;
     struct weight_part part[WEIGHT_PARTS_MAX];
 };
@@ -115,7 +117,14 @@ struct batch {
     const uint32_t *masks;         /* [n_masks, mask_words] allowed tokens, least bit first */
 };
 
-/* What came of it, row i answering want[i]. */
+/* Ranks deal the wants among themselves: rank r samples wants [want_first(n, r, n_ranks),
+ * want_first(n, r + 1, n_ranks)) of n. */
+static inline int32_t want_first(int32_t n, int32_t rank, int32_t n_ranks)
+{
+    return (int32_t)((int64_t)n * rank / n_ranks);
+}
+
+/* What came of it, row i answering want[i]. Every rank has all of it. */
 struct result {
     uint64_t step_id;
     int32_t n_wants;
@@ -153,12 +162,14 @@ enum {
 
 struct dev_config {
     int32_t rank, n_ranks;
+    struct group *group;          /* borrowed; NULL: one rank */
     int32_t n_threads;            /* cpu; 0: all cores */
     int32_t max_tokens, max_seqs; /* of one step; slots are 0..max_seqs-1 */
     int32_t max_wants, max_model_len, n_vocab, page_size;
-    int32_t n_hidden;      /* width of a pooled vector */
+    int32_t n_hidden;                 /* width of a pooled vector */
     uint32_t sim_step_us, sim_row_us; /* sim: length of a step, and what each row adds */
-    uint32_t fail_step;    /* sim, cuda: the step that fails, from 1; 0: none. For tests */
+    uint32_t fail_step;    /* of this rank: the step that fails, from 1; 0: none. For tests */
+    uint8_t fail_skips;    /* it leaves out its first REDUCE instead, and goes on */
     uint8_t enforce_eager; /* cuda: no graphs */
     uint8_t sim_replay;    /* sim: see sluice.h */
 };
@@ -171,8 +182,15 @@ struct device {
     uint8_t default_async;
     /* Is it usable here? 0, or a code with the reason ("no CUDA driver"). */
     int (*probe)(struct sl_error *e);
-    /* Bytes of the device's memory in all, and of it free now. Any time after probe. */
-    void (*memory)(uint64_t *total, uint64_t *free);
+    /* Bytes of a rank's memory in all, and of it free now. Any time after probe. */
+    void (*memory)(int32_t rank, uint64_t *total, uint64_t *free);
+    /* How ranks meet: made before they are opened, closed after them. open says why so many cannot
+     * run here. NULL: the device runs one rank. */
+    int (*group_open)(struct group **out, int32_t n_ranks, struct sl_error *e);
+    void (*group_close)(struct group *g);
+    /* Every wait for another rank ends, now and from now on, and the launch or collect it belongs to
+     * fails. Any thread. */
+    void (*group_abort)(struct group *g);
     int (*open)(struct dev **out, const struct dev_config *c, struct sl_error *e);
     void (*close)(struct dev *d);
     /* Device memory that lives until close; zeroed; 64-byte aligned. NULL: SL_ENOMEM in e. */
@@ -201,8 +219,8 @@ struct device {
      * next one. */
     int (*collect)(struct dev *d, const struct result **out);
     op_fn ops
-        [OP_COUNT]; /* NULL: not offered. ADD_NORM and LINEAR_GLU are fusions, used where they are
-                          offered; without POOL there are no embeddings */
+        [OP_COUNT]; /* NULL: not offered. ADD_NORM, REDUCE_NORM and LINEAR_GLU are fusions, used where
+                          they are offered; without POOL there are no embeddings */
 };
 
 extern const struct device device_cpu, device_sim;

@@ -112,8 +112,9 @@ static uint64_t cgroup_limit(const char *path)
 }
 
 /* What a model may take of it: the machine's memory is shared with others. */
-static void cpu_memory(uint64_t *total, uint64_t *free_now)
+static void cpu_memory(int32_t rank, uint64_t *total, uint64_t *free_now)
 {
+    (void)rank;
     uint64_t bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
     uint64_t v2 = cgroup_limit("/sys/fs/cgroup/memory.max");
     uint64_t v1 = cgroup_limit("/sys/fs/cgroup/memory/memory.limit_in_bytes");

@@ -41,10 +41,11 @@ static int dev_probe(struct sl_error *e)
     return 0;
 }
 
-static void dev_memory(uint64_t *total, uint64_t *free_now)
+static void dev_memory(int32_t rank, uint64_t *total, uint64_t *free_now)
 {
     size_t f = 0, t = 0;
-    bool is_known = cudaMemGetInfo(&f, &t) == cudaSuccess;
+    bool is_known =
+        cudaSetDevice(rank) == cudaSuccess && cudaMemGetInfo(&f, &t) == cudaSuccess;
     *total = is_known ? t : 0;
     *free_now = is_known ? f : 0;
 }

@@ -13,14 +13,16 @@ enum { DUMMY_BLOCK = 8 };
 struct dummy {
     uint64_t seed;
     uint32_t weight; /* which of the model's: its own stream */
-    float scale;     /* values lie within 32768 of these, symmetric */
+    uint32_t row0,
+        block0;  /* where this rank's share of it begins; exact where that is a whole block */
+    float scale; /* values lie within 32768 of these, symmetric */
 };
 
-/* Columns [8 block, 8 block + 8) of a row. */
+/* Columns [8 block, 8 block + 8) of a row of the share. */
 PHILOX_FN void dummy_values(const struct dummy *d, uint32_t row, uint32_t block,
                             float out[DUMMY_BLOCK])
 {
-    uint32_t ctr[4] = {block, row, d->weight, 0};
+    uint32_t ctr[4] = {d->block0 + block, d->row0 + row, d->weight, 0};
     philox4x32_10(ctr, (uint32_t)d->seed, (uint32_t)(d->seed >> 32));
     for (int i = 0; i < DUMMY_BLOCK; i++) {
         int32_t v = (int16_t)(ctr[i / 2] >> (i % 2 * 16));

@@ -20,11 +20,14 @@
     X(ADD,        "dst[t] += src[t]")                                                             \
     X(ADD_NORM,   "src2[t] += src[t]; dst[t] = norm(src2[t]) * w")                                \
     X(LINEAR_GLU, "dst[t] = glu(src[t] . w^T + bias), through src2 or not")                       \
-    X(REDUCE,     "dst[t] = sum over ranks of dst[t]")                                            \
+    X(REDUCE,     "dst[t] = sum over ranks of dst[t], in their order")                            \
+    X(REDUCE_NORM, "src[t] = its sum over ranks; src2[t] += src[t]; dst[t] = norm(src2[t]) * w")  \
     X(POOL,       "mean of src[t] over a sequence's rows, where it is asked for")                 \
     X(GATHER,     "dst[i] = src[logit_row[i]]")                                                   \
     X(LOGITS,     "dst[i] = src[i] . w^T")                                                        \
-    X(SAMPLE,     "token[i], logprobs[i] from src[i]")
+    X(DEAL,       "dst[i] = the row of all ranks' src, for the rows that this rank samples")      \
+    X(SAMPLE,     "token[i], logprobs[i] from src[i]")                                            \
+    X(SHARE,      "token[i], logprobs[i] of the rows that other ranks sampled")
 // clang-format on
 
 #define OPS_ENUM(name, formula) OP_##name,

@@ -58,8 +58,9 @@ static int sim_probe(struct sl_error *e)
     return 0;
 }
 
-static void sim_memory(uint64_t *total, uint64_t *free_now)
+static void sim_memory(int32_t rank, uint64_t *total, uint64_t *free_now)
 {
+    (void)rank;
     *total = *free_now = (uint64_t)1 << 30;
 }
 

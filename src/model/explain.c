@@ -2,7 +2,8 @@
  *
  * The workload: n_tokens sequences that each decode one token at the same context. A step's bytes
  * are its weights, the KV it reads or writes and its activations, each once. Roofline time is the
- * larger of bytes over bandwidth and FLOPs over peak. Equal layers in a row are printed once.
+ * larger of bytes over bandwidth and FLOPs over peak; where ranks meet, bytes are those that come over
+ * the link, and time is what a meeting costs besides. Equal layers in a row are printed once.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -12,11 +13,12 @@
 
 enum { TEXT_MAX = 1 << 20 };
 
-/* Device copy bandwidth and dense bf16 matrix peak, as measured on these GPUs. */
+/* Device copy bandwidth and dense bf16 matrix peak, as measured on these GPUs; of the link between two
+ * of them the rate of a copy, and the time of a sum too small to count. */
 static const struct machine {
     const char *name;
-    double bytes_per_s, flops_per_s;
-} machines[] = {{"H100", 3.0e12, 798e12}, {"H200", 4.3e12, 780e12}};
+    double bytes_per_s, flops_per_s, link_bytes_per_s, meeting_s;
+} machines[] = {{"H100", 3.0e12, 798e12, 373e9, 5.9e-6}, {"H200", 4.3e12, 780e12, 373e9, 5.9e-6}};
 enum { N_MACHINES = sizeof machines / sizeof *machines };
 
 #define OP_NAME(name, formula) #name,
@@ -46,6 +48,25 @@ static double weight_bytes(const struct weight *w)
 static double act_bytes(const struct work *k, struct act a)
 {
     return k->n_tokens * a.cols * (double)dtype_row_bytes(k->p->device->act_type, 1);
+}
+
+/* What a rank receives when ranks meet: of a sum, parts of its share and the other shares summed; the
+ * logits of the rows it samples; answers. */
+static double link_bytes(const struct work *k, const struct step *s)
+{
+    double n = k->p->n_ranks, others = (n - 1.0) / n;
+    switch (s->op) {
+    case OP_REDUCE:
+        return 2.0 * others * act_bytes(k, s->dst);
+    case OP_REDUCE_NORM:
+        return 2.0 * others * act_bytes(k, s->src);
+    case OP_DEAL:
+        return others * k->n_tokens / n * s->dst.cols * (double)sizeof(float);
+    case OP_SHARE:
+        return others * k->n_tokens * (double)sizeof(int32_t);
+    default:
+        return 0.0;
+    }
 }
 
 /* Per token: k and v of one layer. */
@@ -109,6 +130,12 @@ static struct cost step_cost(const struct work *k, const struct step *s)
     case OP_LINEAR_GLU:
         c.flops = product_flops(s, t, seen) + 8.0 * t * s->dst.cols;
         break;
+    case OP_REDUCE:
+    case OP_REDUCE_NORM:
+    case OP_DEAL:
+    case OP_SHARE:
+        c.bytes = link_bytes(k, s);
+        break;
     case OP_ADD_NORM:
         c.bytes += 2.0 * act_bytes(k, s->src2);
         c.flops = 5.0 * t * s->dst.cols;
@@ -122,16 +149,17 @@ static struct cost step_cost(const struct work *k, const struct step *s)
     case OP_SAMPLE:
         c.flops = t * s->src.cols;
         break;
-    case OP_REDUCE:
     case OP_POOL:
     case OP_GATHER:
     case OP_COUNT:
         break;
     }
     for (int i = 0; i < N_MACHINES; i++) {
-        double memory = c.bytes / machines[i].bytes_per_s,
-               compute = c.flops / machines[i].flops_per_s;
+        const struct machine *m = &machines[i];
+        double link = link_bytes(k, s), memory = c.bytes / m->bytes_per_s,
+               compute = c.flops / m->flops_per_s;
         c.us[i] = 1e6 * (memory > compute ? memory : compute);
+        if (link > 0.0) c.us[i] = 1e6 * (m->meeting_s + link / m->link_bytes_per_s);
     }
     return c;
 }
@@ -200,9 +228,15 @@ static void put_head(FILE *out, const struct plan *p, int32_t n_tokens, int32_t 
             "vocabulary %d\n",
             c->family->model_type, c->n_layers, c->hidden, c->ffn, c->n_heads, c->n_kv_heads,
             c->head_dim, c->n_vocab);
-    fprintf(out, "%s parameters in %sB; KV %sB a token; up to %d positions\n",
-            short_number((double)plan_parameters(p), a), short_number(bytes, b),
+    fprintf(out, "%s parameters%s in %sB; KV %sB a token; up to %d positions\n",
+            short_number((double)plan_parameters(p), a),
+            p->n_ranks > 1 ? ", of them on each rank" : "", short_number(bytes, b),
             short_number((double)plan_page_bytes(p, 1), kv), c->max_positions);
+    if (p->n_ranks > 1)
+        fprintf(out, "rank %d of %d: heads %d (%d key-value), feed-forward %d, words %d to %d\n",
+                p->rank, p->n_ranks, p->dims[DIM_Q] / c->head_dim, p->dims[DIM_KV] / c->head_dim,
+                p->dims[DIM_FFN], p->first[DIM_VOCAB],
+                p->first[DIM_VOCAB] + p->dims[DIM_VOCAB] - 1);
     fprintf(out,
             "step of %d sequences, one token each at context %d, planned for the %s device\n\n",
             n_tokens, ctx, p->device->name);

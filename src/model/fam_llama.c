@@ -36,7 +36,7 @@ static const struct key qwen3_keys[] = {
 
 #define L "model.layers.#."
 static const struct weight_spec weights[] = {
-    {W_EMBED, "embed", false, DIM_HIDDEN, SHARD_NONE, 0, 0, {{DIM_VOCAB, "model.embed_tokens.weight"}}},
+    {W_EMBED, "embed", false, DIM_HIDDEN, SHARD_ROWS, 0, 0, {{DIM_VOCAB, "model.embed_tokens.weight"}}},
     {W_ATTN_NORM, "attn_norm", true, DIM_ONE, SHARD_NONE, 0, 0, {{DIM_HIDDEN, L "input_layernorm.weight"}}},
     {W_QKV, "qkv", true, DIM_HIDDEN, SHARD_ROWS, 0, 0, {{DIM_Q, L "self_attn.q_proj.weight"},
         {DIM_KV, L "self_attn.k_proj.weight"}, {DIM_KV, L "self_attn.v_proj.weight"}}},
@@ -54,7 +54,7 @@ static const struct weight_spec weights[] = {
     {W_DOWN, "down", true, DIM_FFN, SHARD_COLS, 0, 0, {{DIM_HIDDEN, L "mlp.down_proj.weight"}}},
     {W_DOWN_BIAS, "down_bias", true, DIM_ONE, SHARD_NONE, FLAG_MLP_BIAS, 0, {{DIM_HIDDEN, L "mlp.down_proj.bias"}}},
     {W_FINAL_NORM, "final_norm", false, DIM_ONE, SHARD_NONE, 0, 0, {{DIM_HIDDEN, "model.norm.weight"}}},
-    {W_HEAD, "head", false, DIM_HIDDEN, SHARD_NONE, 0, W_EMBED, {{DIM_VOCAB, "lm_head.weight"}}},
+    {W_HEAD, "head", false, DIM_HIDDEN, SHARD_ROWS, 0, W_EMBED, {{DIM_VOCAB, "lm_head.weight"}}},
     {0},
 };
 

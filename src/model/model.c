@@ -210,7 +210,7 @@ static int read_budget(struct model *m, const struct sl_options *o, struct sl_er
 {
     uint64_t total, free_now;
     double share = o->gpu_memory_utilization > 0 ? o->gpu_memory_utilization : UTILIZATION_DEFAULT;
-    m->device->memory(&total, &free_now);
+    m->device->memory(0, &total, &free_now);
     m->info.memory_bytes = total;
     m->info.budget_bytes = (uint64_t)((double)total * share);
     m->free_bytes = free_now;
@@ -242,7 +242,7 @@ static void measure_state(struct model *m)
 {
     uint64_t total, free_now, known = m->info.weight_bytes + m->info.scratch_bytes;
     if (shares_memory(m)) return;
-    m->device->memory(&total, &free_now);
+    m->device->memory(0, &total, &free_now);
     uint64_t taken = m->free_bytes > free_now ? m->free_bytes - free_now : 0;
     m->info.state_bytes = (taken > known ? taken - known : 0) + LATE_BYTES;
 }
@@ -483,20 +483,20 @@ int model_open(struct model **out, const struct sl_options *o, struct sl_info *i
     return model_open_as(out, o, true, info, e);
 }
 
-int model_explain(const char *path, int32_t n_tokens, int32_t ctx, FILE *out, struct sl_error *e)
+int model_explain(const struct explain_args *a, FILE *out, struct sl_error *e)
 {
     struct checkpoint *ckpt;
     struct model_config c;
     struct plan p = {0};
-    struct plan_target t = {.device = &device_cpu, .n_ranks = 1, .fuse = true};
-    if (n_tokens < 1 || ctx < 1)
+    struct plan_target t = {.device = &device_cpu, .n_ranks = a->n_ranks, .fuse = true};
+    if (a->n_tokens < 1 || a->ctx < 1)
         return sl_fail(e, SL_EVALUE, "tokens and context must be at least 1");
-    TRY(checkpoint_open(&ckpt, path, e));
+    TRY(checkpoint_open(&ckpt, a->path, e));
     int code = config_read(&c, checkpoint_config(ckpt), e);
     if (code == 0) code = plan_open(&p, &c, &t, e);
     if (code == 0) code = weights_find(&p, ckpt, checkpoint_n_tensors(ckpt) == 0, -1, e);
     if (code == 0) code = plan_lower(&p, &t, NULL, e);
-    if (code == 0) plan_explain(&p, n_tokens, ctx, out);
+    if (code == 0) plan_explain(&p, a->n_tokens, a->ctx, out);
     plan_close(&p);
     checkpoint_close(ckpt);
     return code;

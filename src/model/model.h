@@ -34,8 +34,13 @@ int model_collect(struct model *m, const struct result **out);
 /* See sl_flops. */
 double model_flops(const struct model *m, uint32_t from, uint32_t to, uint32_t n_logits);
 
-/* `sluice explain`: the plan with shapes, bytes, FLOPs and roofline time for `n_tokens` tokens at
+/* `sluice explain`: the plan of one of n_ranks with shapes, bytes, FLOPs, the ranks' meetings and
+ * roofline time for `n_tokens` tokens at
  * context `ctx`; reads only the config and the tensor table. */
-int model_explain(const char *path, int32_t n_tokens, int32_t ctx, FILE *out, struct sl_error *e);
+struct explain_args {
+    const char *path;
+    int32_t n_tokens, ctx, n_ranks;
+};
+int model_explain(const struct explain_args *a, FILE *out, struct sl_error *e);
 
 #endif

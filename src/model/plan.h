@@ -14,7 +14,7 @@
 #include "model/spec.h"
 #include "sluice/sluice.h"
 
-enum { SLOT_BUFS = 6 }; /* slots that are never alive together share a buffer */
+enum { SLOT_BUFS = 7 }; /* slots that are never alive together share a buffer */
 
 struct plan_weight {
     const struct weight_spec *spec;
@@ -28,7 +28,8 @@ struct plan {
     struct model_config config;
     const struct device *device; /* borrowed, static */
     int32_t rank, n_ranks;
-    int32_t dims[DIM_COUNT];
+    int32_t dims[DIM_COUNT]; /* of this rank: [first, first + dims) of whole */
+    int32_t first[DIM_COUNT], whole[DIM_COUNT];
     struct plan_weight *weights; /* owned [n_weights] */
     int32_t n_weights;
     struct layer_params
@@ -44,8 +45,9 @@ struct plan_target {
     bool fuse; /* use fused ops where the device offers them */
 };
 
-/* SL_EUNSUPPORTED when ranks do not divide the model. Free with plan_close, also after a failure.
- */
+/* SL_EUNSUPPORTED when ranks do not divide the model: heads and the feed-forward width must be
+ * multiples of their number, key-value heads multiples or divisors (then several ranks hold the
+ * same). Free with plan_close, also after a failure. */
 int plan_open(struct plan *p, const struct model_config *c, const struct plan_target *t,
               struct sl_error *e);
 void plan_close(struct plan *p);
@@ -62,7 +64,7 @@ int plan_lower(struct plan *p, const struct plan_target *t, void *const bufs[SLO
 
 /* The weight of a layer (-1: outside), or NULL where this model has none. */
 const struct weight *plan_weight(const struct plan *p, enum weight_id id, int32_t layer);
-/* Elements, each weight once. */
+/* Elements of the whole model, each weight once. */
 uint64_t plan_parameters(const struct plan *p);
 /* Device bytes of one KV page of all layers; 0: overflow. */
 size_t plan_page_bytes(const struct plan *p, int32_t page_size);
@@ -75,10 +77,7 @@ int weights_find(struct plan *p, const struct checkpoint *c, bool is_dummy, int 
 uint64_t weights_bytes(const struct plan *p);
 /* Room for them on the device. */
 int weights_alloc(struct plan *p, struct dev *dev, struct sl_error *e);
-/* Rows (or elements of a vector) of part i that this rank holds, and of the whole tensor. */
 bool weight_is_vector(const struct plan_weight *w);
-int64_t weight_part_rows(const struct plan *p, const struct plan_weight *w, int i);
-int64_t weight_full_rows(const struct plan *p, const struct plan_weight *w, int i);
 
 /* weights_load.c: fill what weights_alloc made, on as many threads as the device has lanes; blocking.
  * The device's ready ends it. */

@@ -76,10 +76,11 @@ struct key {
 
 /* ------------------------------------------------------------------ weights */
 
-/* Symbolic sizes, per rank. */
+/* Symbolic sizes: what a rank has of them, and of how many in all. */
 enum dim {
     DIM_ONE,
     DIM_VOCAB,
+    DIM_LOGITS, /* the whole vocabulary, on every rank */
     DIM_HIDDEN,
     DIM_FFN,
     DIM_FFN2, /* gate and up */
@@ -111,7 +112,8 @@ enum weight_id {
 };
 
 /* How ranks share a weight: each holds all of it, a share of each part's rows, or a share of the
- * columns (then the product is partial, and a REDUCE follows). */
+ * columns. A product over a share of the columns is partial, as are rows looked up in a share of the
+ * vocabulary: a REDUCE follows. */
 enum shard { SHARD_NONE, SHARD_ROWS, SHARD_COLS };
 
 struct weight_spec {
@@ -130,8 +132,8 @@ struct weight_spec {
 
 /* ------------------------------------------------------------------ ops */
 
-/* Activation slots; plan.c has their widths. */
-enum slot { S_NONE, S_X, S_H, S_QKV, S_ATT, S_GU, S_ACT, S_ROWS, S_LOGITS, S_COUNT };
+/* Activation slots; plan.c has their widths. S_DEALT is of plans for several ranks: no family names it. */
+enum slot { S_NONE, S_X, S_H, S_QKV, S_ATT, S_GU, S_ACT, S_ROWS, S_LOGITS, S_DEALT, S_COUNT };
 
 struct op_spec {
     enum op op; /* OP_COUNT ends a table */

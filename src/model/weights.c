@@ -26,23 +26,10 @@ bool weight_is_vector(const struct plan_weight *w)
     return w->spec->cols == DIM_ONE;
 }
 
-int64_t weight_part_rows(const struct plan *p, const struct plan_weight *w, int i)
-{
-    return p->dims[w->spec->part[i].rows];
-}
-int64_t weight_full_rows(const struct plan *p, const struct plan_weight *w, int i)
-{
-    return weight_part_rows(p, w, i) * (w->spec->shard == SHARD_ROWS ? p->n_ranks : 1);
-}
-static int64_t full_cols(const struct plan *p, const struct plan_weight *w)
-{
-    return w->weight.cols * (w->spec->shard == SHARD_COLS ? p->n_ranks : 1);
-}
-
 static int check_shape(const struct plan *p, const struct plan_weight *w, int i,
                        const struct tensor *t, struct sl_error *e)
 {
-    int64_t rows = weight_full_rows(p, w, i), cols = weight_is_vector(w) ? 1 : full_cols(p, w);
+    int64_t rows = p->whole[w->spec->part[i].rows], cols = p->whole[w->spec->cols];
     if (weight_is_vector(w)) {
         if (t->n_dims == 1 && t->dims[0] == rows) return 0;
         return sl_fail(
@@ -72,7 +59,8 @@ static int find_part(const struct plan *p, struct plan_weight *w, int i, const s
     enum dtype type = dtype_info[t->type].block == 1 && as >= 0 ? (enum dtype)as : t->type;
     w->weight.part[i].type = type;
     if (w->weight.cols % dtype_info[type].block ||
-        !p->device->weight_bytes(type, weight_part_rows(p, w, i), w->weight.cols))
+        p->first[w->spec->cols] % dtype_info[type].block ||
+        !p->device->weight_bytes(type, w->weight.part[i].rows, w->weight.cols))
         return sl_fail(e, SL_EUNSUPPORTED,
                        "the %s device has no kernel for tensor %s of type %s with %lld columns",
                        p->device->name, name, dtype_info[type].name, (long long)w->weight.cols);

@@ -98,24 +98,38 @@ static void convert_row(enum dtype from, const void *src, enum dtype to, int64_t
 
 /* ------------------------------------------------------------------ matrices */
 
+/* Rows [lo, hi) of a matrix in its file, of each only this rank's columns, to dst. */
+static int read_file(struct lane *lane, const struct job *j, int64_t lo, int64_t hi, char *dst)
+{
+    const struct plan *p = lane->w->p;
+    const struct tensor *t = j->w->tensor[j->part];
+    size_t file_row = dtype_row_bytes(t->type, t->dims[1]),
+           row = dtype_row_bytes(t->type, j->w->weight.cols),
+           skip = dtype_row_bytes(t->type, p->first[j->w->spec->cols]);
+    const struct checkpoint *c = lane->w->l->checkpoint;
+    if (row == file_row)
+        return checkpoint_read(c, t, (size_t)lo * row, (size_t)(hi - lo) * row, dst, &lane->error);
+    for (int64_t r = lo; r < hi; r++, dst += row)
+        TRY(checkpoint_read(c, t, (size_t)r * file_row + skip, row, dst, &lane->error));
+    return 0;
+}
+
 /* Rows of a matrix from its file, in the part's type: *rows is where they lie. */
 static int read_rows(struct lane *lane, const struct job *j, const char **rows)
 {
     const struct plan *p = lane->w->p;
     const struct plan_weight *pw = j->w;
     const struct tensor *t = pw->tensor[j->part];
-    const struct weight_part *part = &pw->weight.part[j->part];
+    enum dtype type = pw->weight.part[j->part].type;
     struct sl_error *e = &lane->error;
     int64_t cols = pw->weight.cols, n = j->n,
-            first = j->row0 + (pw->spec->shard == SHARD_ROWS ? p->rank * part->rows : 0);
+            first = j->row0 + p->first[pw->spec->part[j->part].rows];
     int64_t unit =
         t->rope_heads > 0 ? t->dims[0] / t->rope_heads : 1; /* rows move within a head only */
     int64_t lo = first / unit * unit, hi = (first + n + unit - 1) / unit * unit;
-    size_t file_row = dtype_row_bytes(t->type, t->dims[1]),
-           out_row = dtype_row_bytes(part->type, cols), bytes;
-    size_t skip = pw->spec->shard == SHARD_COLS ? dtype_row_bytes(t->type, p->rank * cols) : 0;
-    bool is_plain = unit == 1 && file_row == out_row && t->type == part->type;
-    if (ckd_mul(&bytes, (size_t)(hi - lo), file_row))
+    size_t row = dtype_row_bytes(t->type, cols), out_row = dtype_row_bytes(type, cols), bytes;
+    bool is_plain = unit == 1 && t->type == type;
+    if (ckd_mul(&bytes, (size_t)(hi - lo), row))
         return sl_fail(e, SL_EFORMAT, "a tensor is too large");
     char *out = piece_buffer(lane, &lane->out, &lane->out_cap, (size_t)n * out_row), *file = out;
     if (!out) return SL_ENOMEM;
@@ -124,10 +138,10 @@ static int read_rows(struct lane *lane, const struct job *j, const char **rows)
         TRY(reserve(&lane->row, &lane->row_cap, (size_t)cols, sizeof *lane->row, e));
         file = lane->file;
     }
-    TRY(checkpoint_read(lane->w->l->checkpoint, t, (size_t)lo * file_row, bytes, file, e));
+    TRY(read_file(lane, j, lo, hi, file));
     for (int64_t r = 0; r < n && !is_plain; r++) {
-        const char *src = file + (size_t)(checkpoint_row(t, first + r) - lo) * file_row + skip;
-        convert_row(t->type, src, part->type, cols, lane->row, out + (size_t)r * out_row);
+        const char *src = file + (size_t)(checkpoint_row(t, first + r) - lo) * row;
+        convert_row(t->type, src, type, cols, lane->row, out + (size_t)r * out_row);
     }
     *rows = out;
     return 0;
@@ -162,9 +176,12 @@ static int load_rows(struct lane *lane, const struct job *j)
     struct weight_rows piece = {
         .part = &j->w->weight.part[j->part], .cols = j->w->weight.cols, .row0 = j->row0, .n = j->n};
     /* Variance 1 / cols, so that activations keep their scale through a product. */
+    const struct weight_spec *spec = j->w->spec;
     const struct dummy x = {.seed = w->l->seed,
                             .weight = (uint32_t)(j->index * WEIGHT_PARTS_MAX + j->part),
-                            .scale = sqrtf(3.0f / (float)piece.cols) / 32768.0f};
+                            .row0 = (uint32_t)w->p->first[spec->part[j->part].rows],
+                            .block0 = (uint32_t)w->p->first[spec->cols] / DUMMY_BLOCK,
+                            .scale = sqrtf(3.0f / (float)w->p->whole[spec->cols]) / 32768.0f};
     if (!j->w->tensor[j->part] && d->fill) return d->fill(w->l->dev, lane->index, &piece, &x);
     TRY(j->w->tensor[j->part] ? read_rows(lane, j, &rows) : make_rows(lane, j, &x, &rows));
     piece.src = rows;
@@ -200,14 +217,15 @@ static int load_vector(struct lane *lane, const struct job *j)
     int code = 0;
     float *values = xcalloc((size_t)pw->weight.cols, sizeof *values);
     for (int i = 0; i < WEIGHT_PARTS_MAX && pw->spec->part[i].tensor && code == 0; i++) {
-        int64_t n = weight_part_rows(p, pw, i), full = weight_full_rows(p, pw, i);
+        enum dim rows = pw->spec->part[i].rows;
+        int64_t n = p->dims[rows], full = p->whole[rows];
         float *part = xcalloc((size_t)full, sizeof *part);
         bool is_bias = strstr(pw->spec->name, "bias") != NULL;
         if (pw->tensor[i])
             code = weights_vector(lane->w->l->checkpoint, pw->tensor[i], full, part, &lane->error);
         else
             for (int64_t k = 0; k < full; k++) part[k] = is_bias ? 0.0f : 1.0f;
-        memcpy(values + at, part + (full > n ? p->rank * n : 0), (size_t)n * sizeof *values);
+        memcpy(values + at, part + p->first[rows], (size_t)n * sizeof *values);
         at += n;
         free(part);
     }

@@ -58,20 +58,27 @@ static int cmd_serve(int argc, char **argv)
 static int cmd_explain(int argc, char **argv)
 {
     struct sl_error e = {0};
-    const char *tokens = flag_value(argc, argv, "--tokens"), *ctx = flag_value(argc, argv, "--ctx");
+    const struct {
+        const char *flag;
+        long otherwise, max;
+    } flags[] = {
+        {"--tokens", 1, 1 << 20}, {"--ctx", 1024, 1 << 24}, {"--tensor-parallel-size", 1, 64}};
+    long value[3];
     if (argc < 1) {
-        sl_fail(&e, SL_EINVAL, "sluice explain MODEL [--tokens N] [--ctx N]");
+        sl_fail(&e, SL_EINVAL,
+                "sluice explain MODEL [--tokens N] [--ctx N] [--tensor-parallel-size N]");
         return complain(&e, EXIT_USAGE);
     }
-    long n_tokens = tokens ? strtol(tokens, NULL, 10) : 1,
-         n_ctx = ctx ? strtol(ctx, NULL, 10) : 1024;
-    if (n_tokens < 1 || n_tokens > 1 << 20 || n_ctx < 1 || n_ctx > 1 << 24) {
-        sl_fail(&e, SL_EINVAL, "--tokens and --ctx are positive numbers");
+    for (int i = 0; i < 3; i++) {
+        const char *text = flag_value(argc, argv, flags[i].flag);
+        value[i] = text ? strtol(text, NULL, 10) : flags[i].otherwise;
+        if (value[i] >= 1 && value[i] <= flags[i].max) continue;
+        sl_fail(&e, SL_EINVAL, "%s is a number from 1 to %ld", flags[i].flag, flags[i].max);
         return complain(&e, EXIT_USAGE);
     }
-    if (model_explain(argv[0], (int32_t)n_tokens, (int32_t)n_ctx, stdout, &e) < 0)
-        return complain(&e, EXIT_FAILURE);
-    return EXIT_SUCCESS;
+    const struct explain_args a = {argv[0], (int32_t)value[0], (int32_t)value[1],
+                                   (int32_t)value[2]};
+    return model_explain(&a, stdout, &e) < 0 ? complain(&e, EXIT_FAILURE) : EXIT_SUCCESS;
 }
 
 static int cmd_tokenize(int argc, char **argv)
@@ -113,7 +120,7 @@ static void print_gpu(void)
     struct sl_error e = {0};
     uint64_t total, free_now;
     if (device_cuda.probe(&e) == 0) {
-        device_cuda.memory(&total, &free_now);
+        device_cuda.memory(0, &total, &free_now);
         printf("gpu      %.1f GiB, %.1f free\n", (double)total / gib, (double)free_now / gib);
     } else {
         printf("gpu      none: %s\n", e.text);
@@ -128,7 +135,7 @@ static int cmd_doctor(int argc, char **argv)
     (void)argc, (void)argv;
     struct rlimit files = {0};
     uint64_t total, free_now;
-    device_cpu.memory(&total, &free_now);
+    device_cpu.memory(0, &total, &free_now);
     getrlimit(RLIMIT_NOFILE, &files);
     printf("sluice %s\n", SLUICE_VERSION);
     printf("cores    %ld\n", sysconf(_SC_NPROCESSORS_ONLN));

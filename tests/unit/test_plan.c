@@ -248,11 +248,15 @@ TEST(lowering)
         {1u << OP_LINEAR_GLU, 1, true, "EMBED NORM LINEAR ROPE_KV ATTN LINEAR ADD_NORM LINEAR GLU LINEAR ADD_NORM POOL GATHER LOGITS SAMPLE ", NULL},
         {0, 1, false, "EMBED NORM LINEAR ROPE_KV ATTN LINEAR ADD NORM LINEAR GLU LINEAR ADD NORM POOL GATHER LOGITS SAMPLE ", NULL},
         {1u << OP_ADD_NORM, 1, true, "EMBED NORM LINEAR ROPE_KV ATTN LINEAR ADD NORM LINEAR_GLU LINEAR ADD NORM POOL GATHER LOGITS SAMPLE ", NULL},
-        {0, 2, true, "EMBED NORM LINEAR ROPE_KV ATTN LINEAR REDUCE ADD_NORM LINEAR_GLU LINEAR REDUCE ADD_NORM POOL GATHER LOGITS SAMPLE ", NULL},
+        {0, 2, true, "EMBED REDUCE NORM LINEAR ROPE_KV ATTN LINEAR REDUCE_NORM LINEAR_GLU LINEAR REDUCE_NORM POOL GATHER LOGITS DEAL SAMPLE SHARE ", NULL},
+        {1u << OP_REDUCE_NORM, 4, true, "EMBED REDUCE NORM LINEAR ROPE_KV ATTN LINEAR REDUCE ADD_NORM LINEAR_GLU LINEAR REDUCE ADD_NORM POOL GATHER LOGITS DEAL SAMPLE SHARE ", NULL},
+        {0, 2, false, "EMBED REDUCE NORM LINEAR ROPE_KV ATTN LINEAR REDUCE ADD NORM LINEAR GLU LINEAR REDUCE ADD NORM POOL GATHER LOGITS DEAL SAMPLE SHARE ", NULL},
         {1u << OP_POOL, 1, true, "EMBED NORM LINEAR ROPE_KV ATTN LINEAR ADD_NORM LINEAR_GLU LINEAR ADD_NORM GATHER LOGITS SAMPLE ", NULL},
         {1u << OP_ATTN, 1, true, NULL, "the test device has no op ATTN, which model type llama needs"},
         {1u << OP_REDUCE, 2, true, NULL, "has no op REDUCE"},
+        {1u << OP_DEAL, 2, true, NULL, "has no op DEAL"},
         {0, 3, true, NULL, "cannot be divided by 3 ranks"},
+        {0, 8, true, NULL, "cannot be divided by 8 ranks"},
     };
     struct model_config c;
     struct sl_error e = {0};
@@ -270,9 +274,12 @@ TEST(lowering)
             CHECK_MSG(strcmp(text, rows[i].steps) == 0, "row %zu: %s", i, text);
             int32_t n = rows[i].n_ranks;
             const struct weight *qkv = plan_weight(&p, W_QKV, 0), *o = plan_weight(&p, W_O, 0);
-            CHECK(qkv->rows == 128 / n && qkv->cols == 64 && qkv->n_parts == 3 && qkv->part[1].rows == 32 / n);
+            int32_t kv = 2 / n > 0 ? 2 / n : 1, width = (4 / n + 2 * kv) * 16; /* heads of 16 */
+            CHECK(qkv->rows == width && qkv->cols == 64 && qkv->n_parts == 3 && qkv->part[1].rows == kv * 16);
             CHECK(o->rows == 64 && o->cols == 64 / n && strcmp(o->name, "layers.0.o") == 0);
-            CHECK(p.steps[2].bias && p.steps[2].bias->cols == 128 / n && p.steps[2].dst.cols == 128 / n);
+            const struct step *s = &p.steps[n > 1 ? 3 : 2];
+            CHECK(s->w == qkv && s->bias && s->bias->cols == width && s->dst.cols == width);
+            CHECK(plan_parameters(&p) == 64 * 320 * 2 + 64 * 128 + 128 + 64 * 64 + 64 + 3 * 64 * 96 + 3 * 64);
         }
         plan_close(&p);
     }
@@ -614,9 +621,12 @@ TEST(flops)
     } rows[] = {
         {"{\"model_type\":\"llama\"," SHAPE(64, 128, 3, 4, 2, 100, ""), 0, 10, 55},
         {"{\"model_type\":\"llama\"," SHAPE(64, 128, 3, 4, 2, 100, ""), 9, 10, 10},
-        {"{\"model_type\":\"mistral\"," SHAPE(64, 128, 3, 4, 2, 100, ",\"sliding_window\":16"), 0, 10, 55},
-        {"{\"model_type\":\"mistral\"," SHAPE(64, 128, 3, 4, 2, 100, ",\"sliding_window\":16"), 0, 20, 136 + 64},
-        {"{\"model_type\":\"mistral\"," SHAPE(64, 128, 3, 4, 2, 100, ",\"sliding_window\":16"), 30, 33, 48},
+        {"{\"model_type\":\"mistral\"," SHAPE(64, 128, 3, 4, 2, 100, ",\"sliding_window\":16"), 0,
+         10, 55},
+        {"{\"model_type\":\"mistral\"," SHAPE(64, 128, 3, 4, 2, 100, ",\"sliding_window\":16"), 0,
+         20, 136 + 64},
+        {"{\"model_type\":\"mistral\"," SHAPE(64, 128, 3, 4, 2, 100, ",\"sliding_window\":16"), 30,
+         33, 48},
     };
     const struct device d = device_of(0);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -641,7 +651,7 @@ TEST(explain)
     size_t n = 0;
     struct sl_error e = {0};
     FILE *out = open_memstream(&text, &n), *in = fopen(TEST_DATA "/explain_llama.txt", "rb");
-    CHECK(model_explain(TINY, 4, 1000, out, &e) == 0);
+    CHECK(model_explain(&(struct explain_args){TINY, 4, 1000, 1}, out, &e) == 0);
     fclose(out);
     size_t n_want = in ? fread(want, 1, sizeof want, in) : 0;
     if (in) fclose(in);
