@@ -426,14 +426,14 @@ static void bench_decode(struct model *m, int n, int ctx)
     int32_t first = 1;
     for (int i = 0; i < n; i++)
         must(model_assign(
-                 m, i, &(struct slot_init){.sampling = &greedy, .tokens = &first, .n_prompt = 1}),
+                 m, 0, i, &(struct slot_init){.sampling = &greedy, .tokens = &first, .n_prompt = 1}),
              "assign");
     double start = 0, device = 0;
     const struct result *r;
     for (int k = 0; k < STEPS + 8; k++) {
         struct seqs *x = &s[k % 2];
         if (k >= 2) {
-            must(model_collect(m, &r), "collect");
+            must(model_collect(m, 0, &r), "collect");
             if (k >= 10) device += (double)r->device_us;
             if (k == 10) start = now();
         }
@@ -448,11 +448,11 @@ static void bench_decode(struct model *m, int n, int ctx)
             x->want[i] = (struct want){
                 .row = i, .seq = i, .target = -1, .n_top = -1, .position = (uint32_t)k};
         }
-        must(model_launch(m, &x->b), "launch");
+        must(model_launch(m, 0, &x->b), "launch");
     }
-    must(model_collect(m, &r), "collect");
+    must(model_collect(m, 0, &r), "collect");
     double took = (now() - start) / (STEPS - 2);
-    must(model_collect(m, &r), "collect");
+    must(model_collect(m, 0, &r), "collect");
     printf("decode %4d x %d: %8.3f ms a step, %8.1f tok/s (device %.3f ms)\n", n, ctx, took * 1e3,
            n / took, device / (STEPS - 2) * 1e-3);
 }
@@ -475,8 +475,8 @@ static void bench_prefill(struct model *m, int n, int chunk, double params)
             }
             s.q_start[1] = rows, s.kv_len[0] = at + rows;
             s.want[0] = (struct want){.row = rows - 1, .target = 5, .n_top = -1};
-            must(model_launch(m, &s.b), "launch");
-            must(model_collect(m, &r), "collect");
+            must(model_launch(m, 0, &s.b), "launch");
+            must(model_collect(m, 0, &r), "collect");
         }
         if (now() - start < best) best = now() - start;
     }

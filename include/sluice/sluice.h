@@ -51,7 +51,7 @@ struct sl_options {
     double gpu_memory_utilization;   /* share of device memory to use */
     int32_t max_queue_size;          /* requests waiting to run; 0: 1024 */
     int32_t background_step_ms;      /* how long a step with background work may take; 0: 10 */
-    int32_t tensor_parallel_size;    /* ranks */
+    int32_t tensor_parallel_size;    /* ranks that share the model; 0: 1 */
     int32_t n_threads;               /* cpu device; 0: the cores */
     int32_t n_vocab;                 /* sim device only */
     uint8_t enable_prefix_caching;
@@ -59,7 +59,9 @@ struct sl_options {
     uint64_t seed; /* of what is random in the engine itself (hash key of the prefix index) */
     uint32_t sim_step_us;  /* sim device: how long a step takes */
     uint32_t sim_row_us;   /* sim device: and for each token in it */
-    uint32_t fail_step;    /* sim and cuda: this step fails, counted from 1, for tests; 0: none */
+    uint32_t fail_step;    /* this step fails, counted from 1, for tests; 0: none */
+    int32_t fail_rank;     /* on this rank */
+    uint8_t fail_skips;    /* it leaves out a sum over ranks instead, and goes on */
     uint8_t enforce_eager; /* cuda: no graphs */
     uint8_t sim_replay;    /* sim device: a prompt with token 2 in it is answered with the tokens
                               behind the last one, up to a token 3 */
@@ -78,7 +80,9 @@ struct sl_info {
     int32_t max_model_len;
     int32_t max_num_seqs, max_num_batched_tokens, block_size, num_blocks;
     int32_t n_pooled; /* width of a pooled vector; 0: this device does not pool */
-    uint64_t n_parameters, weight_bytes, kv_bytes, scratch_bytes;
+    int32_t n_ranks;
+    uint64_t n_parameters;                          /* of the whole model */
+    uint64_t weight_bytes, kv_bytes, scratch_bytes; /* these and the next three: of one rank */
     uint64_t memory_bytes, budget_bytes; /* of the device in all, and of it for this model */
     uint64_t state_bytes; /* the device's own: libraries, sampling state, staging; 0: not known */
 };
@@ -179,7 +183,7 @@ struct sl_stats {
     uint32_t pages_total,
         pages_used;        /* used: referenced by a live sequence (cached free pages are not) */
     uint32_t pages_cached; /* unreferenced, but holding a reusable prefix */
-    uint64_t n_submitted; /* requests that the engine thread has taken up */
+    uint64_t n_submitted;  /* requests that the engine thread has taken up */
     uint64_t n_steps, n_preemptions;
     uint64_t prompt_tokens, generation_tokens; /* computed and sampled */
     uint64_t prefix_queries, prefix_hits;      /* in tokens */

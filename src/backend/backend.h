@@ -191,6 +191,8 @@ struct device {
     /* Every wait for another rank ends, now and from now on, and the launch or collect it belongs to
      * fails. Any thread. */
     void (*group_abort)(struct group *g);
+    /* A count that moves on whenever ranks have met. Any thread. NULL: it cannot be told. */
+    uint64_t (*group_beat)(const struct group *g);
     int (*open)(struct dev **out, const struct dev_config *c, struct sl_error *e);
     void (*close)(struct dev *d);
     /* Device memory that lives until close; zeroed; 64-byte aligned. NULL: SL_ENOMEM in e. */

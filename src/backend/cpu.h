@@ -127,6 +127,7 @@ struct dev {
     const float *angles_freq; /* whose angles `angles` holds, in this launch; NULL: nobody's */
     float angles_mscale;
     int32_t angles_dim;
+    bool skips_sum; /* a test: the next REDUCE is left out */
 };
 
 /* At least `bytes`, 64-byte aligned, contents undefined; NULL: out of memory. */

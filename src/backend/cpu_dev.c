@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "backend/cpu.h"
+#include "backend/cpu_group.h"
 
 enum {
     ALIGNMENT = 64,
@@ -179,9 +180,8 @@ static int open_parts(struct dev *d, int n_threads, struct sl_error *e)
 static int cpu_open(struct dev **out, const struct dev_config *c, struct sl_error *e)
 {
     *out = NULL;
-    if (c->n_ranks > 1)
-        return sl_fail(e, SL_EINVAL, "the cpu device runs one rank, not %d", c->n_ranks);
     long n = c->n_threads > 0 ? c->n_threads : sysconf(_SC_NPROCESSORS_ONLN);
+    n /= c->n_ranks;
     n = n < 1 ? 1 : n > POOL_THREADS_MAX ? POOL_THREADS_MAX : n;
     struct dev *d = xcalloc(1, sizeof *d);
     d->config = *c;
@@ -243,6 +243,9 @@ static int cpu_launch(struct dev *d, const struct step *steps, int32_t n_steps,
     r->step_id = b->step_id;
     r->n_wants = b->n_wants;
     d->angles_freq = NULL;
+    bool fails = d->config.fail_step == d->n_launched + 1;
+    d->skips_sum = fails && d->config.fail_skips;
+    if (fails && !d->skips_sum) return SL_EDEVICE;
     for (int32_t i = 0; i < n_steps; i++) TRY(steps[i].fn(d, b, &steps[i]));
     r->idle_us = d->end_us ? (float)(start - d->end_us) : -1;
     d->end_us = now_us();
@@ -268,8 +271,9 @@ struct sample_job {
 static void sample_item(void *arg, int i, int thread)
 {
     struct sample_job *j = arg;
-    const struct want *w = &j->b->want[i];
     float *logits = (float *)j->s->src.data + (int64_t)i * j->s->src.cols;
+    i += want_first(j->b->n_wants, j->d->config.rank, j->d->config.n_ranks);
+    const struct want *w = &j->b->want[i];
     struct result *r = &j->d->result[j->d->n_launched % RESULTS];
     const uint32_t *masks = j->b->masks;
     size_t n_words = (size_t)j->b->mask_words;
@@ -280,7 +284,9 @@ static void sample_item(void *arg, int i, int thread)
 int cpu_sample(struct dev *d, const struct batch *b, const struct step *s)
 {
     struct sample_job j = {d, b, s};
-    pool_run(d->pool, sample_item, &j, b->n_wants);
+    int32_t rank = d->config.rank, n_ranks = d->config.n_ranks;
+    pool_run(d->pool, sample_item, &j,
+             want_first(b->n_wants, rank + 1, n_ranks) - want_first(b->n_wants, rank, n_ranks));
     return 0;
 }
 
@@ -319,6 +325,10 @@ const struct device device_cpu = {
     .default_async = 0,
     .probe = cpu_probe,
     .memory = cpu_memory,
+    .group_open = cpu_group_open,
+    .group_close = cpu_group_close,
+    .group_abort = cpu_group_abort,
+    .group_beat = cpu_group_beat,
     .open = cpu_open,
     .close = cpu_close,
     .alloc = cpu_alloc,
@@ -337,9 +347,12 @@ const struct device device_cpu = {
             [OP_GLU] = cpu_glu,
             [OP_ADD] = cpu_add,
             [OP_ADD_NORM] = cpu_add_norm,
+            [OP_REDUCE] = cpu_reduce,
             [OP_POOL] = cpu_pool_op,
             [OP_GATHER] = cpu_gather,
             [OP_LOGITS] = cpu_logits,
+            [OP_DEAL] = cpu_deal,
             [OP_SAMPLE] = cpu_sample,
+            [OP_SHARE] = cpu_share,
         },
 };

@@ -60,12 +60,18 @@ static int32_t seq_of(const struct batch *b, int32_t t)
     return lo;
 }
 
+/* Words of another rank's share are zeros here; a REDUCE follows. */
 static void embed_row(const struct row_job *j, int32_t t)
 {
     const struct weight *w = j->s->w;
     int64_t r = j->b->token[t];
     if (r < 0) r = cpu_slot_last(j->d->slots, j->b->slot[seq_of(j->b, t)]);
-    ASSERT(r < w->rows);
+    ASSERT(r < j->d->config.n_vocab);
+    r -= w->row0;
+    if (r < 0 || r >= w->rows) {
+        memset(row_of(&j->s->dst, t), 0, (size_t)j->s->dst.cols * sizeof(float));
+        return;
+    }
     int p = 0;
     for (; r >= w->part[p].rows; p++) r -= w->part[p].rows;
     cpu_unpack(w->part[p].type, w->part[p].data, w->cols, r, 0, w->cols, row_of(&j->s->dst, t));

@@ -8,15 +8,11 @@
  */
 #include "backend/cpu_pool.h"
 
-#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
-#include <stdatomic.h>
-#include <stdint.h>
 #include <stdlib.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
+#include "backend/futex.h"
 #include "base/err.h"
 
 enum {
@@ -45,18 +41,6 @@ struct start {
     int index;
 };
 
-static void relax(void)
-{
-#ifdef __x86_64__
-    __builtin_ia32_pause();
-#endif
-}
-
-static void futex(_Atomic uint32_t *word, int op, uint32_t value)
-{
-    syscall(SYS_futex, word, op, value, NULL, NULL, 0);
-}
-
 /* Take items until none is left. Acquire on success: fn, arg and the job's inputs are visible.
  * Release on n_undone: the item's outputs are visible to the caller, who acquires it. */
 static void work(struct pool *p, int thread)
@@ -79,7 +63,7 @@ static void doze(struct pool *p, uint64_t seen)
     uint32_t ticket = atomic_load(&p->wake);
     atomic_fetch_add(&p->n_asleep, 1);
     if (atomic_load(&p->word) >> 2 * ITEM_BITS == seen && !atomic_load(&p->stop))
-        futex(&p->wake, FUTEX_WAIT_PRIVATE, ticket);
+        futex_wait(&p->wake, ticket);
     atomic_fetch_sub(&p->n_asleep, 1);
 }
 
@@ -96,7 +80,7 @@ static void *helper(void *arg)
             idle = 0;
             work(s.p, s.index);
         } else if (++idle < SPIN_HELPER) {
-            relax();
+            cpu_relax();
         } else {
             doze(s.p, seen);
             idle = 0;
@@ -128,7 +112,7 @@ void pool_close(struct pool *p)
     if (!p) return;
     atomic_store(&p->stop, 1);
     atomic_fetch_add(&p->wake, 1);
-    futex(&p->wake, FUTEX_WAKE_PRIVATE, INT32_MAX);
+    futex_wake_all(&p->wake);
     for (int i = 0; i < p->n_started; i++) pthread_join(p->thread[i], NULL);
     free(p);
 }
@@ -152,12 +136,12 @@ void pool_run(struct pool *p, pool_fn fn, void *arg, int n_items)
     atomic_store(&p->word, job | (uint64_t)n_items << ITEM_BITS);
     if (atomic_load(&p->n_asleep)) {
         atomic_fetch_add(&p->wake, 1);
-        futex(&p->wake, FUTEX_WAKE_PRIVATE, INT32_MAX);
+        futex_wake_all(&p->wake);
     }
     work(p, 0);
     for (int spins = 0; atomic_load_explicit(&p->n_undone, memory_order_acquire); spins++) {
         if (spins < SPIN_CALLER)
-            relax();
+            cpu_relax();
         else
             sched_yield();
     }

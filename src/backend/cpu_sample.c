@@ -160,10 +160,11 @@ int32_t cpu_slot_last(const struct cpu_slots *s, int32_t slot)
 }
 
 /* A step that runs ahead may sample one token past the end of a sequence: it is not kept. */
-static void slot_push(struct slot *p, int32_t max_len, int32_t token)
+void cpu_slot_push(struct cpu_slots *s, int32_t slot, int32_t token)
 {
+    struct slot *p = &s->slot[slot];
     p->last = token;
-    if (p->n_tokens < max_len) p->history[p->n_tokens++] = token;
+    if (p->n_tokens < s->max_len) p->history[p->n_tokens++] = token;
 }
 
 /* ------------------------------------------------------------------ masks and penalties */
@@ -321,7 +322,7 @@ void cpu_sample_row(struct cpu_slots *s, int32_t slot, struct sample_scratch *t,
             r->n_top[i] = 0;
             return;
         }
-        slot_push(p, s->max_len, token);
+        cpu_slot_push(s, slot, token);
     }
     r->token[i] = token;
     if (w->n_top < 0) return;

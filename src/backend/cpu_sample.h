@@ -24,6 +24,8 @@ void cpu_slots_close(struct cpu_slots *s); /* NULL is fine */
 int cpu_slot_assign(struct cpu_slots *s, int32_t slot, const struct slot_init *init);
 /* The newest token of the sequence: what token -1 of a batch stands for; 0 in an empty slot. */
 int32_t cpu_slot_last(const struct cpu_slots *s, int32_t slot);
+/* A token that was sampled elsewhere goes to the sequence's history. */
+void cpu_slot_push(struct cpu_slots *s, int32_t slot, int32_t token);
 
 /* Scratch for rows of n_vocab logits; NULL: out of memory. */
 struct sample_scratch *sample_scratch_open(int32_t n_vocab);

@@ -34,14 +34,16 @@ static const struct opt_row rows[] = {
 
     {"device", T_STR, AT(device), "auto", 0, 0, "auto|cpu|cuda|sim", "device", "", "where the model runs; auto: cuda where there is a GPU, else cpu"},
     {"threads", T_INT, AT(threads), "0", 0, 1024, NULL, "device", "t n-threads", "threads of the cpu device; 0: all cores"},
-    {"tensor-parallel-size", T_INT, AT(tensor_parallel_size), "1", 1, 64, NULL, "device", "tp tp-size num-shard", "GPUs that share one model"},
+    {"tensor-parallel-size", T_INT, AT(tensor_parallel_size), "1", 1, 64, NULL, "device", "tp tp-size num-shard", "ranks that share one model: GPUs, or on the cpu device groups of threads"},
     {"gpu-memory-utilization", T_REAL, AT(gpu_memory_utilization), "0.9", 0.01, 1, NULL, "device", "mem-fraction-static cuda-memory-fraction", "share of all of the device's memory that this server takes, KV pages filling it; it must be free at start"},
     {"kv-cache-memory-bytes", T_INT, AT(kv_cache_memory_bytes), "0", 0, GB(65536), NULL, "device", "", "bytes for KV pages; 0: from what memory is left"},
     {"num-gpu-blocks-override", T_INT, AT(num_gpu_blocks_override), "0", 0, 1 << 30, NULL, "device", "num-blocks", "number of KV pages; 0: from memory"},
     {"block-size", T_INT, AT(block_size), "16", 1, 256, NULL, "device", "page-size", "tokens of a KV page"},
     {"sim-step-us", T_INT, AT(sim_step_us), "0", 0, 10000000, NULL, "device", "", "sim device: microseconds a step takes"},
     {"sim-row-us", T_INT, AT(sim_row_us), "0", 0, 1000000, NULL, "device", "", "sim device: microseconds that each token adds to its step"},
-    {"fail-step", T_INT, AT(fail_step), "0", 0, 1 << 30, NULL, "device", "sim-fail-step", "for tests, sim and cuda: the step that fails, counted from 1, as when a GPU is lost; 0: none"},
+    {"fail-step", T_INT, AT(fail_step), "0", 0, 1 << 30, NULL, "device", "sim-fail-step", "for tests: the step that fails, counted from 1, as when a GPU is lost; 0: none"},
+    {"fail-rank", T_INT, AT(fail_rank), "0", 0, 63, NULL, "device", "", "for tests: the rank it fails on"},
+    {"fail-skips", T_BOOL, AT(fail_skips), "false", 0, 0, NULL, "device", "", "for tests: that rank leaves out a sum over ranks instead, so that the others wait for it"},
     {"sim-replay", T_BOOL, AT(sim_replay), "false", 0, 0, NULL, "device", "", "sim device: answer with what the prompt holds between its last U+0002 and U+0003, for tests"},
     {"enforce-eager", T_BOOL, AT(enforce_eager), "false", 0, 0, NULL, "device", "", "cuda: launch kernel by kernel, without graphs"},
 
@@ -316,6 +318,8 @@ struct sl_options opts_engine(const struct options *o)
         .sim_step_us = (uint32_t)o->sim_step_us,
         .sim_row_us = (uint32_t)o->sim_row_us,
         .fail_step = (uint32_t)o->fail_step,
+        .fail_rank = (int32_t)o->fail_rank,
+        .fail_skips = o->fail_skips,
         .sim_replay = o->sim_replay,
         .enforce_eager = o->enforce_eager,
     };

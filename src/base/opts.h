@@ -41,8 +41,8 @@ struct options {
     /* log */
     const char *log_level, *log_format;
     /* devices */
-    int64_t sim_step_us, sim_row_us, fail_step;
-    bool sim_replay, enforce_eager;
+    int64_t sim_step_us, sim_row_us, fail_step, fail_rank;
+    bool sim_replay, enforce_eager, fail_skips;
     const char *config;
 };
 

@@ -14,7 +14,7 @@
 
 #include "base/log.h"
 #include "engine/core.h"
-#include "engine/worker.h"
+#include "engine/crew.h"
 
 enum {
     QUEUE_DEFAULT = 1024,
@@ -56,8 +56,7 @@ struct sl_engine {
     void *wake_arg;
     /* engine thread */
     struct core core;
-    struct worker worker;
-    bool is_collecting; /* a collect is ordered and not answered */
+    struct crew crew;
     bool has_emitted;   /* in this turn */
     struct sl_step_times cpu;
     uint64_t cpu_ns, n_timed; /* the thread's CPU time, and the steps, that `cpu` has counted */
@@ -79,7 +78,7 @@ static uint64_t thread_cpu_ns(void)
     return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-/* The core's environment: the rings and the worker. */
+/* The core's environment: the rings and the workers. */
 static uint32_t env_room(void *arg)
 {
     struct sl_engine *g = arg;
@@ -89,19 +88,17 @@ static uint32_t env_room(void *arg)
 static int env_launch(void *arg, const struct job *j)
 {
     struct sl_engine *g = arg;
-    worker_launch(&g->worker, j);
+    crew_launch(&g->crew, j);
     return 0;
 }
 
 static int env_poll(void *arg, const struct result **out)
 {
     struct sl_engine *g = arg;
-    struct worker_result r;
-    if (!ring_pop(&g->worker.results, &r)) return 0;
-    g->is_collecting = false;
-    *out = r.result;
-    atomic_store_explicit(&g->heartbeat_us, now_us(), memory_order_relaxed);
-    return r.code < 0 ? r.code : 1;
+    uint64_t us = now_us();
+    int rc = crew_poll(&g->crew, us, out);
+    if (rc != 0) atomic_store_explicit(&g->heartbeat_us, us, memory_order_relaxed);
+    return rc;
 }
 
 static void env_emit(void *arg, const struct sl_event *ev)
@@ -146,7 +143,7 @@ static void count_cpu(struct sl_engine *g)
     g->n_timed += n;
 }
 
-/* Commands, one step of the core, orders for the worker. True when anything moved. */
+/* Commands, one step of the core, orders for the workers. True when anything moved. */
 static bool turn(struct sl_engine *g)
 {
     struct command cmd;
@@ -157,12 +154,9 @@ static bool turn(struct sl_engine *g)
     }
     has_moved |= core_step(&g->core) > 0;
     if (!has_moved) return false;
-    /* One collect at a time, behind the launches: the worker must not sit in the newest step's
+    /* One collect at a time, behind the launches: a worker must not sit in the newest step's
      * collect while the next launch waits behind it. */
-    if (!g->is_collecting && core_n_flight(&g->core) > 0) {
-        g->is_collecting = true;
-        worker_collect(&g->worker);
-    }
+    if (core_n_flight(&g->core) > 0) crew_collect(&g->crew, now_us());
     count_cpu(g);
     publish(g);
     return true;
@@ -189,7 +183,11 @@ static void *engine_main(void *arg)
         if (g->core.is_starved && !atomic_exchange(&g->wants_room, true))
             continue; /* look once more */
         check_idle(g);
-        bell_wait(&g->bell);
+        uint64_t deadline = crew_deadline_us(&g->crew);
+        if (deadline)
+            bell_wait_until(&g->bell, deadline);
+        else
+            bell_wait(&g->bell);
     }
     return NULL;
 }
@@ -246,7 +244,7 @@ static int start(struct sl_engine *g, const struct sl_options *o, struct sl_erro
     g->n_used_max[1] = g->info.max_num_seqs + BACKGROUND_SPARE;
     g->n_slots = g->n_used_max[0] + g->n_used_max[1];
     TRY(core_config_of(&cfg, o, g, e));
-    TRY(worker_open(&g->worker, g->model, &g->bell, e));
+    TRY(crew_open(&g->crew, g->model, &g->bell, e));
     open_slots(g);
     g->limits = (struct request_limits){g->info.n_vocab, cfg.max_model_len, cfg.page_size,
                                         cfg.n_pages, cfg.n_pooled};
@@ -257,7 +255,7 @@ static int start(struct sl_engine *g, const struct sl_options *o, struct sl_erro
     ring_init(&g->events, sizeof(struct sl_event), core_events_max(&cfg));
     int rc = pthread_create(&g->thread, NULL, engine_main, g);
     if (rc == 0) return 0;
-    worker_close(&g->worker);
+    crew_close(&g->crew);
     core_close(&g->core);
     ring_free(&g->commands);
     ring_free(&g->events);
@@ -305,7 +303,7 @@ void sl_close(sl_engine *g)
     atomic_store(&g->is_quitting, true);
     bell_ring(&g->bell);
     pthread_join(g->thread, NULL);
-    worker_close(&g->worker);
+    crew_close(&g->crew);
     core_close(&g->core);
     model_close(g->model);
     free_spent(g);

@@ -2,6 +2,7 @@
 #include "engine/worker.h"
 
 #include <errno.h>
+#include <time.h>
 
 #include "base/err.h"
 #include "engine/core.h"
@@ -37,11 +38,21 @@ void bell_wait(struct bell *b)
                     false); /* acquires from rings that found it set; look around after */
 }
 
+void bell_wait_until(struct bell *b, uint64_t us)
+{
+    struct timespec t = {(time_t)(us / 1000000), (long)(us % 1000000) * 1000};
+    while (sem_clockwait(&b->sem, CLOCK_MONOTONIC, &t) != 0) {
+        if (errno == ETIMEDOUT) return; /* a ring may come now: it stays for the next wait */
+        ASSERT(errno == EINTR);
+    }
+    atomic_exchange(&b->is_rung, false);
+}
+
 static int run_job(struct worker *w, const struct job *j)
 {
     for (int32_t i = 0; i < j->n_assigns; i++)
-        TRY(model_assign(w->model, j->assign[i].dev_slot, &j->assign[i].init));
-    return model_launch(w->model, &j->b);
+        TRY(model_assign(w->model, w->rank, j->assign[i].dev_slot, &j->assign[i].init));
+    return model_launch(w->model, w->rank, &j->b);
 }
 
 static void *worker_main(void *arg)
@@ -62,7 +73,7 @@ static void *worker_main(void *arg)
             break;
         case ORDER_COLLECT: {
             struct worker_result r = {0};
-            if (!fault) fault = model_collect(w->model, &r.result);
+            if (!fault) fault = model_collect(w->model, w->rank, &r.result);
             r.code = fault;
             ASSERT(ring_push(&w->results, &r));
             bell_ring(w->engine);
@@ -88,9 +99,10 @@ void worker_collect(struct worker *w)
     order(w, (struct worker_order){.kind = ORDER_COLLECT});
 }
 
-int worker_open(struct worker *w, struct model *m, struct bell *engine, struct sl_error *e)
+int worker_open(struct worker *w, struct model *m, int32_t rank, struct bell *engine,
+                struct sl_error *e)
 {
-    *w = (struct worker){.model = m, .engine = engine};
+    *w = (struct worker){.model = m, .rank = rank, .engine = engine};
     ring_init(&w->orders, sizeof(struct worker_order), 4 * CORE_DEPTH_MAX);
     ring_init(&w->results, sizeof(struct worker_result), 2 * CORE_DEPTH_MAX);
     bell_open(&w->bell);

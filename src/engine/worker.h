@@ -24,6 +24,8 @@ void bell_open(struct bell *b);
 void bell_close(struct bell *b);
 void bell_ring(struct bell *b);
 void bell_wait(struct bell *b);
+/* No longer than until that time (CLOCK_MONOTONIC). */
+void bell_wait_until(struct bell *b, uint64_t us);
 
 struct worker_result {
     int code;                    /* 0 or a fault */
@@ -32,6 +34,7 @@ struct worker_result {
 
 struct worker {
     struct model *model; /* borrowed */
+    int32_t rank;
     struct ring orders;  /* engine -> worker: struct worker_order */
     struct ring results; /* worker -> engine: struct worker_result */
     struct bell bell;
@@ -39,7 +42,8 @@ struct worker {
     pthread_t thread;
 };
 
-int worker_open(struct worker *w, struct model *m, struct bell *engine, struct sl_error *e);
+int worker_open(struct worker *w, struct model *m, int32_t rank, struct bell *engine,
+                struct sl_error *e);
 void worker_close(struct worker *w);
 /* Engine thread. */
 void worker_launch(struct worker *w, const struct job *j);

@@ -1,18 +1,15 @@
-/* model.c - opening a model on a device: limits, plan, weights, scratch, KV pages; then launch and
- * collect.
+/* model.c - opening a model on the ranks of a device: limits, plans, memory (model_memory.c), weights;
+ * then launch and collect.
  *
- * All memory is sized and taken here, in this order: the device's own state, scratch, weights, then
- * KV pages from the rest of the share that --gpu-memory-utilization names; weights are read last. On
- * devices that share the machine's memory the default is modest: what the sequences can use, at
- * most KV_DEFAULT_BYTES.
+ * All memory is sized and taken before weights are read. Ranks are opened one after the other and load
+ * at the same time.
  */
-#include "model/model.h"
-
+#include <pthread.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "base/log.h"
-#include "model/plan.h"
+#include "model/model_impl.h"
 
 enum {
     BLOCK_SIZE_DEFAULT = 16,
@@ -21,28 +18,9 @@ enum {
     TOKENS_MAX = 1 << 20,
     SIM_VOCAB_DEFAULT = 512,
     SIM_POSITIONS = 8192,
-    TYPES_TEXT = 96,
 };
-static const uint64_t KV_DEFAULT_BYTES = (uint64_t)1 << 30;
 static const uint64_t LOGITS_BYTES =
     (uint64_t)64 << 20; /* of rows beyond one a sequence: prompt log probabilities */
-static const double UTILIZATION_DEFAULT = 0.9;
-/* What a GPU takes after KV pages are sized: staging, attention's partial answers, cuBLASLt's
- * workspace, kernels and graphs as they are first used. */
-static const uint64_t LATE_BYTES = (uint64_t)512 << 20;
-static const double gib = 1024.0 * 1024.0 * 1024.0;
-
-struct model {
-    struct checkpoint *checkpoint; /* owned; NULL: the built-in plan */
-    const struct device *device;
-    struct dev *dev; /* owned */
-    struct plan plan;
-    void *bufs[SLOT_BUFS]; /* device memory */
-    int32_t max_wants;
-    uint64_t free_bytes; /* of the device's memory, before anything was taken */
-    struct sl_info info;
-    char weight_types[TYPES_TEXT];
-};
 
 const struct device *model_device(const struct model *m)
 {
@@ -52,33 +30,52 @@ int32_t model_max_wants(const struct model *m)
 {
     return m->max_wants;
 }
+int32_t model_n_ranks(const struct model *m)
+{
+    return m->n_ranks;
+}
 struct plan *model_plan(struct model *m)
 {
-    return &m->plan;
+    return &m->ranks[0].plan;
 }
-int model_assign(struct model *m, int32_t slot, const struct slot_init *init)
+int model_assign(struct model *m, int32_t rank, int32_t slot, const struct slot_init *init)
 {
-    return m->device->assign(m->dev, slot, init);
+    return m->device->assign(m->ranks[rank].dev, slot, init);
 }
-int model_launch(struct model *m, const struct batch *b)
+int model_launch(struct model *m, int32_t rank, const struct batch *b)
 {
-    return m->device->launch(m->dev, m->plan.steps, m->plan.n_steps, b);
+    struct rank *r = &m->ranks[rank];
+    return m->device->launch(r->dev, r->plan.steps, r->plan.n_steps, b);
 }
-int model_collect(struct model *m, const struct result **out)
+int model_collect(struct model *m, int32_t rank, const struct result **out)
 {
-    return m->device->collect(m->dev, out);
+    return m->device->collect(m->ranks[rank].dev, out);
+}
+
+void model_abort(struct model *m)
+{
+    if (m->group) m->device->group_abort(m->group);
+}
+
+uint64_t model_beat(const struct model *m)
+{
+    return m->group && m->device->group_beat ? m->device->group_beat(m->group) : 0;
 }
 
 double model_flops(const struct model *m, uint32_t from, uint32_t to, uint32_t n_logits)
 {
-    return plan_flops(&m->plan, from, to, n_logits);
+    return plan_flops(&m->ranks[0].plan, from, to, n_logits) * m->n_ranks;
 }
 
 void model_close(struct model *m)
 {
     if (!m) return;
-    if (m->dev) m->device->close(m->dev);
-    plan_close(&m->plan);
+    for (int32_t r = 0; m->ranks && r < m->n_ranks; r++) {
+        if (m->ranks[r].dev) m->device->close(m->ranks[r].dev);
+        plan_close(&m->ranks[r].plan);
+    }
+    if (m->group) m->device->group_close(m->group);
+    free(m->ranks);
     checkpoint_close(m->checkpoint);
     free(m);
 }
@@ -192,108 +189,6 @@ static int set_limits(struct model *m, const struct model_config *c, const struc
     return 0;
 }
 
-/* ------------------------------------------------------------------ KV pages */
-
-static uint64_t pages_for(const struct sl_info *info, uint64_t tokens)
-{
-    return (tokens + (uint64_t)info->block_size - 1) / (uint64_t)info->block_size;
-}
-
-static bool shares_memory(const struct model *m)
-{
-    return m->device == &device_cpu || m->device == &device_sim;
-}
-
-/* What the model may take in all: a share of the device's memory, which must be free (so do others
- * read this option; two servers on one GPU give each its share). */
-static int read_budget(struct model *m, const struct sl_options *o, struct sl_error *e)
-{
-    uint64_t total, free_now;
-    double share = o->gpu_memory_utilization > 0 ? o->gpu_memory_utilization : UTILIZATION_DEFAULT;
-    m->device->memory(0, &total, &free_now);
-    m->info.memory_bytes = total;
-    m->info.budget_bytes = (uint64_t)((double)total * share);
-    m->free_bytes = free_now;
-    bool is_given = o->kv_cache_memory_bytes || o->num_gpu_blocks_override;
-    if (free_now >= m->info.budget_bytes || is_given) return 0;
-    return sl_fail(
-        e, SL_ENOMEM,
-        "%.2f GiB of the %s device's %.2f are free, less than its share of %.2f asks for "
-        "(--gpu-memory-utilization)",
-        (double)free_now / gib, m->device->name, (double)total / gib, share);
-}
-
-/* Bytes that KV pages may take when no option says so. */
-static uint64_t kv_budget(const struct model *m, const struct sl_options *o, uint64_t page_bytes)
-{
-    const struct sl_info *info = &m->info;
-    uint64_t used = info->weight_bytes + info->scratch_bytes + info->state_bytes;
-    uint64_t left = info->budget_bytes > used ? info->budget_bytes - used : 0;
-    if (!shares_memory(m)) return left;
-    uint64_t one = pages_for(info, (uint64_t)info->max_model_len) * page_bytes;
-    uint64_t cap = KV_DEFAULT_BYTES;
-    if (o->max_model_len && one > cap)
-        cap = one; /* asked for by name: hold at least one such sequence */
-    return left < cap ? left : cap;
-}
-
-/* What the device has taken beside weights and scratch, and will. */
-static void measure_state(struct model *m)
-{
-    uint64_t total, free_now, known = m->info.weight_bytes + m->info.scratch_bytes;
-    if (shares_memory(m)) return;
-    m->device->memory(0, &total, &free_now);
-    uint64_t taken = m->free_bytes > free_now ? m->free_bytes - free_now : 0;
-    m->info.state_bytes = (taken > known ? taken - known : 0) + LATE_BYTES;
-}
-
-static int size_kv(struct model *m, const struct sl_options *o, struct sl_error *e)
-{
-    struct sl_info *info = &m->info;
-    uint64_t page_bytes = plan_page_bytes(&m->plan, info->block_size),
-             bytes = o->kv_cache_memory_bytes, n;
-    if (!page_bytes) return sl_fail(e, SL_EUNSUPPORTED, "a KV page is too large");
-    if (o->num_gpu_blocks_override) {
-        n = (uint64_t)o->num_gpu_blocks_override;
-    } else {
-        uint64_t need =
-            pages_for(info, (uint64_t)info->max_model_len) * (uint64_t)info->max_num_seqs;
-        n = (bytes ? bytes : kv_budget(m, o, page_bytes)) / page_bytes;
-        if (!bytes && n > need) n = need; /* more than all sequences can use */
-    }
-    if (n > (uint64_t)(INT32_MAX / info->block_size)) n = (uint64_t)(INT32_MAX / info->block_size);
-    if (n == 0)
-        return sl_fail(e, SL_ENOMEM,
-                       "no memory for a KV page of %llu bytes: weights take %.2f GiB of %.2f",
-                       (unsigned long long)page_bytes, (double)info->weight_bytes / gib,
-                       (double)info->budget_bytes / gib);
-    info->num_blocks = (int32_t)n;
-    int32_t fits = (int32_t)n * info->block_size; /* below 2^31 by the cap above */
-    if (info->max_model_len > fits) {
-        if (o->max_model_len)
-            return sl_fail(e, SL_ENOMEM,
-                           "max_model_len %d does not fit: the KV cache holds %d tokens",
-                           o->max_model_len, fits);
-        info->max_model_len = fits;
-    }
-    if (__builtin_mul_overflow(n, page_bytes, &info->kv_bytes) || info->kv_bytes > SIZE_MAX)
-        return sl_fail(e, SL_ENOMEM, "the KV cache is too large");
-    return 0;
-}
-
-static int alloc_kv(struct model *m, struct sl_error *e)
-{
-    struct plan *p = &m->plan;
-    size_t half = (size_t)(m->info.kv_bytes / 2 / (uint64_t)p->config.n_layers);
-    for (int32_t i = 0; i < p->config.n_layers; i++) {
-        p->layers[i].k_pages = m->device->alloc(m->dev, half, "KV pages", e);
-        if (p->layers[i].k_pages)
-            p->layers[i].v_pages = m->device->alloc(m->dev, half, "KV pages", e);
-        if (!p->layers[i].v_pages) return SL_ENOMEM;
-    }
-    return 0;
-}
-
 /* ------------------------------------------------------------------ open */
 
 /* Where the time of a start goes, for the log. */
@@ -327,8 +222,9 @@ static void name_types(struct model *m)
 {
     bool seen[DT_COUNT] = {0};
     size_t n = 0;
-    for (int32_t k = 0; k < m->plan.n_weights; k++) {
-        const struct plan_weight *w = &m->plan.weights[k];
+    const struct plan *p = &m->ranks[0].plan;
+    for (int32_t k = 0; k < p->n_weights; k++) {
+        const struct plan_weight *w = &p->weights[k];
         for (int i = 0; i < w->weight.n_parts && w->weight.rows > 1 && !w->same; i++)
             seen[w->weight.part[i].type] = true;
     }
@@ -339,11 +235,9 @@ static void name_types(struct model *m)
 }
 
 /* Frequencies that a GGUF file divides one by one. */
-static int read_rope_factors(struct model *m, bool is_dummy, struct sl_error *e)
+static int read_rope_factors(const struct model *m, struct plan *p, struct sl_error *e)
 {
-    struct plan *p = &m->plan;
     float factors[HEAD_DIM_MAX / 2];
-    if (p->config.rope.type != ROPE_FREQ_FACTORS || is_dummy) return 0;
     const struct tensor *t = checkpoint_find(m->checkpoint, "model.rope_freqs");
     if (!t) return sl_fail(e, SL_EFORMAT, "tensor model.rope_freqs is missing");
     TRY(weights_vector(m->checkpoint, t, p->config.rope.rotary_dim / 2, factors, e));
@@ -354,20 +248,100 @@ static int read_rope_factors(struct model *m, bool is_dummy, struct sl_error *e)
     return 0;
 }
 
-static int set_rope(struct model *m, const struct sl_options *o, bool is_dummy, struct sl_error *e)
+static int set_rope(const struct model *m, struct plan *p, const struct sl_options *o,
+                    struct sl_error *e)
 {
-    TRY(read_rope_factors(m, is_dummy, e));
+    bool is_dummy = is_text(o->load_format, "dummy");
+    if (p->config.rope.type == ROPE_FREQ_FACTORS && !is_dummy) TRY(read_rope_factors(m, p, e));
     if (!is_text(o->rope_freq_dtype, "bfloat16")) return 0;
-    for (int32_t i = 0; i < m->plan.config.rope.rotary_dim / 2; i++)
-        m->plan.rope_freq[i] = bf16_to_f32(f32_to_bf16(m->plan.rope_freq[i]));
+    for (int32_t i = 0; i < p->config.rope.rotary_dim / 2; i++)
+        p->rope_freq[i] = bf16_to_f32(f32_to_bf16(p->rope_freq[i]));
     return 0;
 }
 
-static int open_device(struct model *m, const struct sl_options *o, struct sl_error *e)
+/* How a model is opened: what stays the same for its ranks. */
+struct opening {
+    struct model *m;
+    const struct sl_options *o;
+    struct model_config config;
+    int as; /* a dtype, or -1: as stored */
+    bool fuse;
+};
+
+static struct plan_target target_of(const struct opening *w, int32_t rank, int32_t n_ranks)
+{
+    return (struct plan_target){
+        .device = w->m->device, .rank = rank, .n_ranks = n_ranks, .fuse = w->fuse};
+}
+
+/* The weights of one of n_ranks, with shapes and types. */
+static int plan_rank(const struct opening *w, struct plan *p, int32_t rank, int32_t n_ranks,
+                     struct sl_error *e)
+{
+    bool is_dummy = is_text(w->o->load_format, "dummy") || w->config.family == &family_sim;
+    struct plan_target t = target_of(w, rank, n_ranks);
+    TRY(plan_open(p, &w->config, &t, e));
+    return weights_find(p, w->m->checkpoint, is_dummy, w->as, e);
+}
+
+static bool would_do(const struct opening *w, int32_t n_ranks)
+{
+    struct plan p;
+    struct sl_error why;
+    int code = plan_rank(w, &p, 0, n_ranks, &why);
+    plan_close(&p);
+    return code == 0;
+}
+
+/* So many ranks cannot share this model: say how many can, the next fewer and the next more. */
+static void name_others(const struct opening *w, struct sl_error *e)
+{
+    enum { TRIED_MAX = 16 };
+    int32_t fewer = w->m->n_ranks - 1, more = w->m->n_ranks + 1;
+    size_t at = strlen(e->text);
+    while (fewer > 0 && !would_do(w, fewer)) fewer--;
+    while (more <= TRIED_MAX && !would_do(w, more)) more++;
+    if (fewer == 0) return;
+    if (more <= TRIED_MAX)
+        snprintf(e->text + at, sizeof e->text - at, "; --tensor-parallel-size %d or %d would do",
+                 fewer, more);
+    else
+        snprintf(e->text + at, sizeof e->text - at, "; --tensor-parallel-size %d would do", fewer);
+}
+
+static int make_plans(struct opening *w, struct sl_error *e)
+{
+    struct model *m = w->m;
+    struct sl_info *info = &m->info;
+    for (int32_t r = 0; r < m->n_ranks; r++) {
+        struct rank *rank = &m->ranks[r];
+        int code = plan_rank(w, &rank->plan, r, m->n_ranks, e);
+        if (code == SL_EUNSUPPORTED && m->n_ranks > 1) name_others(w, e);
+        if (code < 0) return code;
+        TRY(set_rope(m, &rank->plan, w->o, e));
+        TRY(plan_slot_bytes(&rank->plan, info->max_num_batched_tokens, m->max_wants, rank->scratch,
+                            e));
+    }
+    const struct rank *first = &m->ranks[0];
+    for (int i = 0; i < SLOT_BUFS; i++) info->scratch_bytes += first->scratch[i];
+    info->weight_bytes = weights_bytes(&first->plan);
+    info->n_parameters = plan_parameters(&first->plan);
+    info->device = m->device->name;
+    info->n_ranks = m->n_ranks;
+    if (!info->model_type) info->model_type = w->config.family->model_type;
+    info->n_pooled = m->device->ops[OP_POOL] ? w->config.hidden : 0;
+    name_types(m);
+    info->weight_types = m->weight_types;
+    return 0;
+}
+
+static int open_device(struct model *m, int32_t rank, const struct sl_options *o,
+                       struct sl_error *e)
 {
     const struct sl_info *info = &m->info;
-    struct dev_config c = {.rank = 0,
-                           .n_ranks = 1,
+    struct dev_config c = {.rank = rank,
+                           .n_ranks = m->n_ranks,
+                           .group = m->group,
                            .n_threads = o->n_threads,
                            .max_tokens = info->max_num_batched_tokens,
                            .max_seqs = info->max_num_seqs,
@@ -375,89 +349,107 @@ static int open_device(struct model *m, const struct sl_options *o, struct sl_er
                            .max_model_len = info->max_model_len,
                            .n_vocab = info->n_vocab,
                            .page_size = info->block_size,
-                           .n_hidden = m->plan.config.hidden,
+                           .n_hidden = m->ranks[rank].plan.config.hidden,
                            .sim_step_us = o->sim_step_us,
                            .sim_row_us = o->sim_row_us,
-                           .fail_step = o->fail_step,
+                           .fail_step = rank == o->fail_rank ? o->fail_step : 0,
+                           .fail_skips = o->fail_skips,
                            .enforce_eager = o->enforce_eager,
                            .sim_replay = o->sim_replay};
-    return m->device->open(&m->dev, &c, e);
+    return m->device->open(&m->ranks[rank].dev, &c, e);
 }
 
-/* All of the device's memory that the model will ever have. */
-static int take_memory(struct model *m, const struct sl_options *o, const size_t scratch[SLOT_BUFS],
-                       struct sl_error *e)
+static int open_ranks(const struct opening *w, struct sl_error *e)
 {
-    for (int i = 0; i < SLOT_BUFS; i++) {
-        if (!scratch[i]) continue;
-        m->bufs[i] = m->device->alloc(m->dev, scratch[i], "activations", e);
-        if (!m->bufs[i]) return SL_ENOMEM;
-    }
-    TRY(weights_alloc(&m->plan, m->dev, e));
-    measure_state(m);
-    TRY(size_kv(m, o, e));
-    return alloc_kv(m, e);
-}
-
-static int load(struct model *m, const struct sl_options *o, struct sl_error *e)
-{
-    const struct weights_load l = {.checkpoint = m->checkpoint,
-                                   .dev = m->dev,
-                                   .progress = o->progress,
-                                   .progress_arg = o->progress_arg,
-                                   .seed = o->seed};
-    TRY(weights_load(&m->plan, &l, e));
-    if (!m->device->ready || m->device->ready(m->dev, m->plan.steps, m->plan.n_steps) == 0)
-        return 0;
-    return sl_fail(e, SL_EDEVICE, "the %s device did not get ready", m->device->name);
-}
-
-static int make_plan(struct model *m, const struct sl_options *o, const struct plan_target *t,
-                     size_t scratch[SLOT_BUFS], struct sl_error *e)
-{
-    struct model_config c;
-    int as;
-    bool is_dummy = is_text(o->load_format, "dummy");
-    TRY(read_dtype(o->dtype, &as, e));
-    TRY(read_config(m, &c, o, e));
-    TRY(set_limits(m, &c, o, e));
-    TRY(plan_open(&m->plan, &c, t, e));
-    TRY(weights_find(&m->plan, m->checkpoint, is_dummy || c.family == &family_sim, as, e));
-    TRY(set_rope(m, o, is_dummy, e));
-    TRY(plan_slot_bytes(&m->plan, m->info.max_num_batched_tokens, m->max_wants, scratch, e));
-    for (int i = 0; i < SLOT_BUFS; i++) m->info.scratch_bytes += scratch[i];
-    m->info.weight_bytes = weights_bytes(&m->plan);
-    m->info.n_parameters = plan_parameters(&m->plan);
-    m->info.device = m->device->name;
-    if (!m->info.model_type) m->info.model_type = c.family->model_type;
-    m->info.n_pooled = m->device->ops[OP_POOL] ? c.hidden : 0;
-    name_types(m);
-    m->info.weight_types = m->weight_types;
+    struct model *m = w->m;
+    if (m->n_ranks > 1) TRY(m->device->group_open(&m->group, m->n_ranks, e));
+    for (int32_t r = 0; r < m->n_ranks; r++) TRY(open_device(m, r, w->o, e));
     return 0;
 }
 
-static int open_all(struct model *m, const struct sl_options *o, bool fuse, struct sl_error *e)
+static int lower_ranks(const struct opening *w, struct sl_error *e)
 {
-    size_t scratch[SLOT_BUFS];
+    for (int32_t r = 0; r < w->m->n_ranks; r++) {
+        struct plan_target t = target_of(w, r, w->m->n_ranks);
+        TRY(plan_lower(&w->m->ranks[r].plan, &t, w->m->ranks[r].bufs, e));
+    }
+    return 0;
+}
+
+/* One rank's weights, on a thread of its own but for the first. */
+struct rank_load {
+    const struct opening *w;
+    int32_t rank;
+    int code;
+    struct sl_error error;
+    pthread_t thread;
+};
+
+static void *load_rank(void *arg)
+{
+    struct rank_load *k = arg;
+    const struct sl_options *o = k->w->o;
+    const struct device *device = k->w->m->device;
+    struct rank *r = &k->w->m->ranks[k->rank];
+    const struct weights_load l = {.checkpoint = k->w->m->checkpoint,
+                                   .dev = r->dev,
+                                   .progress = k->rank ? NULL : o->progress,
+                                   .progress_arg = o->progress_arg,
+                                   .seed = o->seed};
+    k->code = weights_load(&r->plan, &l, &k->error);
+    if (k->code == 0 && device->ready && device->ready(r->dev, r->plan.steps, r->plan.n_steps) < 0)
+        k->code = sl_fail(&k->error, SL_EDEVICE, "the %s device did not get ready", device->name);
+    return NULL;
+}
+
+static int load_ranks(const struct opening *w, struct sl_error *e)
+{
+    int32_t n = w->m->n_ranks, n_threads = 0;
+    int code = 0;
+    struct rank_load *loads = xcalloc((size_t)n, sizeof *loads);
+    for (int32_t r = 0; r < n; r++) loads[r] = (struct rank_load){.w = w, .rank = r};
+    while (n_threads + 1 < n && pthread_create(&loads[n_threads + 1].thread, NULL, load_rank,
+                                               &loads[n_threads + 1]) == 0)
+        n_threads++;
+    load_rank(&loads[0]);
+    for (int32_t r = n_threads + 1; r < n; r++) load_rank(&loads[r]);
+    for (int32_t r = 0; r < n; r++) {
+        if (r >= 1 && r <= n_threads) pthread_join(loads[r].thread, NULL);
+        if (code < 0 || loads[r].code == 0) continue;
+        code = loads[r].code;
+        if (e) *e = loads[r].error;
+    }
+    free(loads);
+    return code;
+}
+
+static int open_all(struct opening *w, struct sl_error *e)
+{
     struct laps laps = laps_start();
+    struct model *m = w->m;
+    const struct sl_options *o = w->o;
     if (o->load_format && !is_text(o->load_format, "dummy") && !is_text(o->load_format, "auto"))
         return sl_fail(e, SL_EVALUE, "unknown load format \"%.20s\"", o->load_format);
     TRY(choose_device(m, o->device, e));
     laps_add(&laps, "driver");
-    if (o->tensor_parallel_size > 1)
-        return sl_fail(e, SL_EUNSUPPORTED, "the %s device runs on one rank, not %d",
-                       m->device->name, o->tensor_parallel_size);
-    struct plan_target t = {.device = m->device, .n_ranks = 1, .fuse = fuse};
-    TRY(make_plan(m, o, &t, scratch, e));
+    m->n_ranks = o->tensor_parallel_size > 1 ? o->tensor_parallel_size : 1;
+    if (m->n_ranks > 1 && !m->device->group_open)
+        return sl_fail(e, SL_EUNSUPPORTED, "the %s device runs one rank, not %d", m->device->name,
+                       m->n_ranks);
+    m->ranks = xcalloc((size_t)m->n_ranks, sizeof *m->ranks);
+    TRY(read_dtype(o->dtype, &w->as, e));
+    TRY(read_config(m, &w->config, o, e));
+    TRY(set_limits(m, &w->config, o, e));
+    TRY(make_plans(w, e));
     laps_add(&laps, "plan");
-    TRY(read_budget(m, o, e));
+    TRY(model_read_budget(m, o, e));
     laps_add(&laps, "context");
-    TRY(open_device(m, o, e));
+    TRY(open_ranks(w, e));
     laps_add(&laps, "device");
-    TRY(take_memory(m, o, scratch, e));
-    TRY(plan_lower(&m->plan, &t, m->bufs, e));
+    TRY(model_take_memory(m, o, e));
+    TRY(lower_ranks(w, e));
     laps_add(&laps, "memory");
-    TRY(load(m, o, e));
+    TRY(load_ranks(w, e));
     laps_add(&laps, "weights");
     log_debug("model", "opened in ms: %s", laps.text);
     return 0;
@@ -467,7 +459,8 @@ int model_open_as(struct model **out, const struct sl_options *o, bool fuse, str
                   struct sl_error *e)
 {
     struct model *m = xcalloc(1, sizeof *m);
-    int code = open_all(m, o, fuse, e);
+    struct opening w = {.m = m, .o = o, .fuse = fuse};
+    int code = open_all(&w, e);
     if (code < 0) {
         model_close(m);
         return code;

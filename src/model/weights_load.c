@@ -314,12 +314,12 @@ static void plan_jobs(struct loader *w)
     }
 }
 
-/* Threads to load with: few where there is little to do. */
+/* Threads to load with: few where there is little to do; ranks load at the same time. */
 static int32_t count_lanes(const struct loader *w)
 {
     enum { JOBS_A_LANE = 8 };
     if (!w->p->device->stage) return 1;
-    int64_t n = sysconf(_SC_NPROCESSORS_ONLN), useful = (int64_t)w->n_jobs / JOBS_A_LANE;
+    int64_t n = sysconf(_SC_NPROCESSORS_ONLN) / w->p->n_ranks, useful = (int64_t)w->n_jobs / JOBS_A_LANE;
     if (n > useful) n = useful;
     return n > LANES_MAX ? LANES_MAX : n < 1 ? 1 : (int32_t)n;
 }

@@ -104,7 +104,7 @@ def hammer(server, seconds):
 @pytest.mark.parametrize("model, status, flags", [
     (None, 0, ["--sim-step-us", "200", "--max-num-seqs", "4", "--num-gpu-blocks-override", "400", "--max-model-len", "4096"]),
     (None, 70, ["--fail-step", "3000"]),
-    (TINY, 0, ["--device", "cpu", "--threads", "2", "--max-num-seqs", "4", "--max-queue-size", "8"]),
+    (TINY, 0, ["--device", "cpu", "--threads", "4", "--tensor-parallel-size", "2", "--max-num-seqs", "4", "--max-queue-size", "8"]),
 ], ids=["sim", "lost-device", "cpu"])
 def test_no_data_race(tmp_path, model, status, flags):
     """A signal, or the loss of the device, comes while all clients are there."""

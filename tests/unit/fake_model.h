@@ -67,17 +67,33 @@ double model_flops(const struct model *m, uint32_t from, uint32_t to, uint32_t n
     return (double)(to - from) + n_logits;
 }
 
-int model_assign(struct model *m, int32_t slot, const struct slot_init *init)
+int32_t model_n_ranks(const struct model *m)
 {
+    return m ? 1 : 0;
+}
+void model_abort(struct model *m)
+{
+    (void)m;
+}
+uint64_t model_beat(const struct model *m)
+{
+    return m ? 0 : 1;
+}
+
+int model_assign(struct model *m, int32_t rank, int32_t slot, const struct slot_init *init)
+{
+    (void)rank;
     return device_sim.assign(m->dev, slot, init);
 }
-int model_launch(struct model *m, const struct batch *b)
+int model_launch(struct model *m, int32_t rank, const struct batch *b)
 {
+    (void)rank;
     if (fake_fault_at == (int64_t)b->step_id) return SL_EDEVICE;
     return device_sim.launch(m->dev, NULL, 0, b);
 }
-int model_collect(struct model *m, const struct result **out)
+int model_collect(struct model *m, int32_t rank, const struct result **out)
 {
+    (void)rank;
     return device_sim.collect(m->dev, out);
 }
 

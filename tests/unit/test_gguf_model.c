@@ -212,8 +212,8 @@ static void ask(const char *path, float top[SL_TOP_MAX], struct sl_info *info, f
                       .slot = (int32_t[]){0},
                       .pages = (int32_t[]){0, 1},
                       .want = &want};
-    CHECK(model_assign(m, 0, &(struct slot_init){.sampling = &s}) == 0);
-    CHECK(model_launch(m, &b) == 0 && model_collect(m, &r) == 0);
+    CHECK(model_assign(m, 0, 0, &(struct slot_init){.sampling = &s}) == 0);
+    CHECK(model_launch(m, 0, &b) == 0 && model_collect(m, 0, &r) == 0);
     memcpy(top, r->top_logprob, SL_TOP_MAX * sizeof *top);
     *freq1 = model_plan(m)->rope_freq[1];
     snprintf(types, sizeof types, "%s", info->weight_types); /* info borrows it from the model */

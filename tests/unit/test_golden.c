@@ -114,7 +114,7 @@ static void assign(struct model *m, int32_t slot, const int32_t *tokens, int32_t
                                   .typical_p = 1.0f,
                                   .repetition_penalty = 1.0f,
                                   .max_tokens = 64};
-    CHECK(model_assign(m, slot,
+    CHECK(model_assign(m, 0, slot,
                        &(struct slot_init){.sampling = &s, .tokens = tokens, .n_prompt = n}) == 0);
 }
 
@@ -146,7 +146,7 @@ static void step(struct model *m, const int32_t *tokens, int32_t n, int32_t from
                       .pages = pages,
                       .want = want};
     const struct result *r;
-    CHECK(model_launch(m, &b) == 0 && model_collect(m, &r) == 0);
+    CHECK(model_launch(m, 0, &b) == 0 && model_collect(m, 0, &r) == 0);
     for (int32_t i = 0; i < to - from; i++) {
         struct said *s = &said[from + i];
         s->token = r->token[i];
@@ -340,7 +340,7 @@ TEST(batch_of_two)
     struct said both[2];
     assign(m, 0, tokens, 10);
     assign(m, 1, tokens + 10, 14);
-    CHECK(model_launch(m, &b) == 0 && model_collect(m, &r) == 0);
+    CHECK(model_launch(m, 0, &b) == 0 && model_collect(m, 0, &r) == 0);
     for (int i = 0; i < 2; i++) {
         both[i].token = r->token[i];
         memcpy(both[i].top, r->top_logprob + i * SL_TOP_MAX, sizeof both[i].top);

@@ -364,7 +364,9 @@ TEST(options)
         {{.model = TINY, .device = "cpu", .block_size = 257}, "block_size is 257"},
         {{.model = TINY, .device = "cpu", .max_num_seqs = 9, .max_num_batched_tokens = 8},
          "less than max_num_seqs"},
-        {{.model = TINY, .device = "cpu", .tensor_parallel_size = 2}, "one rank, not 2"},
+        {{.model = TINY, .device = "sim", .tensor_parallel_size = 2}, "one rank, not 2"},
+        {{.model = TINY, .device = "cpu", .tensor_parallel_size = 3},
+         "3 ranks; --tensor-parallel-size 2 or 4 would do"},
         {{.model = TINY, .device = "cpu", .max_model_len = 2048, .num_gpu_blocks_override = 4},
          "holds 64 tokens"},
         {{.model = TINY, .device = "cpu", .kv_cache_memory_bytes = 10}, "no memory for a KV page"},
@@ -432,7 +434,7 @@ TEST(dummy_weights)
         if (!m) break;
         CHECK(progress_done == progress_total && progress_total > 0);
         CHECK(strcmp(info.weight_types, i == 2 ? "F32" : "BF16") == 0);
-        CHECK(model_assign(m, 0, &(struct slot_init){.sampling = &s}) == 0);
+        CHECK(model_assign(m, 0, 0, &(struct slot_init){.sampling = &s}) == 0);
         struct batch b = {.n_tokens = 3,
                           .n_seqs = 1,
                           .n_wants = 1,
@@ -446,7 +448,7 @@ TEST(dummy_weights)
                           .slot = (int32_t[]){0},
                           .pages = (int32_t[]){0},
                           .want = &w};
-        CHECK(model_launch(m, &b) == 0 && model_collect(m, &r) == 0 && r->token[0] >= 0);
+        CHECK(model_launch(m, 0, &b) == 0 && model_collect(m, 0, &r) == 0 && r->token[0] >= 0);
         top[i] = r->logprob[0];
         CHECK(top[i] < 0.0f && top[i] > -6.3f); /* neither one-hot nor flat */
         model_close(m);
@@ -609,7 +611,7 @@ TEST(bad_checkpoints)
     free(data);
 }
 
-/* The text of `sluice explain`, held against a file. */
+/* The text of `sluice explain`, held against files. */
 /* Products of the layers and the head, and each query over what it sees: with a window of 16, at
  * most 16 positions. */
 TEST(flops)
@@ -645,16 +647,22 @@ TEST(flops)
     }
 }
 
-TEST(explain)
+static void check_explained(int32_t n_ranks, const char *path)
 {
     char *text = NULL, want[16384];
     size_t n = 0;
     struct sl_error e = {0};
-    FILE *out = open_memstream(&text, &n), *in = fopen(TEST_DATA "/explain_llama.txt", "rb");
-    CHECK(model_explain(&(struct explain_args){TINY, 4, 1000, 1}, out, &e) == 0);
+    FILE *out = open_memstream(&text, &n), *in = fopen(path, "rb");
+    CHECK(model_explain(&(struct explain_args){TINY, 4, 1000, n_ranks}, out, &e) == 0);
     fclose(out);
     size_t n_want = in ? fread(want, 1, sizeof want, in) : 0;
     if (in) fclose(in);
     CHECK_MSG(n == n_want && memcmp(text, want, n) == 0, "explain prints:\n%s", text);
     free(text);
+}
+
+TEST(explain)
+{
+    check_explained(1, TEST_DATA "/explain_llama.txt");
+    check_explained(2, TEST_DATA "/explain_llama_ranks.txt");
 }
