@@ -220,24 +220,26 @@ static void banner(const struct server *s)
     const struct sl_info *i = s->ctx.info;
     listen_url(s, url, sizeof url);
     int64_t n_tokens = (int64_t)i->num_blocks * i->block_size;
+    char each[32] = "";
+    if (i->n_ranks > 1) snprintf(each, sizeof each, " on each of %d ranks", i->n_ranks);
     fprintf(stderr, "sluice   %s on %s\n", SLUICE_VERSION, i->device);
     fprintf(stderr, "model    %s  %s %.2fB %s  context %d  template %s\n", s->names[0],
             i->model_type, (double)i->n_parameters * 1e-9, i->weight_types, i->max_model_len,
             s->text->chat ? "yes" : "none");
     fprintf(stderr,
-            "kv       %d pages x %d tokens = %lld tokens: %.1f full-length sequences, %.2f GB\n",
+            "kv       %d pages x %d tokens = %lld tokens: %.1f full-length sequences, %.2f GB%s\n",
             i->num_blocks, i->block_size, (long long)n_tokens,
             (double)n_tokens / (i->max_model_len ? i->max_model_len : 1),
-            (double)i->kv_bytes * 1e-9);
+            (double)i->kv_bytes * 1e-9, each);
     if (i->memory_bytes)
         fprintf(
             stderr,
             "memory   weights %.2f GB, activations %.2f, kv %.2f, device %.2f: %.2f of the %.2f "
-            "allowed, %.2f in all\n",
+            "allowed, %.2f in all%s\n",
             (double)i->weight_bytes * 1e-9, (double)i->scratch_bytes * 1e-9,
             (double)i->kv_bytes * 1e-9, (double)i->state_bytes * 1e-9,
             (double)(i->weight_bytes + i->scratch_bytes + i->kv_bytes + i->state_bytes) * 1e-9,
-            (double)i->budget_bytes * 1e-9, (double)i->memory_bytes * 1e-9);
+            (double)i->budget_bytes * 1e-9, (double)i->memory_bytes * 1e-9, each);
     fprintf(stderr, "ready    in %.1f s  %s%s%s  api key %s\n",
             (double)(server_now_us() - s->start_us) * 1e-6, url, s->o->uds ? " on " : "",
             s->o->uds ? s->o->uds : "", auth_has_keys(s->auth) ? "needed" : "off");
