@@ -662,7 +662,7 @@ def test_streaming_stays_smooth(page, fake):
       new PerformanceObserver((list) => { for (const e of list.getEntries()) longest = Math.max(longest, e.duration); }).observe({type: "longtask"});
     }""")
     ask(page, "q", wait=False)
-    page.wait_for_function("(() => { const s = document.getElementById('scroll'); return s.scrollHeight > 2 * s.clientHeight; })()")
+    page.locator("article.assistant table").nth(2).wait_for()  # more than a screen
     page.evaluate("document.getElementById('scroll').scrollTop = 0")
     page.wait_for_selector("#latest")
     finished(page)
