@@ -48,6 +48,7 @@ struct act {
     enum dtype type;
 };
 
+enum { HEAD_DIM_MAX = 256 };
 enum glu_kind { GLU_SILU, GLU_GELU_TANH, GLU_GELU_ERF };
 
 /* What the ops of one layer need beyond pointers; shared by the steps of the layer. */

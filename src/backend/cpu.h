@@ -26,7 +26,6 @@ enum {
     ATTN_CHUNK = 512,     /* positions between merges; a multiple of ATTN_BLOCK */
     ATTN_ROWS = 64,       /* most (token, head) pairs that walk the same K and V together */
     ATTN_SPLIT_ITEMS = 4, /* tiles a thread: with fewer, chunks are shared out too */
-    HEAD_DIM_MAX = 256,
 };
 
 /* ------------------------------------------------------------------ what kernels take */

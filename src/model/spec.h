@@ -16,7 +16,6 @@
 
 enum {
     LAYERS_MAX = 512,
-    HEAD_DIM_MAX = 256,
     WIDTH_MAX = 1 << 20, /* of hidden and feed-forward layers */
     VOCAB_MAX = 1 << 24,
     POSITIONS_MAX = 1 << 26,

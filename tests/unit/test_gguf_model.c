@@ -6,8 +6,10 @@
  * frequencies.
  */
 #include <math.h>
+#include <pthread.h>
 #include <unistd.h>
 
+#include "backend/cpu.h"
 #include "base/test.h"
 #include "model/model.h"
 #include "model/plan.h"
@@ -179,19 +181,39 @@ static void write_gguf(const char *path, bool is_q8, bool has_freqs)
 
 static char types[64]; /* of the model asked last */
 
-/* Top log probabilities at the last of 20 tokens. */
-static void ask(const char *path, float top[SL_TOP_MAX], struct sl_info *info, float *freq1)
+enum { RANKS_MAX = 4 };
+struct asked { /* one rank */
+    struct model *m;
+    int32_t rank;
+    const struct batch *b;
+    float top[SL_TOP_MAX];
+    pthread_t thread;
+};
+
+static void *ask_rank(void *arg)
+{
+    struct asked *a = arg;
+    const struct sl_sampling s = {.top_p = 1, .typical_p = 1, .repetition_penalty = 1};
+    const struct result *r = NULL;
+    CHECK(model_assign(a->m, a->rank, 0, &(struct slot_init){.sampling = &s}) == 0);
+    CHECK(model_launch(a->m, a->rank, a->b) == 0 && model_collect(a->m, a->rank, &r) == 0);
+    if (r) memcpy(a->top, r->top_logprob, sizeof a->top);
+    return NULL;
+}
+
+/* Top log probabilities at the last of 20 tokens, the same on every rank. */
+static void ask(const char *path, int32_t n_ranks, float top[SL_TOP_MAX], struct sl_info *info,
+                float *freq1)
 {
     struct sl_error e = {0};
     struct model *m = NULL;
     struct sl_options o = {.model = path,
                            .device = "cpu",
                            .n_threads = 1,
+                           .tensor_parallel_size = n_ranks,
                            .max_num_seqs = 1,
                            .num_gpu_blocks_override = 2};
-    const struct sl_sampling s = {.top_p = 1, .typical_p = 1, .repetition_penalty = 1};
     const struct want want = {.row = 19, .target = -1, .n_top = SL_TOP_MAX};
-    const struct result *r = NULL;
     int32_t tokens[20], pos[20];
     for (int i = 0; i < 20; i++) {
         tokens[i] = i * 31 % 320;
@@ -212,9 +234,15 @@ static void ask(const char *path, float top[SL_TOP_MAX], struct sl_info *info, f
                       .slot = (int32_t[]){0},
                       .pages = (int32_t[]){0, 1},
                       .want = &want};
-    CHECK(model_assign(m, 0, 0, &(struct slot_init){.sampling = &s}) == 0);
-    CHECK(model_launch(m, 0, &b) == 0 && model_collect(m, 0, &r) == 0);
-    memcpy(top, r->top_logprob, SL_TOP_MAX * sizeof *top);
+    struct asked asked[RANKS_MAX] = {0};
+    for (int32_t r = 0; r < n_ranks; r++) {
+        asked[r] = (struct asked){.m = m, .rank = r, .b = &b};
+        CHECK(pthread_create(&asked[r].thread, NULL, ask_rank, &asked[r]) == 0);
+    }
+    for (int32_t r = 0; r < n_ranks; r++) pthread_join(asked[r].thread, NULL);
+    for (int32_t r = 1; r < n_ranks; r++)
+        CHECK(memcmp(asked[0].top, asked[r].top, sizeof asked[0].top) == 0);
+    memcpy(top, asked[0].top, sizeof asked[0].top);
     *freq1 = model_plan(m)->rope_freq[1];
     snprintf(types, sizeof types, "%s", info->weight_types); /* info borrows it from the model */
     model_close(m);
@@ -226,18 +254,42 @@ TEST(gguf_equals_folder)
     struct sl_info info;
     char path[64];
     snprintf(path, sizeof path, "/tmp/sluice-test-%d.gguf", (int)getpid());
-    ask(FOLDER, folder, &info, &freq);
+    ask(FOLDER, 1, folder, &info, &freq);
     write_gguf(path, false, false);
-    ask(path, file, &info, &freq_file);
+    ask(path, 1, file, &info, &freq_file);
     CHECK(memcmp(folder, file, sizeof folder) == 0 && freq == freq_file);
     CHECK(strcmp(types, "BF16") == 0 && info.n_parameters == 262592);
     write_gguf(path, true, true);
-    ask(path, file, &info, &freq_file);
+    ask(path, 1, file, &info, &freq_file);
     CHECK(strcmp(types, "Q8_0") == 0 && freq == 4.0f * freq_file);
     write_gguf(path, true, false);
-    ask(path, file, &info, &freq_file);
+    ask(path, 1, file, &info, &freq_file);
     for (int i = 0; i < SL_TOP_MAX; i++)
         CHECK_MSG(fabsf(folder[i] - file[i]) < 0.1f, "%d: %g %g", i, (double)folder[i],
                   (double)file[i]);
+    unlink(path);
+}
+
+/* Ranks hold heads whose rows are permuted in the file, and columns of quantized rows. On kernels that
+ * take activations as they are, the answer is that of one rank up to the order of sums. */
+TEST(ranks_share_a_file)
+{
+    float one[SL_TOP_MAX], some[SL_TOP_MAX], freq;
+    struct sl_info info;
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/sluice-test-%d.gguf", (int)getpid());
+    cpu_isa_force(CPU_ISA_PLAIN);
+    for (int quantized = 0; quantized < 2; quantized++) {
+        write_gguf(path, quantized, false);
+        ask(path, 1, one, &info, &freq);
+        for (int32_t n = 2; n <= RANKS_MAX; n += 2) {
+            ask(path, n, some, &info, &freq);
+            CHECK(info.n_parameters == 262592 && info.n_ranks == n);
+            for (int i = 0; i < SL_TOP_MAX; i++)
+                CHECK_MSG(fabsf(one[i] - some[i]) < 1e-4f, "%d ranks, %d: %g %g", n, i,
+                          (double)one[i], (double)some[i]);
+        }
+    }
+    cpu_isa_force(-1);
     unlink(path);
 }
