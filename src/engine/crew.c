@@ -47,9 +47,8 @@ void crew_collect(struct crew *c, uint64_t now_us)
 }
 
 /* The ranks that wait for one of them are let go, and answer. */
-static void let_go(struct crew *c, int code, const char *why, int32_t rank, uint64_t now_us)
+static void let_go(struct crew *c, const char *why, int32_t rank, uint64_t now_us)
 {
-    if (c->code == 0) c->code = code;
     if (c->is_aborted) return;
     log_error("engine", "rank %d %s: the others are let go", rank, why);
     c->is_aborted = true;
@@ -63,8 +62,8 @@ static void take_answer(struct crew *c, int32_t rank, const struct worker_result
     if (c->answered == 0) c->since_us = now_us;
     c->answered |= (uint64_t)1 << rank;
     if (rank == 0) c->result = r->result;
-    if (r->code < 0 && c->n > 1) let_go(c, r->code, "has failed", rank, now_us);
-    if (r->code < 0) c->code = r->code;
+    if (c->code == 0) c->code = r->code; /* the first fault is the cause */
+    if (r->code < 0 && c->n > 1) let_go(c, "has failed", rank, now_us);
 }
 
 /* How long the ranks that are missing may still take. */
@@ -81,10 +80,9 @@ static void look_for_stall(struct crew *c, uint64_t now_us)
     c->beat = beat;
     if (now_us - c->since_us < patience_us(c)) return;
     while (c->answered >> missing & 1) missing++;
-    if (!c->is_aborted)
-        let_go(c, SL_EDEVICE, "does not come", missing, now_us);
-    else
-        c->answered = UINT64_MAX; /* stuck for good: the process is about to end */
+    if (c->is_aborted) c->answered = UINT64_MAX; /* stuck for good: the process is about to end */
+    if (c->code == 0) c->code = SL_EDEVICE;
+    let_go(c, "does not come", missing, now_us);
 }
 
 int crew_poll(struct crew *c, uint64_t now_us, const struct result **out)
