@@ -221,9 +221,28 @@ static int put_tool_choice(struct chat_build *b, const json_node *v, struct sl_e
     return 0;
 }
 
-/* Whether to think is the template's business, under the name that most templates use. How much
- * (budget_tokens) is not held to: clients that ask for thinking must name a budget, so refusing it
- * would refuse them all. */
+/* The budget is the chat's thinking_token_budget. As at Anthropic it must leave room for an answer
+ * (be below max_tokens); less than the 1,024 asked for there is fine, since small models of one's own
+ * think in less, and so is none, which sets no limit. */
+static int put_budget(struct chat_build *b, const json_node *root, const json_node *thinking,
+                      struct sl_error *e)
+{
+    static const char at[] = "thinking.budget_tokens";
+    const json_node *v = json_opt(thinking, "budget_tokens"), *max = json_opt(root, "max_tokens");
+    int64_t budget, max_tokens = INT64_MAX;
+    if (!v) return 0;
+    TRY(field_int(v, at, 1, 0x1p53, &budget, e));
+    if (max) TRY(field_int(max, "max_tokens", 1, 0x1p53, &max_tokens, e));
+    if (budget >= max_tokens)
+        return sl_fail_param(e, SL_EVALUE, at,
+                             "'max_tokens' must be greater than 'thinking.budget_tokens'.");
+    if (json_opt(root, "thinking_token_budget")) return 0; /* says it itself */
+    build_key(b, "thinking_token_budget");
+    buf_put_i64(&b->out, budget);
+    return 0;
+}
+
+/* Whether to think is the template's business, under the name that most templates use. */
 static int put_thinking_options(struct chat_build *b, const json_node *root, struct sl_error *e)
 {
     const json_node *v = json_opt(root, "thinking");
@@ -237,6 +256,7 @@ static int put_thinking_options(struct chat_build *b, const json_node *root, str
                              "Invalid value: '%.40s'. Supported values are: 'enabled', 'adaptive', "
                              "and 'disabled'.",
                              type.p);
+    if (str_is(type, "enabled")) TRY(put_budget(b, root, v, e));
     if (is_off && !json_opt(root, "include_reasoning")) {
         build_key(b, "include_reasoning");
         buf_puts(&b->out, "false");

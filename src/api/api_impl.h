@@ -47,7 +47,8 @@ enum form_kind {
     FORM_REGEX,
     FORM_CHOICE,
     FORM_EBNF,
-    FORM_CALLS /* tool_choice required or a name */
+    FORM_TAGS, /* structural tags */
+    FORM_CALLS /* tool_choice required or a name; strict tools that may be called */
 };
 struct form {
     enum form_kind kind;
@@ -83,10 +84,11 @@ struct api_request {
     struct json_doc
         *some_tools; /* owned until api_prepare: the tools of an allowed_tools, or NULL */
     struct tool_set tool_set;
+    bool has_strict_tools;                 /* among those that may be called */
     const struct call_format *call_format; /* what reads the answer's calls; NULL: none are read */
     bool keeps_thinking;                   /* reasoning_format none: thinking stays text */
     enum reasoning_state prompt_thinks;    /* at the prompt's end; set by api_prepare */
-    struct str canonical; /* in the arena */
+    struct str canonical;                  /* in the arena */
 };
 
 /* The parts of api_parse; all leave the tree alone. */

@@ -19,11 +19,9 @@ static const struct {
     {{"guided_json", FORM_SCHEMA},  {"guided_regex", FORM_REGEX}, {"guided_choice", FORM_CHOICE},
      {"guided_grammar", FORM_EBNF}, {"grammar", FORM_EBNF},       {"json_schema", FORM_SCHEMA},
      {"ebnf", FORM_EBNF},           {"regex", FORM_REGEX}},
-  inner_forms[] = {{"json", FORM_SCHEMA},
-                   {"regex", FORM_REGEX},
-                   {"choice", FORM_CHOICE},
-                   {"grammar", FORM_EBNF},
-                   {"json_object", FORM_OBJECT}};
+  inner_forms[] = {{"json", FORM_SCHEMA},        {"regex", FORM_REGEX},
+                   {"choice", FORM_CHOICE},      {"grammar", FORM_EBNF},
+                   {"json_object", FORM_OBJECT}, {"structural_tag", FORM_TAGS}};
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 static int set_form(struct form *f, enum form_kind kind, const char *param, const json_node *v,
@@ -45,6 +43,9 @@ static int check_type(enum form_kind kind, const char *param, const json_node *v
 {
     struct str unused;
     switch (kind) {
+    case FORM_TAGS: /* an object, or one as text */
+        if (json_type(v) == JSON_OBJ || json_type(v) == JSON_STR) return 0;
+        return field_type_error(v, param, "an object", e);
     case FORM_SCHEMA: /* an object, true, false, or any of these as text */
         if (json_type(v) == JSON_OBJ || json_type(v) == JSON_TRUE || json_type(v) == JSON_FALSE)
             return 0;
@@ -116,10 +117,11 @@ static int read_response_format(struct form *f, const json_node *format, struct 
     TRY(field_str(json_opt(format, "type"), "response_format.type", &type, e));
     if (str_is(type, "text")) return 0;
     if (str_is(type, "json_schema")) return read_json_schema(f, format, e);
+    if (str_is(type, "structural_tag")) return set_form(f, FORM_TAGS, "response_format", format, e);
     if (!str_is(type, "json_object"))
         return sl_fail_param(e, SL_EVALUE, "response_format.type",
                              "Invalid value: '%.40s'. Supported values are: 'text', 'json_object', "
-                             "and 'json_schema'.",
+                             "'json_schema', and 'structural_tag'.",
                              type.p);
     const json_node *schema = json_opt(format, "schema"); /* llama.cpp */
     if (schema) TRY(check_type(FORM_SCHEMA, "response_format.schema", schema, e));
@@ -130,9 +132,6 @@ static int read_structured_outputs(struct form *f, const json_node *v, struct sl
 {
     if (!v) return 0;
     TRY(field_is(v, JSON_OBJ, "structured_outputs", "an object", e));
-    if (json_opt(v, "structural_tag"))
-        return sl_fail_param(e, SL_EUNSUPPORTED, "structured_outputs.structural_tag",
-                             "Structural tags are not supported.");
     if (json_opt(v, "disable_any_whitespace"))
         TRY(field_bool(json_opt(v, "disable_any_whitespace"),
                        "structured_outputs.disable_any_whitespace", &f->is_compact, e));
@@ -144,8 +143,8 @@ static int read_structured_outputs(struct form *f, const json_node *v, struct sl
     }
     if (f->kind == FORM_NONE)
         return sl_fail_param(e, SL_EVALUE, "structured_outputs",
-                             "'structured_outputs' needs one of json, regex, choice, grammar and "
-                             "json_object.");
+                             "'structured_outputs' needs one of json, regex, choice, grammar, "
+                             "json_object and structural_tag.");
     return 0;
 }
 
@@ -165,18 +164,21 @@ int read_form(struct api_request *r, const json_node *root, struct sl_error *e)
 
 /* ------------------------------------------------------------------ compiling */
 
-static int compile_schema(const struct form *f, struct grammar_vocab *v,
-                          const struct grammar_opts *o, struct grammar **out, struct sl_error *e)
+/* A schema, or structural tags. */
+static int compile_json(const struct form *f, struct grammar_vocab *v, const struct grammar_opts *o,
+                        struct grammar **out, struct sl_error *e)
 {
     struct json_doc *doc = NULL;
-    const json_node *schema = f->source;
-    if (schema && json_type(schema) == JSON_STR) {
-        struct str text = json_str(schema);
+    const json_node *source = f->source;
+    if (source && json_type(source) == JSON_STR) {
+        struct str text = json_str(source);
         TRY(json_parse(&doc, text.p, text.n, &json_limits_request, e));
-        schema = json_root(doc);
+        source = json_root(doc);
     }
     if (f->kind == FORM_ANY_JSON) TRY(json_parse(&doc, "true", 4, &json_limits_request, e));
-    int code = grammar_json_schema(out, doc ? json_root(doc) : schema, v, o, e);
+    if (doc) source = json_root(doc);
+    int code = f->kind == FORM_TAGS ? grammar_structural(out, source, v, o, e)
+                                    : grammar_json_schema(out, source, v, o, e);
     json_free(doc);
     return code;
 }
@@ -206,7 +208,8 @@ static int compile(const struct form *f, struct grammar_vocab *v, struct grammar
         return grammar_json_object(out, v, &o, e);
     case FORM_ANY_JSON:
     case FORM_SCHEMA:
-        return compile_schema(f, v, &o, out, e);
+    case FORM_TAGS:
+        return compile_json(f, v, &o, out, e);
     case FORM_CHOICE:
         return compile_choice(f, v, &o, out, e);
     case FORM_REGEX:
@@ -240,7 +243,17 @@ static void put_key(const struct form *f, struct buf *key)
     const struct grammar_tags *t = f->tags;
     if (!t) return;
     buf_printf(key, "%u,%u", t->min, t->max);
+    const struct grammar_free *around = t->free; /* the middles follow from the triggers */
+    for (size_t i = 0; around && i < around->n_triggers; i++)
+        json_put_str(key, around->triggers[i]);
+    if (around) {
+        buf_printf(key, "free%d", around->is_once);
+        json_put_str(key, around->start);
+        json_put_str(key, around->anchor);
+        json_put_str(key, around->ahead);
+    }
     for (size_t i = 0; i < t->n_tags; i++) {
+        buf_putc(key, t->tags[i].is_exact ? '!' : '.');
         json_put_str(key, t->tags[i].before);
         json_put_str(key, t->tags[i].after);
         if (t->tags[i].schema) json_put_node(key, t->tags[i].schema);
@@ -257,15 +270,25 @@ static int explain(const struct form *f, const struct sl_error *why, struct sl_e
     int code = why->code == SL_ETOOLARGE || why->code == SL_EINVAL ? SL_ESCHEMA : why->code;
     bool is_calls = f->kind == FORM_CALLS, is_json = f->kind == FORM_SCHEMA || is_calls;
     return sl_fail_param(e, code, is_calls ? "tools" : f->param, "Invalid %s: %s%s%s",
-                         is_json ? "schema" : "grammar or pattern", why->param,
-                         why->param[0] ? ": " : "", why->text);
+                         is_json                ? "schema"
+                         : f->kind == FORM_TAGS ? "format"
+                                                : "grammar or pattern",
+                         why->param, why->param[0] ? ": " : "", why->text);
+}
+
+/* Strict tools that may be called: text is free, calls are held to their schemas. */
+static bool has_free_calls(const struct api_request *r)
+{
+    return r->form.kind == FORM_NONE && r->tool_set.choice == TOOLS_AUTO && r->has_strict_tools &&
+           r->ctx->vocab && call_grammar_may_be_free(r->call_format);
 }
 
 int form_compile(struct api_request *r, struct sl_error *e)
 {
-    const struct form *f = &r->form;
+    struct form *f = &r->form;
     struct grammar_cache *cache = r->ctx->grammars;
     struct sl_error why = {0};
+    if (has_free_calls(r)) *f = (struct form){.kind = FORM_CALLS, .param = "tools"};
     if (f->kind == FORM_NONE) return 0;
     if (f->kind == FORM_CALLS) TRY(plan_calls(r, e));
     struct buf key = buf_make(KEY_MAX);
@@ -285,9 +308,15 @@ int form_compile(struct api_request *r, struct sl_error *e)
 
 bool api_wants_form(struct str body)
 {
-    static const char *const fields[] = {
-        "\"response_format\"", "\"structured_outputs\"", "\"tool_choice\"", "\"guided_",
-        "\"grammar\"",         "\"json_schema\"",        "\"ebnf\"",        "\"regex\""};
+    static const char *const fields[] = {"\"response_format\"",
+                                         "\"structured_outputs\"",
+                                         "\"tool_choice\"",
+                                         "\"guided_",
+                                         "\"strict\"",
+                                         "\"grammar\"",
+                                         "\"json_schema\"",
+                                         "\"ebnf\"",
+                                         "\"regex\""};
     for (size_t i = 0; i < COUNT(fields); i++)
         if (body.n && memmem(body.p, body.n, fields[i], strlen(fields[i]))) return true;
     return false;

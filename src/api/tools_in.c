@@ -107,8 +107,11 @@ static int keep_tools(struct api_request *r, struct sl_error *e)
     size_t n = json_len(r->tools), i = 0;
     struct tool *v = arena_array(r->arena, n, sizeof *v);
     if (!v) return arena_full(e);
-    for (const json_node *t = json_child(r->tools); t; t = json_next(t), i++)
-        TRY(keep_tool(r, json_opt(t, "function"), &v[i], e));
+    for (const json_node *t = json_child(r->tools); t; t = json_next(t), i++) {
+        const json_node *f = json_opt(t, "function");
+        if (json_type(json_opt(f, "strict")) == JSON_TRUE) r->has_strict_tools = true;
+        TRY(keep_tool(r, f, &v[i], e));
+    }
     set->v = v;
     set->n = n;
     return 0;

@@ -122,18 +122,10 @@ static const char *retry_after(int code)
     }
 }
 
-/* Routes of another vendor's format have that vendor's errors. */
-static enum api_kind error_kind(const struct request *r)
-{
-    static const char path[] = "/messages";
-    bool is_message = r->route && strncmp(r->route->path, path, sizeof path - 1) == 0;
-    return is_message ? API_MESSAGE : API_CHAT;
-}
-
 enum MHD_Result answer_error(struct request *r)
 {
     int code = r->err.code;
-    enum api_kind kind = error_kind(r);
+    enum api_kind kind = r->route ? r->route->kind : API_CHAT;
     unsigned status = (unsigned)api_error_status_as(kind, &r->err);
     buf_free(&r->out);
     r->out = buf_make((size_t)1 << 20);

@@ -88,41 +88,13 @@ static enum request_phase phase_of(const struct request *r)
 /* ------------------------------------------------------------------ stages 2 and 3, maybe on a
  * pool thread */
 
-static void work_generate(struct request *r, enum api_kind kind)
+void work_generate(struct request *r)
 {
-    int code = api_parse(&r->api, kind, &r->s->ctx, buf_str(&r->body), &r->arena, &r->err);
+    int code =
+        api_parse(&r->api, r->route->kind, &r->s->ctx, buf_str(&r->body), &r->arena, &r->err);
     if (code == 0) code = responses_join(r, &r->err);
     if (code == 0) code = api_prepare(r->api, &r->err);
     if (code < 0 && r->err.code == 0) sl_fail(&r->err, code, "the request failed");
-}
-
-void work_chat(struct request *r)
-{
-    work_generate(r, API_CHAT);
-}
-void work_completion(struct request *r)
-{
-    work_generate(r, API_COMPLETION);
-}
-void work_response(struct request *r)
-{
-    work_generate(r, API_RESPONSE);
-}
-void work_message(struct request *r)
-{
-    work_generate(r, API_MESSAGE);
-}
-void work_embedding(struct request *r)
-{
-    work_generate(r, API_EMBEDDING);
-}
-void work_rerank(struct request *r)
-{
-    work_generate(r, API_RERANK);
-}
-void work_score(struct request *r)
-{
-    work_generate(r, API_SCORE);
 }
 
 /* ------------------------------------------------------------------ stage 4: admission */

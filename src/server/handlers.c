@@ -32,14 +32,9 @@ void work_detokenize(struct request *r)
     note(r, api_detokenize(&r->s->ctx, buf_str(&r->body), &r->out, &r->err));
 }
 
-void work_message_count(struct request *r)
+void work_count(struct request *r)
 {
-    note(r, api_count(API_MESSAGE, &r->s->ctx, buf_str(&r->body), &r->out, &r->err));
-}
-
-void work_response_count(struct request *r)
-{
-    note(r, api_count(API_RESPONSE, &r->s->ctx, buf_str(&r->body), &r->out, &r->err));
+    note(r, api_count(r->route->kind, &r->s->ctx, buf_str(&r->body), &r->out, &r->err));
 }
 
 void work_apply_template(struct request *r)

@@ -8,13 +8,7 @@
 struct request;
 
 /* generate.c */
-void work_chat(struct request *r);
-void work_completion(struct request *r);
-void work_response(struct request *r);
-void work_message(struct request *r);
-void work_embedding(struct request *r);
-void work_rerank(struct request *r);
-void work_score(struct request *r);
+void work_generate(struct request *r);
 enum MHD_Result finish_generate(struct request *r);
 
 /* responses.c */
@@ -23,8 +17,7 @@ enum MHD_Result finish_response_delete(struct request *r);
 enum MHD_Result finish_response_post(struct request *r);
 
 /* handlers.c */
-void work_message_count(struct request *r);
-void work_response_count(struct request *r);
+void work_count(struct request *r);
 void work_models(struct request *r);
 void work_model(struct request *r);
 void work_tokenize(struct request *r);

@@ -9,6 +9,7 @@
 
 #include <microhttpd.h>
 
+#include "api/api.h"
 #include "base/buf.h"
 #include "base/err.h"
 
@@ -31,6 +32,7 @@ struct route {
     void (*work)(struct request *r);
     /* Afterwards, on the io thread inside the handler: answers or suspends. */
     enum MHD_Result (*finish)(struct request *r);
+    enum api_kind kind; /* whose body it is, and whose format errors have; API_CHAT: OpenAI's */
 };
 
 extern const struct route routes[];

@@ -190,58 +190,21 @@ int grammar_ebnf(struct grammar **out, struct str source, struct grammar_vocab *
     return finish(out, g, code, root, e);
 }
 
-/* Fixed text; the names of special tokens in it stand for those tokens. */
-static part_id fixed_text(struct grammar *g, struct str s)
-{
-    const struct grammar_vocab *v = g->vocab;
-    re_id r = RE_EMPTY;
-    for (size_t i = 0; i < s.n;) {
-        const struct str *best = NULL;
-        for (size_t k = 0; v && k < v->n_names; k++) {
-            const struct str *name = &v->names[k];
-            if (name->n <= s.n - i && memcmp(name->p, s.p + i, name->n) == 0 &&
-                (!best || name->n > best->n))
-                best = name;
-        }
-        struct str piece = best ? *best : (struct str){s.p + i, 1};
-        re_id one = re_literal(g, piece);
-        if (best) one = re_cat3(g, re_byte(g, SPECIAL_BEGIN), one, re_byte(g, SPECIAL_END));
-        r = re_cat(g, r, one);
-        i += piece.n;
-    }
-    return part_lex(g, r);
-}
-
-static int one_tag(struct grammar *g, const struct grammar_tag *t, const struct grammar_opts *o,
-                   part_id *out, struct sl_error *e)
-{
-    part_id value = P_NEVER;
-    TRY(t->schema ? schema_compile(g, t->schema, o, &value, e)
-                  : any_object_compile(g, o, &value, e));
-    *out = part_seq3(g, fixed_text(g, t->before), value, fixed_text(g, t->after));
-    return 0;
-}
-
 int grammar_tagged(struct grammar **out, const struct grammar_tags *t, struct grammar_vocab *v,
                    const struct grammar_opts *o, struct sl_error *e)
 {
-    *out = NULL;
-    if (t->n_tags == 0 || (t->max && t->max < t->min))
-        return sl_fail(e, SL_EINVAL, "tags need at least one tag, and min not above max");
+    part_id root = P_NEVER;
     struct grammar *g = grammar_new(v, o);
-    part_id *parts = xmalloc(t->n_tags * sizeof *parts), root = P_NEVER;
-    int code = 0;
-    for (size_t i = 0; i < t->n_tags && code == 0; i++)
-        code = one_tag(g, &t->tags[i], o, &parts[i], e);
-    if (code == 0) {
-        part_id one = part_alt(g, parts, (uint32_t)t->n_tags);
-        part_id more = part_seq2(g, fixed_text(g, t->separator), one);
-        uint32_t lo = t->min ? t->min - 1 : 0, hi = t->max ? t->max - 1 : RE_INF;
-        part_id all = part_seq2(g, one, part_rep(g, more, lo, hi));
-        if (t->min == 0) all = part_alt2(g, all, P_EMPTY);
-        root = part_seq3(g, fixed_text(g, t->prefix), all, fixed_text(g, t->suffix));
-    }
-    free(parts);
+    int code = tagged_compile(g, t, o, &root, e);
+    return finish(out, g, code, root, e);
+}
+
+int grammar_structural(struct grammar **out, const json_node *source, struct grammar_vocab *v,
+                       const struct grammar_opts *o, struct sl_error *e)
+{
+    part_id root = P_NEVER;
+    struct grammar *g = grammar_new(v, o);
+    int code = structural_compile(g, source, o, &root, e);
     return finish(out, g, code, root, e);
 }
 
@@ -318,14 +281,8 @@ bool grammar_accept(struct grammar_state *s, int32_t token)
         return true;
     }
     uint8_t path[TRIE_DEPTH];
-    uint32_t node = v->node_of[token];
-    if (!node) return false;
-    size_t depth = v->depth[node];
-    for (size_t d = depth; d > 0; node--) { /* ancestors stand before it, each nearer the root */
-        if (v->depth[node] != d) continue;
-        path[--d] = v->byte[node];
-    }
-    return step_bytes(s, path, depth);
+    size_t n = vocab_path(v, token, path);
+    return n && step_bytes(s, path, n);
 }
 
 bool grammar_accept_bytes(struct grammar_state *s, struct str bytes)

@@ -1,9 +1,10 @@
 /* grammar.h - output that must have a form: compile it once, then say which tokens may come next.
  *
  * A grammar is compiled from a JSON Schema, from "any JSON object", a regular expression, a list of
- * choices, an EBNF grammar, or tagged schemas (tool calls). A state is a place in it: it writes the
- * bitmap of the tokens that may come next, and moves on by the token that came. All works on bytes:
- * a token is any run of bytes, so a character or a string may be split over tokens anywhere.
+ * choices, an EBNF grammar, or schemas between fixed texts (tool calls, structural tags). A state is
+ * a place in it: it writes the bitmap of the tokens that may come next, and moves on by the token
+ * that came. All works on bytes: a token is any run of bytes, so a character or a string may be split
+ * over tokens anywhere.
  *
  * How it works (grammar_impl.h has the types). Text is described in two levels. Lexemes are regular
  * expressions over bytes, with intersection and complement, stepped by derivatives; each distinct
@@ -95,20 +96,41 @@ int grammar_ebnf(struct grammar **out, struct str source, struct grammar_vocab *
 
 /* A schema between fixed texts: one tool, in the way one model family writes a call. */
 struct grammar_tag {
-    struct str before;       /* e.g. "<tool_call>\n{\"name\": \"wx\", \"arguments\": " */
+    struct str before;         /* e.g. "<tool_call>\n{\"name\": \"wx\", \"arguments\": " */
+    const struct str *middles; /* [n_middles] one of these comes then; none where there are none */
+    size_t n_middles;
     const json_node *schema; /* NULL: any JSON object */
     struct str after;        /* e.g. "}\n</tool_call>" */
+    bool is_exact;           /* the schema is never read leniently */
+};
+/* Free text around tags: they stand in it, any number of times, where a trigger does. */
+struct grammar_free {
+    const struct str *triggers; /* in front of the prefix, each time one of them */
+    size_t n_triggers;
+    /* If not both "": the output may also begin with `start` in the place of a trigger. It must if
+     * (behind blanks) it begins with start and then `anchor`, which is how all that follows begins;
+     * a blank in the place of anchor's last character is not allowed there. */
+    struct str start, anchor;
+    struct str ahead; /* not "": text up to the first of this is not looked at */
+    bool is_once;     /* after one time comes the end */
 };
 /* prefix, then tags (one of them each time, any order) with separator between, then suffix. Where a
- * fixed text contains the name of a special token of v, that token is what the model must write. */
+ * fixed text contains the name of a special token of v, that token is what the model must write; a
+ * trigger may also be written with ordinary tokens. */
 struct grammar_tags {
     const struct grammar_tag *tags;
     size_t n_tags;                        /* at least 1 */
     struct str prefix, separator, suffix; /* "" where there is none */
     uint32_t min, max;                    /* how many; max 0: no limit. {1, 1}: exactly one */
+    const struct grammar_free *free;      /* NULL: this is the whole output */
 };
 int grammar_tagged(struct grammar **out, const struct grammar_tags *t, struct grammar_vocab *v,
                    const struct grammar_opts *o, struct sl_error *e);
+
+/* Structural tags: a format in XGrammar's form ({"format": {"type": ...}} or what stands there), or
+ * vLLM's older {"structures": [...], "triggers": [...]}. GRAMMAR.md lists the types. */
+int grammar_structural(struct grammar **out, const json_node *source, struct grammar_vocab *v,
+                       const struct grammar_opts *o, struct sl_error *e);
 
 void grammar_ref(struct grammar *g);           /* any thread */
 void grammar_unref(struct grammar *g);         /* any thread; the last one frees. NULL is fine */

@@ -160,6 +160,15 @@ static void not_additional(struct compiler *c, const json_node *s, const json_no
     alternative2(c, a, item_types(TYPE_OBJECT), extra);
 }
 
+/* One of the members whose names match is not as it should be. */
+static void not_patterns(struct compiler *c, const json_node *s, const json_node *v,
+                         struct alternatives *a)
+{
+    for (const json_node *p = json_child(v); p; p = json_next(p))
+        alternative2(c, a, item_types(TYPE_OBJECT),
+                     (struct item){.kind = IT_EXTRA, .s = s, .member = p});
+}
+
 /* Does the keyword say something that has no opposite here? */
 static bool is_beyond_not(const json_node *v, enum keyword k)
 {
@@ -171,11 +180,8 @@ static bool is_beyond_not(const json_node *v, enum keyword k)
         return json_type(v) == JSON_TRUE;
     case KW_FORMAT:
         return json_type(v) == JSON_STR && format_pattern(json_str(v), &unused);
-    case KW_PATTERN_PROPERTIES:
-        return json_child(v) != NULL;
     case KW_PREFIX_ITEMS:
     case KW_ADDITIONAL_ITEMS:
-    case KW_PROPERTY_NAMES:
     case KW_DYNAMIC_REF:
     case KW_RECURSIVE_REF:
     case KW_UNEVALUATED_ITEMS:
@@ -248,6 +254,13 @@ static void not_keyword(struct compiler *c, const json_node *s, const json_node 
         return;
     case KW_ADDITIONAL_PROPERTIES:
         not_additional(c, s, v, a);
+        return;
+    case KW_PATTERN_PROPERTIES:
+        not_patterns(c, s, v, a);
+        return;
+    case KW_PROPERTY_NAMES:
+        alternative2(c, a, item_types(TYPE_OBJECT),
+                     (struct item){.kind = IT_EXTRA, .s = s, .member = v});
         return;
     default:
         return;

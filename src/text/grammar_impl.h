@@ -260,6 +260,8 @@ static inline conf_id conf_step(struct grammar *g, conf_id c, uint8_t byte)
 
 /* ---- grammar_vocab.c ---- */
 
+enum { TRIE_DEPTH = 255, SPECIAL_BEGIN = 0xFF, SPECIAL_END = 0xFE };
+
 /* The trie as arrays in depth-first order; node 0 is the root. A subtree is a range. */
 struct grammar_vocab {
     atomic_int refs;
@@ -289,11 +291,13 @@ struct grammar_vocab {
     uint8_t tail_length[STRING_STATES];
     int n_tails;
 };
+/* The bytes of a token, special ones between their marks; how many, 0: it never matches. */
+size_t vocab_path(const struct grammar_vocab *v, int32_t token, uint8_t path[TRIE_DEPTH]);
+/* The longest name of a special token that stands at s.p[at], or NULL. */
+const struct str *vocab_name_at(const struct grammar_vocab *v, struct str s, size_t at);
 /* The group of a byte: bytes that expressions seldom tell apart share one. */
 unsigned byte_group(uint8_t byte);
 enum { GROUP_2 = 60, GROUP_3, GROUP_4, GROUP_BAD }; /* first bytes of 2, 3, 4; none of these */
-
-enum { TRIE_DEPTH = 255, SPECIAL_BEGIN = 0xFF, SPECIAL_END = 0xFE };
 
 /* ---- grammar_mask.c ---- */
 
@@ -368,6 +372,38 @@ int schema_compile(struct grammar *g, const json_node *schema, const struct gram
 int any_object_compile(struct grammar *g, const struct grammar_opts *o, part_id *out,
                        struct sl_error *e);
 int ebnf_compile(struct grammar *g, struct str source, part_id *out, struct sl_error *e);
+
+/* ---- grammar_free.c: text that is free up to some marks ---- */
+
+/* A fixed text: the names of special tokens in it stand for those tokens. */
+re_id free_fixed(struct grammar *g, struct str s);
+/* The same, or written with ordinary tokens. */
+re_id free_written(struct grammar *g, struct str s);
+/* Any text, but no stop in it and no token that ends the output. */
+re_id free_without(struct grammar *g, re_id stops);
+/* Up to and with `stop` (one of `stops`), before which no stop has ended. */
+re_id free_until(struct grammar *g, re_id stop, re_id stops);
+
+struct free_trigger {
+    re_id text; /* not nullable */
+    part_id then;
+};
+/* Free text in which, behind each trigger, comes what belongs to it. */
+struct free_text {
+    const struct free_trigger *triggers;
+    uint32_t n;
+    re_id end;       /* RE_NONE, or what ends it all, and belongs to it */
+    re_id not_first; /* RE_NONE, or how it must not begin */
+    bool at_least_one, stop_after_first;
+};
+part_id free_part(struct grammar *g, const struct free_text *f);
+
+/* ---- grammar_tag.c: schemas between fixed texts ---- */
+
+int tagged_compile(struct grammar *g, const struct grammar_tags *t, const struct grammar_opts *o,
+                   part_id *out, struct sl_error *e);
+int structural_compile(struct grammar *g, const json_node *source, const struct grammar_opts *o,
+                       part_id *out, struct sl_error *e);
 
 /* ---- grammar_compact.c: empty the tables but for what states need; clears g->failed ---- */
 

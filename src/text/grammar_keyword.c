@@ -558,9 +558,10 @@ void keyword_item(struct compiler *c, struct shape *s, uint32_t index)
         items_add(c, &s->contains, item_schema(it.s, it.is_negated));
         return;
     case IT_EXTRA:
-        if (s->extra && s->extra != it.s)
-            schema_fail(c, SL_ESCHEMA, it.s, "two `not` with additionalProperties in one place");
+        if (s->extra && (s->extra != it.s || s->extra_member != it.member))
+            schema_fail(c, SL_ESCHEMA, it.s, "two `not` about members of any name in one place");
         s->extra = it.s;
+        s->extra_member = it.member;
         return;
     }
 }

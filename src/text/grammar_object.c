@@ -109,12 +109,47 @@ static void add_named(struct members *m, struct str name)
     m->v[m->n++] = (struct named){.name = name};
 }
 
-/* The part for a value, with IT_EXTRA's own demand on top. */
+/* ------------------------------------------------------------------ the extra member */
+
+static bool is_about_names(const struct shape *s)
+{
+    return s->extra_member && s->extra_member == json_get(s->extra, "propertyNames");
+}
+
+/* Can IT_EXTRA mean a member of this name? */
+static bool is_extra_name(struct compiler *c, const struct shape *s, struct str name)
+{
+    const json_node *spared = json_get(s->extra, "properties");
+    if (is_about_names(s)) {
+        struct items l = {0};
+        items_add(c, &l, item_schema(s->extra_member, true));
+        return key_fits(c, &l, name);
+    }
+    if (s->extra_member) return name_matches(c, s->extra_member, name);
+    const json_node *p = first_of(json_get(s->extra, "patternProperties"));
+    while (p && !name_matches(c, p, name)) p = json_next(p);
+    return !p && !(spared && property(spared, name));
+}
+
+/* What IT_EXTRA asks of the value, added to the list. */
+static void extra_items(struct compiler *c, const struct shape *s, struct items *l)
+{
+    const json_node *v = s->extra_member;
+    if (is_about_names(s)) return;
+    items_add(c, l, item_schema(v ? v : json_get(s->extra, "additionalProperties"), true));
+}
+
+bool is_extra(struct compiler *c, const struct shape *s, const json_node *member)
+{
+    struct items l = {0};
+    extra_items(c, s, &l);
+    return is_extra_name(c, s, json_key(member)) && value_fits(c, &l, member);
+}
+
 static part_id extra_value(struct compiler *c, const struct shape *s, const struct items *l)
 {
-    const json_node *additional = json_get(s->extra, "additionalProperties");
     struct items more = items_copy(c, l);
-    items_add(c, &more, item_schema(additional, true));
+    extra_items(c, s, &more);
     return schema_part(c, &more);
 }
 
@@ -125,8 +160,7 @@ static void fill_named(struct compiler *c, const struct shape *s, struct named *
     n->value = n->extra_value = P_NEVER;
     if (is_in(&s->forbidden, n->name) || !key_fits(c, &s->key_schemas, n->name)) return;
     n->value = schema_part(c, &l);
-    const json_node *spared = s->extra ? json_get(s->extra, "properties") : NULL;
-    if (s->extra && !(spared && property(spared, n->name))) n->extra_value = extra_value(c, s, &l);
+    if (s->extra && is_extra_name(c, s, n->name)) n->extra_value = extra_value(c, s, &l);
 }
 
 static void collect_names(struct compiler *c, const struct shape *s, struct members *m)
@@ -166,6 +200,25 @@ static re_id key_expression(struct compiler *c, const struct items *l)
     } else {
         r = shape_string(c, s);
     }
+    return r;
+}
+
+/* The names that IT_EXTRA can mean. */
+static re_id extra_names(struct compiler *c, const struct shape *s)
+{
+    struct grammar *g = c->g;
+    if (is_about_names(s)) {
+        struct items l = {0};
+        items_add(c, &l, item_schema(s->extra_member, true));
+        return key_expression(c, &l);
+    }
+    if (s->extra_member) return pattern_of(c, s->extra_member);
+    re_id r = json_string(g, 0, RE_INF);
+    for (const json_node *p = first_of(json_get(s->extra, "properties")); p; p = json_next(p))
+        r = re_and2(g, r, re_not(g, json_literal(g, json_key(p))));
+    for (const json_node *p = first_of(json_get(s->extra, "patternProperties")); p;
+         p = json_next(p))
+        r = re_and2(g, r, re_not(g, pattern_of(c, p)));
     return r;
 }
 
@@ -212,11 +265,8 @@ static void add_region(struct compiler *c, const struct shape *s, struct members
     if (value == P_NEVER || !re_is_live(c->g, key)) return;
     struct region r = {.key = key, .value = value};
     if (s->extra) {
-        const json_node *spared = json_get(s->extra, "properties");
-        r.extra_key = key;
+        r.extra_key = re_and2(c->g, key, extra_names(c, s));
         r.extra_value = extra_value(c, s, l);
-        for (const json_node *p = first_of(spared); p; p = json_next(p))
-            r.extra_key = re_and2(c->g, r.extra_key, re_not(c->g, json_literal(c->g, json_key(p))));
     }
     for (uint32_t i = 0; i < m->n_regions; i++) { /* same value: one region */
         struct region *have = &m->regions[i];
@@ -234,8 +284,6 @@ static void collect_regions(struct compiler *c, const struct shape *s, struct me
     const json_node *patterns[PATTERNS_MAX];
     uint32_t n = collect_patterns(c, s, patterns);
     re_id base = key_expression(c, &s->key_schemas);
-    if (s->extra && json_get(s->extra, "patternProperties"))
-        schema_fail(c, SL_ESCHEMA, s->extra, "patternProperties inside not is not supported");
     if (m->n) {
         struct str *names = xmalloc(m->n * sizeof *names);
         for (uint32_t i = 0; i < m->n; i++) names[i] = m->v[i].name;
@@ -358,7 +406,7 @@ part_id object_part(struct compiler *c, const struct shape *s)
     if ((uint64_t)h.n_counts * (m.n + 1) > CHAIN_MAX)
         schema_fail(c, SL_ETOOLARGE, s->all.v[0].s, "minProperties or maxProperties is too large");
     else if (h.counts && s->extra)
-        schema_fail(c, SL_ESCHEMA, s->extra, "not with additionalProperties beside a count");
+        schema_fail(c, SL_ESCHEMA, s->extra, "not about members of any name beside a count");
     else if (!m.is_never && !schema_stopped(c))
         body = make_chain(&h);
     free(m.v);

@@ -56,10 +56,8 @@ void *schema_alloc(struct compiler *c, size_t n)
 {
     void *p = arena_alloc(&c->arena, n);
     if (p) return p;
-    c->g->failed = FAIL_BYTES;
-    arena_free(&c->arena); /* nothing of it is read once the grammar has failed */
-    c->arena = arena_make(SIZE_MAX / 2);
-    return arena_alloc(&c->arena, n);
+    c->g->failed = FAIL_BYTES; /* what is under way goes on until it sees that */
+    return arena_alloc(&c->spare, n);
 }
 
 bool schema_stopped(struct compiler *c)
@@ -373,6 +371,7 @@ static void check_strict_root(struct compiler *c)
 static int compiler_end(struct compiler *c)
 {
     arena_free(&c->arena);
+    arena_free(&c->spare);
     free(c->resources);
     free(c->anchors);
     free(c->refs);
@@ -386,7 +385,12 @@ static int compiler_end(struct compiler *c)
 int schema_compile(struct grammar *g, const json_node *schema, const struct grammar_opts *o,
                    part_id *out, struct sl_error *e)
 {
-    struct compiler c = {.g = g, .o = o, .e = e, .root = schema, .arena = arena_make(ARENA_BYTES)};
+    struct compiler c = {.g = g,
+                         .o = o,
+                         .e = e,
+                         .root = schema,
+                         .arena = arena_make(ARENA_BYTES),
+                         .spare = arena_make(SIZE_MAX / 2)};
     struct items root = {0};
     c.old_ref = is_old_draft(schema, o);
     compiler_begin(&c);
@@ -402,7 +406,11 @@ int schema_compile(struct grammar *g, const json_node *schema, const struct gram
 int any_object_compile(struct grammar *g, const struct grammar_opts *o, part_id *out,
                        struct sl_error *e)
 {
-    struct compiler c = {.g = g, .o = o, .e = e, .arena = arena_make(ARENA_BYTES)};
+    struct compiler c = {.g = g,
+                         .o = o,
+                         .e = e,
+                         .arena = arena_make(ARENA_BYTES),
+                         .spare = arena_make(SIZE_MAX / 2)};
     compiler_begin(&c);
     *out = any_rules(&c);
     return compiler_end(&c);

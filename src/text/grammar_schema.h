@@ -87,7 +87,8 @@ enum item_kind {
     IT_MEMBER,   /* an object's `name`: s holds; or not, if is_negated */
     IT_ITEMS,    /* all items of an array: s holds, or not */
     IT_CONTAINS, /* some item of an array: s holds, or not */
-    IT_EXTRA,    /* an object has a member that additionalProperties of s speaks of and refuses */
+    IT_EXTRA, /* an object has a member that s refuses: by additionalProperties; or by `member`, a
+                    pattern of its patternProperties, or its propertyNames */
 };
 struct item {
     uint8_t kind, types;
@@ -140,8 +141,8 @@ struct shape {
     uint32_t n_arrays, n_objects, cap_arrays, cap_objects;
     struct items contains, members; /* CONTAINS; MEMBER */
     struct name_list required, forbidden;
-    struct items key_schemas; /* propertyNames, as SCHEMA or NOT */
-    const json_node *extra;   /* IT_EXTRA's schema */
+    struct items key_schemas;              /* propertyNames, as SCHEMA or NOT */
+    const json_node *extra, *extra_member; /* of IT_EXTRA */
     bool is_unique;
     uint32_t choice; /* index in `all` of an item with a choice to make, or UINT32_MAX */
     enum keyword choice_keyword;
@@ -185,6 +186,7 @@ struct compiler {
     const json_node *root;
     bool old_ref; /* drafts to 7: $ref hides what stands beside it */
     struct arena arena;
+    struct arena spare;         /* what is still asked for once that one is full */
     struct resource *resources; /* owned, as the two below */
     struct anchor *anchors;
     struct ref *refs;
@@ -204,7 +206,7 @@ struct compiler {
 /* Record an error at a node (its pointer becomes e->param); keeps the first. Returns its code. */
 int schema_fail(struct compiler *c, int code, const json_node *at, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
-/* From the compiler's arena; never NULL: past the limit it fails and gives static scratch. */
+/* From the compiler's arena; never NULL: past its limit the grammar has failed. */
 void *schema_alloc(struct compiler *c, size_t n);
 bool schema_stopped(struct compiler *c); /* an error, or the grammar's budget is spent */
 /* At the end, or at *at, which moves on; nothing where the list has it already. */
@@ -246,6 +248,8 @@ bool values_never(struct compiler *c, const struct items *l, int depth);
 /* grammar_object.c */
 /* What the facets say of a member. Is it refused outright? */
 struct items member_items(struct compiler *c, const struct shape *s, struct str name);
+/* Is a member of this name and value what IT_EXTRA asks for? */
+bool is_extra(struct compiler *c, const struct shape *s, const json_node *member);
 part_id object_part(struct compiler *c, const struct shape *s);
 
 /* grammar_array.c */

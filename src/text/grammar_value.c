@@ -117,12 +117,13 @@ static bool object_fits(struct compiler *c, const struct shape *s, const json_no
         if (!has_member(v, s->required.v[i])) return false;
     for (uint32_t i = 0; i < s->forbidden.n; i++)
         if (has_member(v, s->forbidden.v[i])) return false;
+    bool has_extra = !s->extra;
     for (const json_node *m = json_child(v); m; m = json_next(m)) {
         struct items l = member_items(c, s, json_key(m));
         if (!value_fits(c, &l, m) || !key_fits(c, &s->key_schemas, json_key(m))) return false;
+        has_extra = has_extra || is_extra(c, s, m);
     }
-    if (s->extra) schema_fail(c, SL_ESCHEMA, s->extra, "not with additionalProperties beside enum");
-    return true;
+    return has_extra;
 }
 
 static bool is_excluded(const struct shape *s, const json_node *v)

@@ -291,6 +291,37 @@ out:
     return code;
 }
 
+size_t vocab_path(const struct grammar_vocab *v, int32_t token, uint8_t path[TRIE_DEPTH])
+{
+    uint32_t node = v->node_of[token];
+    size_t depth = node ? v->depth[node] : 0;
+    for (size_t d = depth; d > 0; node--) { /* ancestors stand before it, each nearer the root */
+        if (v->depth[node] != d) continue;
+        path[--d] = v->byte[node];
+    }
+    return depth;
+}
+
+const struct str *vocab_name_at(const struct grammar_vocab *v, struct str s, size_t at)
+{
+    const struct str *best = NULL;
+    size_t lo = 0, hi = v->n_names;
+    while (lo < hi) { /* the first name that begins with this byte, or a larger one */
+        size_t mid = (lo + hi) / 2;
+        if ((uint8_t)v->names[mid].p[0] < (uint8_t)s.p[at])
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    for (; lo < v->n_names && v->names[lo].p[0] == s.p[at]; lo++) {
+        const struct str *name = &v->names[lo];
+        if (name->n <= s.n - at && memcmp(name->p, s.p + at, name->n) == 0 &&
+            (!best || name->n > best->n))
+            best = name;
+    }
+    return best;
+}
+
 void grammar_vocab_unref(struct grammar_vocab *v)
 {
     if (!v || atomic_fetch_sub_explicit(&v->refs, 1, memory_order_acq_rel) > 1) return;

@@ -105,8 +105,11 @@ BAD_LINES = [
 ]
 
 
-@pytest.mark.parametrize("bad,code", BAD_LINES, ids=lambda v: v if isinstance(v, str) else "")
-def test_121_122_validation(kept, bad, code):
+BAD_IDS = [("122_" if code == "duplicate_custom_id" else "121_") + code for _, code in BAD_LINES]
+
+
+@pytest.mark.parametrize("bad,code", BAD_LINES, ids=BAD_IDS)
+def test_validation(kept, bad, code):
     c = client(kept)
     b = wait(c, begin(c, jsonl([line("ok")]) + bad))
     assert b.status == "failed" and b.failed_at and b.output_file_id is None and b.error_file_id is None

@@ -1,5 +1,5 @@
 """Chat completions, numbered as in the wire specification's conformance list: 24 to 84 (tools and
-structured output, 87 to 101, are another issue's). Validation runs on the sim device, answers on SmolLM2.
+structured output, 87 to 101: test_tools.py, test_structured.py). Validation runs on the sim device, answers on SmolLM2.
 
 24 to 47 are one parametrised test: `pytest -k 30_temperature` runs one of them. The SDKs of 72 and 85 are in
 test_openai.py."""
@@ -260,16 +260,36 @@ def test_72_openai_python(llm):
 
 # ---------------------------------------------------------------- streamed
 
-def test_73_to_76_stream_shape(llm):
-    events = llm.stream_chat("Tell me a joke.", max_tokens=16, temperature=0, logprobs=True)
-    first = events[0]["choices"][0]
+@pytest.fixture(scope="module")
+def joke(llm):
+    """The chunks of one streamed answer, and of one with two choices."""
+    fields = dict(max_tokens=16, temperature=0, logprobs=True)
+    return llm.stream_chat("Tell me a joke.", **fields), llm.stream_chat("Tell me a joke.", n=2, **fields)
+
+
+def test_73_role_chunk(joke):
+    first = joke[0][0]["choices"][0]
     assert first["delta"] == {"role": "assistant", "content": ""} and first["logprobs"] is None
-    assert all("role" not in c["delta"] for e in events[1:] for c in e["choices"])
-    ends = [c for e in events for c in e["choices"] if c["finish_reason"]]
-    assert len(ends) == 1 and ends[0]["delta"] == {} and events[-1]["choices"][0] == ends[0]
-    for key in ("id", "created", "model", "object"):
-        assert len({e[key] for e in events}) == 1
-    assert events[0]["object"] == "chat.completion.chunk" and all("error" not in e for e in events)
+    assert all("role" not in c["delta"] for e in joke[0][1:] for c in e["choices"])
+
+
+def test_74_finish_chunk(joke):
+    for events, n in zip(joke, (1, 2)):
+        ends = [c for e in events for c in e["choices"] if c["finish_reason"]]
+        assert sorted(c["index"] for c in ends) == list(range(n)) and all(c["delta"] == {} for c in ends)
+        for end in ends:  # and nothing of that choice behind it
+            assert [c for e in events for c in e["choices"] if c["index"] == end["index"]][-1] == end
+
+
+def test_75_chunks_share(joke):
+    for events in joke:
+        for key in ("id", "created", "model", "object"):
+            assert len({e[key] for e in events}) == 1
+        assert events[0]["object"] == "chat.completion.chunk" and isinstance(events[0]["created"], int)
+
+
+def test_76_no_error_key(joke):
+    assert not any("error" in x for events in joke for e in events for x in (e, *e["choices"]))
 
 
 def test_77_include_usage(llm):
@@ -282,14 +302,25 @@ def test_78_no_usage_chunk(llm):
     assert all(e["choices"] for e in llm.stream_chat("Hi", max_tokens=5))
 
 
-@pytest.mark.parametrize("prompt", ["The capital of France is", "Write a haiku with emoji 🌸", "List 3 fruits."])
-def test_79_80_stream_equals_whole(llm, prompt):
+PROMPTS = ["The capital of France is", "Write a haiku with emoji 🌸", "List 3 fruits."]
+
+
+@pytest.fixture(scope="module", params=PROMPTS)
+def whole_and_stream(llm, request):
     fields = dict(temperature=0, max_tokens=48)
-    whole = llm.chat(prompt, **fields)
-    events = llm.stream_chat(prompt, stream_options={"include_usage": True}, **fields)
+    return llm.chat(request.param, **fields), \
+        llm.stream_chat(request.param, stream_options={"include_usage": True}, **fields)
+
+
+def test_79_streamed_text(whole_and_stream):
+    whole, events = whole_and_stream
     assert text_of(events) == whole["choices"][0]["message"]["content"]
+
+
+def test_80_streamed_usage(whole_and_stream):
+    whole, events = whole_and_stream
     for key in ("prompt_tokens", "completion_tokens", "total_tokens"):
-        assert events[-1]["usage"][key] == whole["usage"][key]
+        assert events[-1]["usage"][key] == whole["usage"][key] > 0
 
 
 def test_81_n_2(llm):

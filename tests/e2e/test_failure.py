@@ -4,9 +4,10 @@
 """
 import http.client, json, threading, time
 
+import openai
 import pytest
 
-from harness import Server
+from harness import CHAT, Server, chat, events_of
 
 EXIT_ENGINE = 70
 BODY = {"model": "m", "prompt": "hello", "max_tokens": 4000, "ignore_eos": True}
@@ -64,4 +65,27 @@ def test_the_first_step_fails():
         assert r.status in (500, 503)
     except (OSError, RuntimeError, http.client.HTTPException):
         pass
+    assert server.process.wait(5) == EXIT_ENGINE
+
+
+def test_86_error_in_the_stream():
+    """One error event behind what had come, then [DONE]; no choice is finished."""
+    server = Server("--fail-step", "6")
+    data = events_of(server.post(CHAT, chat(stream=True, max_tokens=100, ignore_eos=True)).body)
+    events = [json.loads(d) for d in data[:-1]]
+    assert data[-1] == "[DONE]" and ["error" in e for e in events] == [False] * (len(events) - 1) + [True]
+    assert len(events) > 2 and set(events[-1]) == {"error"} and set(events[-1]["error"]) >= {"message", "type", "param", "code"}
+    assert all(c["finish_reason"] is None for e in events[:-1] for c in e["choices"])
+    assert server.process.wait(5) == EXIT_ENGINE
+
+
+def test_86_sdk_raises():
+    server = Server("--fail-step", "6")
+    client = openai.OpenAI(base_url=server.base_url, api_key="x", max_retries=0, timeout=30)
+    kw = dict(model="m", messages=chat()["messages"], max_tokens=100, extra_body={"ignore_eos": True})
+    text = ""
+    with pytest.raises(openai.APIError) as e:
+        for chunk in client.chat.completions.create(**kw, stream=True):
+            text += chunk.choices[0].delta.content or ""
+    assert text and e.value.message and e.value.code == "device_error" and e.value.type == "server_error"
     assert server.process.wait(5) == EXIT_ENGINE

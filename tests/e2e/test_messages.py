@@ -1,12 +1,12 @@
 """POST /v1/messages and /v1/messages/count_tokens (Anthropic's format), by hand and through the anthropic SDK.
 
 The wire specification has these in section 7.5, without numbers of their own."""
-import json
+import json, os
 
 import anthropic
 import pytest
 
-from harness import MODEL, REPLAY_FLAGS, THINK_SAY_CALL, Server, replay
+from harness import MODEL, REPLAY_FLAGS, ROOT, THINK_SAY_CALL, Server, replay
 
 URL = "/v1/messages"
 TOOL = {"name": "weather", "description": "of a city", "input_schema": {"type": "object", "properties": {}}}
@@ -149,6 +149,9 @@ REFUSED = [
     ({"tool_choice": {"type": "maybe"}}, "maybe"),
     ({"tool_choice": {"type": "tool", "name": "f"}}, "tool_choice"),
     ({"thinking": {"type": "deep"}}, "deep"),
+    ({"thinking": {"type": "enabled", "budget_tokens": 8}}, "max_tokens"),
+    ({"thinking": {"type": "enabled", "budget_tokens": 0}}, "thinking.budget_tokens"),
+    ({"thinking": {"type": "enabled", "budget_tokens": "many"}}, "thinking.budget_tokens"),
     ({"messages": [{"role": "user", "content": "x" * 9000}]}, "maximum context length"),
 ]
 
@@ -215,6 +218,25 @@ def test_tool_use(agent_server):
     assert got[-2]["delta"]["stop_reason"] == "tool_use"
     off = agent_server.ok(URL, body(replay(THINK_SAY_CALL), tools=[CITY], max_tokens=500, thinking={"type": "disabled"}))
     assert [b["type"] for b in off["content"]] == ["text", "tool_use", "tool_use"]
+
+
+def test_thinking_budget():
+    """Thinking, here opened by the prompt, is closed when its budget is spent; the rest of the text is the answer."""
+    letters = "abcdefghij" * 30
+    flags = ("--sim-replay", "--max-model-len", "20000", "--chat-template", os.path.join(ROOT, "tests/data/tools/chat.jinja"))
+
+    def ask(**fields):
+        r = s.ok(URL, body(replay(letters), max_tokens=2000, **fields))
+        return {b["type"]: b[b["type"]] for b in r["content"]}
+
+    with Server(*flags) as s:
+        got = ask(thinking={"type": "enabled", "budget_tokens": 20})
+        assert got == {"thinking": letters[:20], "text": letters[20 + len("</think>"):]}
+        for fields in ({"thinking": {"type": "enabled", "budget_tokens": 1999}}, {"thinking": {"type": "enabled"}},
+                       {"thinking": {"type": "adaptive"}},
+                       {"thinking": {"type": "enabled", "budget_tokens": 20}, "thinking_token_budget": -1}):
+            assert ask(**fields) == {"thinking": letters}
+        assert ask(thinking={"type": "disabled", "budget_tokens": 20}) == {"text": letters}
 
 
 def test_cut_tool_use(agent_server):

@@ -124,12 +124,59 @@ def test_99_lark_and_other_names(sim):
     assert isinstance(json.loads(finished(sim, structured_outputs={"json_object": True})), dict)
 
 
+CITY = {"type": "object", "properties": {"city": {"enum": ["Oslo", "Rome"]}}, "required": ["city"], "additionalProperties": False}
+TAG = {"type": "tag", "begin": "<f=wx>", "content": {"type": "json_schema", "json_schema": CITY}, "end": "</f>"}
+TRIGGERED = {"type": "triggered_tags", "triggers": ["<f="], "tags": [TAG]}
+OLD_FORM = {"structures": [{"begin": "<f=wx>", "schema": CITY, "end": "</f>"}], "triggers": ["<f="]}
+CALL = re.compile(r"<f=wx>(.*?)</f>", re.S)
+
+
+def test_99_structural_tags(sim):
+    """The random model must write the whole of it."""
+    number = {"type": "regex", "pattern": "[0-9]{1,3}"}
+    tags = {"type": "tags_with_separator", "tags": [TAG], "separator": ";", "at_least_one": True}
+    source = {"type": "structural_tag", "format": {"type": "sequence", "elements": [
+        {"type": "const_string", "value": "n="}, number, {"type": "const_string", "value": ": "}, tags]}}
+    for seed in range(5):
+        for fields in ({"response_format": source}, {"structured_outputs": {"structural_tag": source}},
+                       {"structured_outputs": {"structural_tag": json.dumps(source)}}):
+            text = finished(sim, seed=seed, **fields)
+            head, rest = re.fullmatch(r"(n=[0-9]{1,3}: )(.*)", text, re.S).groups()
+            assert CALL.sub("", rest).strip(";") == ""
+            for found in CALL.findall(rest):
+                jsonschema.validate(json.loads(found), CITY)
+
+
+@pytest.mark.parametrize("source", [TRIGGERED, {"format": TRIGGERED}, OLD_FORM], ids=["bare", "format", "structures"])
+def test_99_triggered_tags(source):
+    """Free text is the model's own; where a trigger stands, it is held to the tag."""
+    with Server("--sim-replay", "--max-model-len", "20000") as s:
+        def ask_for(said, path=CHAT):
+            r = s.ok(path, chat(f"\x02{said}\x03", response_format={"type": "structural_tag", **source}, max_tokens=3000)
+                     if "type" not in source else
+                     chat(f"\x02{said}\x03", structured_outputs={"structural_tag": source}, max_tokens=3000))
+            assert r["choices"][0]["finish_reason"] == "stop"
+            return text_of(r)
+
+        assert ask_for("Nothing < f= here.") == "Nothing < f= here."
+        assert ask_for('a <f=wx>{"city": "Oslo"}</f> b') == 'a <f=wx>{"city": "Oslo"}</f> b'
+        for said in ("a <f=zz", "a <f=wx>zzzzzz", "a <f=wx>{}</f> and <f=!!"):
+            text = ask_for(said)
+            assert text.startswith("a <f=wx>") and text.count("<f=") == len(CALL.findall(text))
+            for found in CALL.findall(text):
+                jsonschema.validate(json.loads(found), CITY)
+
+
 @pytest.mark.parametrize("fields, param, word", [
+    ({"structured_outputs": {"structural_tag": {"type": "poem"}}}, "structured_outputs", "poem"),
+    ({"structured_outputs": {"structural_tag": "{"}}, "structured_outputs", ""),
+    ({"structured_outputs": {"structural_tag": 7}}, "structured_outputs", "object"),
+    ({"response_format": {"type": "structural_tag"}}, "response_format", "'format'"),
+    ({"response_format": {"type": "structural_tag", "format": {**TRIGGERED, "triggers": ["<g="]}}}, "response_format", "trigger"),
     ({"response_format": schema_format({"type": "hiccup"})}, "response_format", "#/type"),
     ({"response_format": schema_format({"properties": {"a": {"unevaluatedItems": False}}})}, "response_format", "unevaluatedItems"),
     ({"response_format": schema_format({"type": "object", "properties": {"a": {}}}, strict=True)}, "response_format", "required"),
     ({"response_format": schema_format({"$ref": "http://example.com/x"})}, "response_format", "$ref"),
-    ({"response_format": {"type": "structural_tag"}}, "response_format.type", "structural_tag"),
     ({"structured_outputs": {"regex": "(a"}}, "structured_outputs", "( without )"),
     ({"structured_outputs": {"regex": "(?=.*a.{30}b)(?=.*b.{30}c)(?=.*c.{30}d).*"}}, "structured_outputs", None),
     ({"structured_outputs": {"grammar": "root ::= missing"}}, "structured_outputs", "missing"),
@@ -147,8 +194,12 @@ def test_100_refused_within_a_second(sim, fields, param, word):
 
 
 def test_84_stop_string_inside_a_grammar(sim):
-    status, answer = ask(sim, structured_outputs={"regex": "xENyEND[a-z]+"}, stop=["END"], max_tokens=50)
+    """The model must write xENyEND...: what could have begun the stop string comes late, and no part of it leaks."""
+    fields = dict(structured_outputs={"regex": "xENyEND[a-z]+"}, stop=["END"], max_tokens=50)
+    status, answer = ask(sim, **fields)
     assert status == 200 and text_of(answer) == "xENy" and answer["choices"][0]["finish_reason"] == "stop"
+    events = sim.stream(CHAT, chat(**fields))
+    assert events_text(events) == "xENy" and events[-1]["choices"][0]["finish_reason"] == "stop"
 
 
 def test_same_alone_streamed_and_in_a_batch(sim):

@@ -264,6 +264,117 @@ def test_87_88_on_a_model():
                 check_city(name, arguments)
 
 
+# ---------------------------------------------------------------- strict tools under auto
+def strict(tool, **more):
+    return {"type": "function", "function": {**tool["function"], "strict": True, **more}}
+
+
+STRICT = [strict(CITY), strict(EMPTY)]
+# What opens a call, and the parser's name: what the model says behind it is up to the mask.
+OPENERS = {"hermes": "<tool_call>", "mistral": "[TOOL_CALLS]", "mistral_v11": "[TOOL_CALLS]", "functionary": "<function=",
+           "deepseek_v31": "<｜tool▁calls▁begin｜>", "kimi_k2": "<|tool_calls_section_begin|>", "granite": "<|tool_call|>",
+           "command_r": "<|START_ACTION|>", "llama3_json": "<|python_tag|>", "phi4_mini_json": "functools["}
+
+
+@pytest.mark.parametrize("parser", OPENERS)
+def test_strict_under_auto(parser):
+    """Whatever the model goes on with behind an opener, the call is one of the tools, its arguments by the schema."""
+    said = 0
+    with Server("--sim-replay", "--tool-call-parser", parser, "--max-model-len", "20000") as s:
+        for seed in range(6):
+            text = "I look. " + OPENERS[parser] + "z" * seed
+            kw = dict(tools=STRICT, max_tokens=4000, seed=seed)
+            r = s.ok(CHAT, body(text, **kw))["choices"][0]
+            assert r["finish_reason"] == "tool_calls" and r["message"]["content"].startswith("I look.")
+            for name, arguments in calls_of(r["message"]):
+                check_city(name, arguments)
+                said += name == "city"
+            m = gather([c["choices"][0]["delta"] for c in s.stream(CHAT, body(text, **kw))][:-1])
+            assert [c["arguments"] for c in m["tool_calls"]] == \
+                   [t["function"]["arguments"] for t in r["message"]["tool_calls"]]
+    assert said
+
+
+def test_strict_harmony_under_auto():
+    flags = ("--sim-replay", "--tool-call-parser", "openai", "--reasoning-parser", "openai_gptoss", "--max-model-len", "20000")
+    with Server(*flags) as s:
+        for header in ("<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary to=functions.city",
+                       "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant to=functions.city<|channel|>commentary json",
+                       " to=functions.city<|channel|>commentary"):
+            m = s.ok(CHAT, body(header + "<|message|>{zzz", tools=STRICT, max_tokens=2000))["choices"][0]["message"]
+            [(name, arguments)] = calls_of(m)[:1]
+            assert name == "city"
+            check_city(name, arguments)
+
+
+def test_strict_without_a_call_is_free_text(server):
+    for text in ("Just text with <tool_cal and {braces}.", "", "<b>x</b> é 😀", '{"name": "x"}'):
+        want = answer(server, text)
+        got = answer(server, text, tools=STRICT)
+        assert got["message"] == want["message"] and got["finish_reason"] == want["finish_reason"] == "stop"
+
+
+def test_strict_call_that_fits_is_what_comes(server):
+    text = "One. " + call({"name": "Oslo", "days": 3}, "city") + "\nTwo. " + call({}, "noop") + " Done."
+    want, got = answer(server, text, tools=[CITY, EMPTY]), answer(server, text, tools=STRICT)
+    assert calls_of(got["message"]) == calls_of(want["message"]) == [("city", {"name": "Oslo", "days": 3}), ("noop", {})]
+    assert got["message"]["content"] == want["message"]["content"]
+    one = answer(server, text, tools=STRICT, parallel_tool_calls=False)["message"]
+    assert calls_of(one) == [("city", {"name": "Oslo", "days": 3})]
+
+
+def test_strict_only_where_it_is_asked_for(server):
+    """A tool that is not strict takes any object beside one that is; without any strict tool all is as the model says."""
+    text = call({"name": "Paris", "days": 99}, "city")
+    loose = {"type": "function", "function": {**CITY["function"], "name": "loose"}}
+    other = call({"anything": [1]}, "loose")
+    assert calls_of(answer(server, other, tools=[strict(CITY), loose])["message"]) == [("loose", {"anything": [1]})]
+    assert calls_of(answer(server, text, tools=[CITY])["message"]) == [("city", {"name": "Paris", "days": 99})]
+    [(name, arguments)] = calls_of(answer(server, text, tools=[strict(CITY)])["message"])
+    check_city(name, arguments)
+    assert answer(server, text, tools=STRICT, tool_choice="none")["message"]["content"] == text
+
+
+def test_strict_after_thinking(server):
+    text = "Should I <tool_call> it?\n</think>" + call({"name": "Paris", "days": 3}, "city")
+    m = answer(server, text, tools=STRICT, chat_template_kwargs={"enable_thinking": True})["message"]
+    assert m["reasoning_content"] == "Should I <tool_call> it?"
+    for name, arguments in calls_of(m):
+        check_city(name, arguments)
+    assert calls_of(m)
+
+
+def test_strict_at_the_beginning_of_a_bare_answer():
+    """Llama 3 writes calls without an opener: an answer that begins with {" is one."""
+    with Server("--sim-replay", "--tool-call-parser", "llama3_json", "--max-model-len", "20000") as s:
+        m = s.ok(CHAT, body('{"name": "city", "parameters": {"name": "Paris"', tools=STRICT, max_tokens=2000))["choices"][0]["message"]
+        [(name, arguments)] = calls_of(m)
+        check_city(name, arguments)
+        assert s.ok(CHAT, body("{x} is {y}", tools=STRICT, max_tokens=99))["choices"][0]["message"]["content"] == "{x} is {y}"
+
+
+def test_strict_refusals(server):
+    for parameters, word in (({"type": "hiccup"}, "type"), ({"type": "array", "uniqueItems": True, "items": {}}, "uniqueItems")):
+        e = server.error(CHAT, body("x", tools=[strict(CITY, parameters=parameters)]))
+        assert e["param"] == "tools" and e["code"] == "invalid_json_schema" and word in e["message"]
+    assert answer(server, "x", tools=[strict(CITY)], response_format={"type": "text"})["message"]["content"] == "x"
+    m = answer(server, "x", tools=[strict(CITY)], response_format={"type": "json_object"})["message"]
+    assert m["content"].startswith("{")
+
+
+def test_strict_in_the_other_surfaces(server):
+    """Responses and Messages hand `strict` on."""
+    text, schema = "<tool_call>zz", CITY["function"]["parameters"]
+    r = server.ok("/v1/responses", {"input": say(text), "max_output_tokens": 2000, "tools": [
+        {"type": "function", "name": "city", "parameters": schema, "strict": True}]})
+    [item] = [o for o in r["output"] if o["type"] == "function_call"][:1]
+    check_city(item["name"], json.loads(item["arguments"]))
+    r = server.ok("/v1/messages", {"messages": [{"role": "user", "content": say(text)}], "max_tokens": 2000, "tools": [
+        {"name": "city", "input_schema": schema, "strict": True}]})
+    [block] = [b for b in r["content"] if b["type"] == "tool_use"][:1]
+    check_city(block["name"], block["input"])
+
+
 # ---------------------------------------------------------------- streams
 def test_91_streamed_call(server):
     parts, finish = deltas(server, "Let me see. " + call(OSLO))

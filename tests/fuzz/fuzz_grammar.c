@@ -1,7 +1,7 @@
-/* fuzz_grammar.c - the first byte picks the kind (schema, expression, EBNF, choice), the next four a
- * seed, the rest is the source. What compiles is walked by random tokens out of its masks: never a
- * crash, never a dead end, every token of a mask is accepted, and what a schema's walk ends with is
- * JSON.
+/* fuzz_grammar.c - the first byte picks the kind (schema, expression, EBNF, choice, structural
+ * tags), the next four a seed, the rest is the source. What compiles is walked by random tokens out
+ * of its masks: never a crash, never a dead end, every token of a mask is accepted, and what a
+ * schema's walk ends with is JSON.
  */
 #include <stdlib.h>
 
@@ -38,6 +38,8 @@ static struct grammar_vocab *vocab(void)
     return v;
 }
 
+enum { TAGS = 16 };
+
 static int compile(struct grammar **g, int kind, struct str source, struct sl_error *e)
 {
     const struct grammar_opts o = {
@@ -47,7 +49,8 @@ static int compile(struct grammar **g, int kind, struct str source, struct sl_er
     switch (kind & 3) {
     case 0:
         if (json_parse(&doc, source.p, source.n, &json_limits_request, e) < 0) return SL_EINVAL;
-        int code = grammar_json_schema(g, json_root(doc), vocab(), &o, e);
+        int code = kind & TAGS ? grammar_structural(g, json_root(doc), vocab(), &o, e)
+                               : grammar_json_schema(g, json_root(doc), vocab(), &o, e);
         json_free(doc);
         return code;
     case 1:
@@ -103,7 +106,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         struct json_limits limits = json_limits_file; /* names may repeat, \u0000 may come */
         limits.max_depth = 512;
         struct json_doc *doc;
-        if (!text.n || (data[0] & 3) != 0) continue;
+        if (!text.n || (data[0] & 3) != 0 || data[0] & TAGS) continue;
         if (json_parse(&doc, text.p, text.n, &limits, &e) < 0) abort();
         json_free(doc);
     }

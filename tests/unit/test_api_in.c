@@ -2,28 +2,7 @@
  * become. */
 #include "base/test.h"
 
-#include "api_fixture.h"
-
-struct run {
-    struct arena arena;
-    struct api_request *r;
-    struct sl_error e;
-    int code;
-};
-
-static struct run run(enum api_kind kind, const char *body)
-{
-    struct run x = {.arena = arena_make(64 << 20)};
-    x.code = api_parse(&x.r, kind, fixture(), str_of(body), &x.arena, &x.e);
-    if (x.code == 0) x.code = api_prepare(x.r, &x.e);
-    return x;
-}
-
-static void done(struct run *x)
-{
-    api_request_free(x->r);
-    arena_free(&x->arena);
-}
+#include "api_run.h"
 
 #define HI   "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
 #define TOOL "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]"
@@ -188,11 +167,11 @@ static const struct row completion_rows[] = {
 static void check_rows(enum api_kind kind, const struct row *rows, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        struct run x = run(kind, rows[i].body);
+        struct run x = run_body(kind, rows[i].body, NULL);
         CHECK_MSG(x.code == rows[i].code, "%s: %s %s", rows[i].body, sl_err_name(x.code), x.e.text);
         CHECK_MSG(strcmp(x.e.param, rows[i].param) == 0, "%s: param %s", rows[i].body, x.e.param);
         CHECK_MSG(x.code == 0 || x.e.text[0], "%s: no text", rows[i].body);
-        done(&x);
+        run_done(&x);
     }
 }
 
@@ -208,11 +187,12 @@ TEST(completion_bodies)
 TEST(engine_request)
 {
     struct sl_request q;
-    struct run x =
-        run(API_CHAT,
-            "{" HI ",\"seed\":-5,\"n\":2,\"max_tokens\":9,\"max_completion_tokens\":3,\"top_k\":-1,"
-            "\"stop_token_ids\":[7],\"logit_bias\":{\"1\":-100},\"min_p\":0.5,\"priority\":-3,"
-            "\"logprobs\":true,\"top_logprobs\":4,\"bad_words\":[\"x\"],\"cache_salt\":\"s\"}");
+    struct run x = run_body(
+        API_CHAT,
+        "{" HI ",\"seed\":-5,\"n\":2,\"max_tokens\":9,\"max_completion_tokens\":3,\"top_k\":-1,"
+        "\"stop_token_ids\":[7],\"logit_bias\":{\"1\":-100},\"min_p\":0.5,\"priority\":-3,"
+        "\"logprobs\":true,\"top_logprobs\":4,\"bad_words\":[\"x\"],\"cache_salt\":\"s\"}",
+        NULL);
     CHECK(x.code == 0);
     api_engine_request(x.r, 1, 99, &q);
     CHECK(q.n_prompt == strlen("user:hi;assistant:") && q.prompt[0] == 'u' && q.priority == -3);
@@ -228,12 +208,12 @@ TEST(engine_request)
           q.sampling.bad_words[0] == 'x');
     CHECK(str_is(api_cache_salt(x.r), "s") && api_n_choices(x.r) == 2 && !api_is_stream(x.r));
     CHECK(api_cost_tokens(x.r) == 2 * (q.n_prompt + 3));
-    done(&x);
-    x = run(API_COMPLETION, "{\"prompt\":[[5,6],[7]],\"n\":2}");
+    run_done(&x);
+    x = run_body(API_COMPLETION, "{\"prompt\":[[5,6],[7]],\"n\":2}", NULL);
     api_engine_request(x.r, 3, 99, &q);
     CHECK(q.n_prompt == 1 && q.prompt[0] == 7 && q.sampling.seed == 102 &&
           q.sampling.max_tokens == 16);
-    done(&x);
+    run_done(&x);
 }
 
 TEST(model_defaults)
@@ -244,13 +224,13 @@ TEST(model_defaults)
     fixture_text.defaults = (struct generation_defaults){0.6, 0.9, NAN, 1e9, 1.1, 20, 50};
     for (int use = 0; use < 2; use++) {
         fixture_context.model_defaults = use;
-        struct run x = run(API_CHAT, "{" HI ",\"top_p\":1}");
+        struct run x = run_body(API_CHAT, "{" HI ",\"top_p\":1}", NULL);
         api_engine_request(x.r, 0, 0, &q);
         CHECK(q.sampling.temperature == (use ? 0.6f : 1) && q.sampling.top_p == 1 &&
               q.sampling.typical_p == 1);
         CHECK(q.sampling.top_k == (use ? 20 : 0) &&
               q.sampling.max_tokens == (use ? 50u : 1000 - q.n_prompt));
-        done(&x);
+        run_done(&x);
     }
     fixture_text.defaults = before;
 }
@@ -261,31 +241,31 @@ TEST(context_length)
     buf_puts(&b, "{\"prompt\":[");
     for (int i = 0; i < 1000; i++) buf_puts(&b, i ? ",1" : "1");
     buf_puts(&b, "]}");
-    struct run x = run(API_COMPLETION, buf_cstr(&b));
+    struct run x = run_body(API_COMPLETION, buf_cstr(&b), NULL);
     CHECK(x.code == SL_ECONTEXT && strcmp(x.e.param, "prompt") == 0);
     CHECK(strcmp(x.e.text, "This model's maximum context length is 1000 tokens. However, your "
                            "messages resulted in 1000 "
                            "tokens. Please reduce the length of the messages or completion.") == 0);
-    done(&x);
+    run_done(&x);
     b.n -= 1;
     buf_puts(&b, ",\"max_tokens\":0,\"echo\":true,\"logprobs\":0}");
-    x = run(API_COMPLETION, buf_cstr(&b));
+    x = run_body(API_COMPLETION, buf_cstr(&b), NULL);
     CHECK(x.code == 0);
-    done(&x);
+    run_done(&x);
     buf_free(&b);
-    x = run(API_COMPLETION, "{\"prompt\":\"0123456789\",\"max_tokens\":5000}");
+    x = run_body(API_COMPLETION, "{\"prompt\":\"0123456789\",\"max_tokens\":5000}", NULL);
     CHECK(x.code == 0 && api_cost_tokens(x.r) == 1000);
-    done(&x);
-    x = run(API_COMPLETION, "{\"prompt\":\"0123456789\",\"truncate_prompt_tokens\":3}");
+    run_done(&x);
+    x = run_body(API_COMPLETION, "{\"prompt\":\"0123456789\",\"truncate_prompt_tokens\":3}", NULL);
     CHECK(x.code == 0 && api_cost_tokens(x.r) == 3 + 16);
-    done(&x);
+    run_done(&x);
     fixture_context.strict_length = true;
-    x = run(API_COMPLETION, "{\"prompt\":\"0123456789\",\"max_tokens\":5000}");
+    x = run_body(API_COMPLETION, "{\"prompt\":\"0123456789\",\"max_tokens\":5000}", NULL);
     CHECK(
         x.code == SL_ECONTEXT &&
         strstr(x.e.text,
                "However, you requested 5010 tokens (10 in the messages, 5000 in the completion)."));
-    done(&x);
+    run_done(&x);
     fixture_context.strict_length = false;
 }
 
@@ -296,9 +276,9 @@ TEST(long_id_arrays)
     buf_puts(&b, "{\"prompt\":[");
     for (int i = 0; i < 500000; i++) buf_puts(&b, i ? ",7" : "7");
     buf_puts(&b, "]}");
-    struct run x = run(API_COMPLETION, buf_cstr(&b));
+    struct run x = run_body(API_COMPLETION, buf_cstr(&b), NULL);
     CHECK(x.code == SL_ECONTEXT);
-    done(&x);
+    run_done(&x);
     buf_free(&b);
 }
 

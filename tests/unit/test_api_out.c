@@ -3,35 +3,17 @@
  */
 #include <time.h>
 
-#include "api_fixture.h"
+#include "api_run.h"
 #include "base/test.h"
-
-struct run {
-    struct arena arena;
-    struct api_request *r;
-    struct api_response *p;
-    struct buf out;
-};
 
 static struct run start(enum api_kind kind, const char *body)
 {
-    struct run x = {.arena = arena_make(64 << 20), .out = buf_make(64 << 20)};
-    struct sl_error e = {0};
-    int code = api_parse(&x.r, kind, fixture(), str_of(body), &x.arena, &e);
-    if (code == 0) code = api_prepare(x.r, &e);
-    if (code < 0) printf("%s: %s\n", body, e.text);
-    ASSERT(code == 0);
+    struct run x = run_body(kind, body, NULL);
+    if (x.code < 0) printf("%s: %s\n", body, x.e.text);
+    ASSERT(x.code == 0);
     x.p = api_response_new(x.r, "0123456789abcdef01234567", 1700000000);
     api_response_start(x.p, &x.out);
     return x;
-}
-
-static void stop(struct run *x)
-{
-    api_response_free(x->p);
-    api_request_free(x->r);
-    buf_free(&x->out);
-    arena_free(&x->arena);
 }
 
 static bool token(struct run *x, int choice, int32_t id)
@@ -114,7 +96,7 @@ TEST(chat_stream)
     check_out(&x, "data: [DONE]\n\n");
     CHECK(api_response_usage(x.p).completion_tokens == 6 &&
           api_response_reason(x.p, 0) == SL_FINISH_STOP);
-    stop(&x);
+    run_done(&x);
 }
 
 TEST(chat_body)
@@ -133,7 +115,7 @@ TEST(chat_body)
         "\"stop\",\"stop_reason\":90}],"
         "\"usage\":{\"prompt_tokens\":18,\"completion_tokens\":3,\"total_tokens\":21," NO_DETAILS
         "}");
-    stop(&x);
+    run_done(&x);
 }
 
 TEST(usage_chunks)
@@ -151,7 +133,7 @@ TEST(usage_chunks)
     check_out(&x, "data: " OPEN ".chunk" REST
                   "\"choices\":[],\"usage\":{\"prompt_tokens\":18,\"completion_tokens\":1,\"total_"
                   "tokens\":19," NO_DETAILS "}\n\ndata: [DONE]\n\n");
-    stop(&x);
+    run_done(&x);
 }
 
 TEST(stop_strings_cross_tokens)
@@ -177,7 +159,7 @@ TEST(stop_strings_cross_tokens)
     finish(&x);
     check_out(&x, "data: [DONE]\n\n");
     CHECK(api_response_usage(x.p).completion_tokens == 6);
-    stop(&x);
+    run_done(&x);
     x = start(
         API_CHAT,
         "{" HI
@@ -187,7 +169,7 @@ TEST(stop_strings_cross_tokens)
     CHECK(token(&x, 0, T_AB));
     CHECK(strstr(buf_cstr(&x.out), "{\"content\":\"bab\"}") &&
           strstr(buf_cstr(&x.out), "\"stop_reason\":\"b\""));
-    stop(&x);
+    run_done(&x);
 }
 
 #define LP(text, lp, byte) "\"token\":\"" text "\",\"logprob\":" lp ",\"bytes\":[" byte "]"
@@ -208,7 +190,7 @@ TEST(chat_logprobs)
     check_out(
         &x, CHUNK
         "\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\",\"stop_reason\":\"cd\"}]}\n\n");
-    stop(&x);
+    run_done(&x);
 }
 
 TEST(legacy_echo_scoring)
@@ -229,7 +211,7 @@ TEST(legacy_echo_scoring)
         "\"text_offset\":[0,1,2,3]},\"finish_reason\":\"length\",\"stop_reason\":null}],"
         "\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1,\"total_tokens\":4," NO_DETAILS
         "}");
-    stop(&x);
+    run_done(&x);
 }
 
 TEST(legacy_extensions)
@@ -256,7 +238,7 @@ TEST(legacy_extensions)
         "\"prompt_token_ids\":[97,98],\"token_ids\":[258,65]}],"
         "\"usage\":{\"prompt_tokens\":2,\"completion_tokens\":2,\"total_tokens\":4," NO_DETAILS
         "}");
-    stop(&x);
+    run_done(&x);
 }
 
 /* Each token's text stands at its offset, broken characters between them or not. */
@@ -276,7 +258,7 @@ TEST(text_offsets)
                                        "abéc\"") &&
                   strstr(buf_cstr(&x.out), "\"text_offset\":[0,1,2,3,5,5,6]"),
               "%s", buf_cstr(&x.out));
-    stop(&x);
+    run_done(&x);
 }
 
 TEST(legacy_stream_echo)
@@ -297,7 +279,7 @@ TEST(legacy_stream_echo)
     x.out.n = 0;
     finish(&x);
     CHECK(api_response_usage(x.p).prompt_tokens == 3);
-    stop(&x);
+    run_done(&x);
 }
 
 TEST(failures)
@@ -312,7 +294,7 @@ TEST(failures)
     check_out(&x, "data: {\"error\":{\"message\":\"internal error during "
                   "generation\",\"type\":\"server_error\",\"param\":null,"
                   "\"code\":\"internal_error\"}}\n\ndata: [DONE]\n\n");
-    stop(&x);
+    run_done(&x);
 }
 
 /* ------------------------------------------------------------------ streams against bodies */
@@ -400,7 +382,7 @@ static void compare(enum api_kind kind, const char *fields, const int32_t *ids, 
         finish(&x);
         collect(buf_cstr(&x.out), key, &text[stream], &lps[stream]);
         CHECK(utf8_valid(x.out.p, x.out.n));
-        stop(&x);
+        run_done(&x);
     }
     if (kind == API_CHAT) {
         join_lists(&lps[0]);
@@ -459,7 +441,7 @@ TEST(long_echo_is_split)
     join_lists(&lps);
     for (size_t i = 0; i < lps.n; i++) commas += lps.p[i] == ',';
     CHECK_MSG(commas == 2 * 901 - 1, "%zu", commas);
-    stop(&x);
+    run_done(&x);
     buf_free(&body);
     buf_free(&text);
     buf_free(&lps);
@@ -480,7 +462,7 @@ TEST(plain_token_cost)
     double ns = ((double)(b.tv_sec - a.tv_sec) * 1e9 + (double)(b.tv_nsec - a.tv_nsec)) / N;
     printf("a streamed token: %.0f ns\n", ns);
     CHECK(x.out.n > 200);
-    stop(&x);
+    run_done(&x);
 }
 
 /* ------------------------------------------------------------------ calls and thinking */
@@ -531,7 +513,7 @@ TEST(a_call_opened_by_a_special_token)
                                "data: [DONE]\n\n",
              id ? id + strlen("\"index\":0,\"id\":\"") : "");
     check_out(&x, want);
-    stop(&x);
+    run_done(&x);
     fixture_context.formats = (struct api_formats){0};
 }
 
@@ -547,6 +529,6 @@ TEST(thinking_in_a_body)
                           "\"annotations\":[],\"reasoning_content\":\"Hm.\"}"),
               "%s", got);
     CHECK_MSG(strstr(got, "\"reasoning_tokens\":18,"), "%s", got);
-    stop(&x);
+    run_done(&x);
     fixture_context.formats = (struct api_formats){0};
 }

@@ -1,5 +1,6 @@
 /* test_call_grammar.c - what a forced call's grammar lets through is what the parser reads: for every
- * format a walk of random bytes under the grammar ends in calls of the right tools.
+ * format a walk of random bytes under the grammar ends in calls of the right tools. So does free text
+ * in which strict tools may be called, once a call is begun.
  */
 #include "api/call_grammar.h"
 #include "base/err.h"
@@ -39,14 +40,16 @@ static char random_byte(struct grammar_state *s)
     return 0;
 }
 
-/* A text that the grammar accepts whole, of random bytes that it allows; false: it got stuck or grew
+/* A text that the grammar accepts whole: lead, then random bytes that it allows; false: it got stuck or grew
  * too long. */
-static bool walk(struct grammar *g, struct buf *out)
+static bool walk(struct grammar *g, struct str lead, struct buf *out)
 {
     struct grammar_state s = {0};
     struct buf forced = buf_make(512);
     bool may_end = false;
     grammar_begin(&s, g);
+    CHECK_MSG(grammar_accept_bytes(&s, lead), "cannot begin with %.*s", (int)lead.n, lead.p);
+    buf_put_str(out, lead);
     while (out->n < TEXT_MAX && !(may_end && pick(3))) {
         forced.n = 0;
         grammar_forced(&s, 512, &forced);
@@ -71,7 +74,7 @@ static void check_calls(const struct call_grammar *c, const struct tool_set *set
     answer_push(a, text);
     answer_end(a);
     while (answer_take(a, SIZE_MAX, &ev)) answer_gather(&w, &ev);
-    bool good = w.n_calls >= 1 && w.content.n == 0;
+    bool good = w.n_calls >= 1 && (w.content.n == 0 || set->choice == TOOLS_AUTO);
     for (size_t i = 0; i < w.n_calls; i++) {
         bool wx = str_is(buf_str(&w.calls[i].name), "wx");
         good = good && w.calls[i].is_complete && (wx || str_is(buf_str(&w.calls[i].name), "no-op"));
@@ -96,7 +99,7 @@ static void check_format(const char *name, const json_node *tools, const struct 
     CHECK_MSG(code == 0, "%s: %s", name, e.text);
     for (int i = 0; i < 40 && code == 0; i++) {
         struct buf text = buf_make(1 << 16);
-        if (walk(g, &text))
+        if (walk(g, STR(""), &text))
             check_calls(&c, set, buf_str(&text));
         else
             CHECK_MSG(text.n >= TEXT_MAX, "%s is stuck: %.*s", name, (int)text.n, text.p);
@@ -117,5 +120,67 @@ TEST(forced_calls_are_read)
             if (named) set.choice = TOOLS_NAMED, set.named = STR("wx");
             check_format(formats[i], json_root(doc), &set);
         }
+    json_free(doc);
+}
+
+/* ------------------------------------------------------------------ strict tools that may be called */
+
+static const char strict_json[] = "[{\"type\":\"function\",\"function\":{\"name\":\"wx\","
+                                  "\"strict\":true,\"parameters\":{\"type\":"
+                                  "\"object\",\"properties\":{\"city\":{\"enum\":[\"Oslo\","
+                                  "\"Rome\"]},\"days\":{\"type\":\"integer\","
+                                  "\"minimum\":1,\"maximum\":9}},\"required\":[\"city\",\"days\"],"
+                                  "\"additionalProperties\":false}}},"
+                                  "{\"type\":\"function\",\"function\":{\"name\":\"no-op\","
+                                  "\"strict\":true,\"parameters\":{\"type\":"
+                                  "\"object\",\"properties\":{},\"additionalProperties\":false}}}]";
+
+static void check_free(const struct call_format *f, const json_node *tools,
+                       const struct tool_set *set)
+{
+    static const char *const leads[] = {"", "Let me see. ", "a < b, {x} [1] \"name\": \xC3\xBC\n"};
+    struct arena arena = arena_make(1 << 20);
+    struct call_grammar c;
+    struct grammar *g = NULL;
+    struct sl_error e = {0};
+    CHECK(call_grammar_make(&c, f, tools, set, STR(""), &arena) == 0);
+    int code = grammar_tagged(&g, &c.tags, NULL, &(struct grammar_opts){.is_compact = true}, &e);
+    CHECK_MSG(code == 0, "%s: %s", f->name, e.text);
+    for (int i = 0; i < 60 && code == 0; i++) {
+        struct buf lead = buf_make(1000), text = buf_make(1 << 16);
+        size_t n = c.free.n_triggers, k = pick((uint32_t)n + (f->is_bare || f->is_harmony));
+        if (k < n) buf_puts(&lead, leads[pick(3)]);
+        buf_put_str(&lead, k < n ? c.free.triggers[k] : c.free.start);
+        if (k == n) buf_put_str(&lead, c.free.anchor);
+        if (walk(g, buf_str(&lead), &text))
+            check_calls(&c, set, buf_str(&text));
+        else
+            CHECK_MSG(text.n >= TEXT_MAX, "%s is stuck: %.*s", f->name, (int)text.n, text.p);
+        buf_free(&lead);
+        buf_free(&text);
+    }
+    struct buf plain = buf_make(1 << 16);
+    CHECK(walk(g, STR("Nothing to call."), &plain));
+    buf_free(&plain);
+    grammar_unref(g);
+    arena_free(&arena);
+}
+
+TEST(free_text_with_calls_of_strict_tools)
+{
+    struct json_doc *doc;
+    struct tool tools[] = {{{"wx", 2}, NULL, 0}, {{"no-op", 5}, NULL, 0}};
+    int n_formats = 0;
+    CHECK(json_parse(&doc, strict_json, sizeof strict_json - 1, &json_limits_request, NULL) == 0);
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        const struct call_format *f = call_format_named(str_of(formats[i]));
+        if (!call_grammar_may_be_free(f)) continue;
+        n_formats++;
+        for (int parallel = 0; parallel < 2; parallel++)
+            check_free(f, json_root(doc),
+                       &(struct tool_set){
+                           .v = tools, .n = 2, .choice = TOOLS_AUTO, .no_parallel = !parallel});
+    }
+    CHECK(n_formats == 16 && !call_grammar_may_be_free(call_format_named(STR("pythonic"))));
     json_free(doc);
 }

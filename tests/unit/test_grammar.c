@@ -228,6 +228,27 @@ TEST(schema_text)
         {"{\"type\":\"string\",\"format\":\"date\"}",
          {"\"2024-02-29\"", "\"2000-02-29\"", "\"1999-12-31\""},
          {"\"2023-02-29\"", "\"1900-02-29\"", "\"2023-04-31\"", "\"2023-13-01\""}},
+        /* some member is not as patternProperties, propertyNames, additionalProperties want it */
+        {"{\"not\":{\"patternProperties\":{\"^a\":{\"type\":\"integer\"}}}}",
+         {"{\"a\":\"x\"}", "{\"b\":1,\"ab\":null}", "{\"a\":1,\"aa\":[]}"},
+         {"{}", "{\"a\":1}", "{\"b\":\"x\"}", "1", "\"a\""}},
+        {"{\"not\":{\"propertyNames\":{\"maxLength\":2}}}",
+         {"{\"abc\":1}", "{\"a\":1,\"abcd\":2}"},
+         {"{}", "{\"ab\":1}", "7"}},
+        {"{\"not\":{\"properties\":{\"a\":true},\"patternProperties\":{\"^b\":true},"
+         "\"additionalProperties\":{\"type\":\"integer\"}}}",
+         {"{\"c\":\"x\"}", "{\"a\":1,\"c\":null}", "{\"b\":1,\"c\":\"\"}"},
+         {"{}", "{\"c\":1}", "{\"a\":\"x\"}", "{\"b\":\"x\"}", "1"}},
+        {"{\"enum\":[{\"a\":1},{\"a\":\"x\"},{\"b\":1},3],\"not\":{\"patternProperties\":{\"a\":{"
+         "\"type\":"
+         "\"integer\"}}}}",
+         {"{\"a\":\"x\"}"},
+         {"{\"a\":1}", "{\"b\":1}", "3"}},
+        {"{\"oneOf\":[{\"patternProperties\":{\"^a\":{\"type\":\"integer\"}}},{\"required\":[\"b\"]"
+         "}],"
+         "\"type\":\"object\"}",
+         {"{}", "{\"a\":1}", "{\"b\":1,\"a\":\"x\"}"},
+         {"{\"a\":\"x\"}", "{\"b\":1}", "{\"b\":1,\"a\":2}"}},
     };
     check_samples(v, sizeof v / sizeof *v, from_schema);
 }
@@ -369,8 +390,9 @@ TEST(tags)
     const char *schema = "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"boolean\"}},"
                          "\"additionalProperties\":false}";
     CHECK(json_parse(&doc, schema, strlen(schema), &json_limits_request, &e) == 0);
-    const struct grammar_tag tags[] = {{STR("<call>f "), json_root(doc), STR(";")},
-                                       {STR("<call>g "), NULL, STR(";")}};
+    const struct grammar_tag tags[] = {
+        {.before = STR("<call>f "), .schema = json_root(doc), .after = STR(";")},
+        {.before = STR("<call>g "), .after = STR(";")}};
     struct grammar_tags t = {.tags = tags, .n_tags = 2, .separator = STR("\n"), .min = 1, .max = 2};
     CHECK_MSG(grammar_tagged(&g, &t, v, &defaults, &e) == 0, "%s", e.text);
     struct grammar_state s = {0};
@@ -489,4 +511,31 @@ TEST(distinct_schemas)
         json_free(doc);
     }
     grammar_vocab_unref(v);
+}
+
+/* Choices that multiply past the compiler's memory are refused, wherever the limit is met. */
+TEST(choices_past_the_limit)
+{
+    for (int n = 8; n < 24; n += 5) {
+        struct buf b = buf_make(1 << 16);
+        struct json_doc *doc;
+        struct grammar *g = NULL;
+        struct sl_error e = {0};
+        buf_puts(&b, "{\"allOf\":[");
+        for (int i = 0; i < n; i++) {
+            buf_printf(&b, "%s{\"anyOf\":[", i ? "," : "");
+            for (int k = 0; k < 4; k++)
+                buf_printf(&b, "%s{\"properties\":{\"p%d_%d\":{\"type\":\"integer\"}}}",
+                           k ? "," : "", i, k);
+            buf_puts(&b, "]}");
+        }
+        buf_puts(&b, "]}");
+        CHECK(json_parse(&doc, b.p, b.n, &json_limits_request, &e) == 0);
+        struct grammar_opts o = {.max_steps = 50000000};
+        int code = grammar_json_schema(&g, json_root(doc), NULL, &o, &e);
+        CHECK_MSG(code == SL_ETOOLARGE, "%d choices: %d %s", n, code, e.text);
+        grammar_unref(g);
+        json_free(doc);
+        buf_free(&b);
+    }
 }

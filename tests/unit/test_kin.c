@@ -2,34 +2,8 @@
  * refused for, and scripted answers against the exact bytes of streams and bodies.
  */
 #include "api/parts.h"
-#include "api_fixture.h"
+#include "api_run.h"
 #include "base/test.h"
-
-struct run {
-    struct arena arena;
-    struct api_request *r;
-    struct api_response *p;
-    struct buf out;
-    struct sl_error e;
-    int code;
-};
-
-static struct run parse(enum api_kind kind, const char *body, const char *history)
-{
-    struct run x = {.arena = arena_make(64 << 20), .out = buf_make(64 << 20)};
-    x.code = api_parse(&x.r, kind, fixture(), str_of(body), &x.arena, &x.e);
-    if (x.code == 0 && history) x.code = api_join_history(x.r, str_of(history), &x.e);
-    if (x.code == 0) x.code = api_prepare(x.r, &x.e);
-    return x;
-}
-
-static void done(struct run *x)
-{
-    api_response_free(x->p);
-    api_request_free(x->r);
-    arena_free(&x->arena);
-    buf_free(&x->out);
-}
 
 /* The prompt as text; "ab" is one token. */
 static const char *prompt_of(struct run *x)
@@ -101,12 +75,12 @@ static const struct {
 TEST(prompts_of_bodies)
 {
     for (size_t i = 0; i < sizeof prompts / sizeof *prompts; i++) {
-        struct run x = parse(prompts[i].kind, prompts[i].body, prompts[i].history);
+        struct run x = run_body(prompts[i].kind, prompts[i].body, prompts[i].history);
         CHECK_MSG(x.code == 0, "row %zu: %s", i, x.e.text);
         if (x.code == 0)
             CHECK_MSG(strcmp(prompt_of(&x), prompts[i].prompt) == 0, "row %zu: %s", i,
                       prompt_of(&x));
-        done(&x);
+        run_done(&x);
     }
 }
 
@@ -151,6 +125,10 @@ static const struct {
      "\"u\"}]}",
      SL_EVALUE, "stop_sequences"},
     {API_MESSAGE,
+     "{\"max_tokens\":9,\"messages\":[{\"role\":\"user\",\"content\":\"u\"}],\"thinking\":"
+     "{\"type\":\"enabled\",\"budget_tokens\":9}}",
+     SL_EVALUE, "thinking.budget_tokens"},
+    {API_MESSAGE,
      "{\"max_tokens\":1,\"messages\":[{\"role\":\"assistant\",\"content\":[{\"type\":\"tool_use\","
      "\"id\":\"a\",\"name\":\"f\",\"input\":7}]}]}",
      SL_ETYPE, "messages[0].content[0].input"},
@@ -164,11 +142,11 @@ static const struct {
 TEST(refusals)
 {
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
-        struct run x = parse(refused[i].kind, refused[i].body, NULL);
+        struct run x = run_body(refused[i].kind, refused[i].body, NULL);
         CHECK_MSG(x.code == refused[i].code && strcmp(x.e.param, refused[i].param) == 0,
                   "%s: %s, param '%s', %s", refused[i].body, sl_err_name(x.code), x.e.param,
                   x.e.text);
-        done(&x);
+        run_done(&x);
     }
 }
 
@@ -242,7 +220,7 @@ static void blank_time(struct buf *b)
 
 TEST(response_stream)
 {
-    struct run x = parse(API_RESPONSE, "{\"input\":\"hi\",\"stream\":true}", NULL);
+    struct run x = run_body(API_RESPONSE, "{\"input\":\"hi\",\"stream\":true}", NULL);
     CHECK(x.code == 0);
     start(&x);
     check_out(&x, EVENT("response.created", "0",
@@ -266,12 +244,12 @@ TEST(response_stream)
                               EVENT("response.completed", "8",
                                     ",\"response\":" OBJECT("0", "completed",
                                                             ITEM("completed", PART("O")), USAGE)));
-    done(&x);
+    run_done(&x);
 }
 
 TEST(response_body)
 {
-    struct run x = parse(API_RESPONSE, "{\"input\":\"hi\"}", NULL);
+    struct run x = run_body(API_RESPONSE, "{\"input\":\"hi\"}", NULL);
     struct api_kept kept;
     struct buf object = buf_make(1 << 20);
     CHECK(x.code == 0);
@@ -288,17 +266,17 @@ TEST(response_body)
     CHECK(str_is(kept.input, "{\"type\":\"message\",\"role\":\"user\",\"content\":[{\"type\":"
                              "\"input_text\",\"text\":\"hi\"}]}"));
     buf_free(&object);
-    done(&x);
+    run_done(&x);
 }
 
 #define BLOCK(name, rest) "event: " name "\ndata: {\"type\":\"" name "\"" rest "}\n\n"
 
 TEST(message_stream)
 {
-    struct run x = parse(API_MESSAGE,
-                         "{\"max_tokens\":9,\"stream\":true,\"messages\":[{\"role\":\"user\","
-                         "\"content\":\"hi\"}]}",
-                         NULL);
+    struct run x = run_body(API_MESSAGE,
+                            "{\"max_tokens\":9,\"stream\":true,\"messages\":[{\"role\":\"user\","
+                            "\"content\":\"hi\"}]}",
+                            NULL);
     CHECK(x.code == 0);
     start(&x);
     check_out(&x, BLOCK("message_start",
@@ -319,7 +297,7 @@ TEST(message_stream)
                             "\"usage\":{\"input_tokens\":18,\"cache_creation_input_tokens\":0,"
                             "\"cache_read_input_tokens\":0,\"output_tokens\":1}")
                           BLOCK("message_stop", ""));
-    done(&x);
+    run_done(&x);
 }
 
 /* An answer of nothing is an empty text, in both. */
@@ -334,20 +312,20 @@ TEST(empty_answers)
          "\"content\":[{\"type\":\"text\",\"text\":\"\"}]"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        struct run x = parse(rows[i].kind, rows[i].body, NULL);
+        struct run x = run_body(rows[i].kind, rows[i].body, NULL);
         CHECK(x.code == 0);
         start(&x);
         token(&x, T_EOS);
         end(&x, SL_FINISH_STOP);
         CHECK_MSG(strstr(buf_cstr(&x.out), rows[i].part), "%s", buf_cstr(&x.out));
-        done(&x);
+        run_done(&x);
     }
 }
 
 TEST(failed_streams)
 {
     struct sl_error e;
-    struct run x = parse(API_RESPONSE, "{\"input\":\"hi\",\"stream\":true}", NULL);
+    struct run x = run_body(API_RESPONSE, "{\"input\":\"hi\",\"stream\":true}", NULL);
     sl_fail(&e, SL_EINTERNAL, "it broke");
     start(&x);
     x.out.n = 0;
@@ -355,16 +333,16 @@ TEST(failed_streams)
     const char *got = buf_cstr(&x.out);
     CHECK(strstr(got, "event: response.failed\n") && strstr(got, "\"sequence_number\":2"));
     CHECK(strstr(got, "\"error\":{\"code\":\"server_error\",\"message\":\"it broke\"}"));
-    done(&x);
-    x = parse(API_MESSAGE,
-              "{\"max_tokens\":9,\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":"
-              "\"hi\"}]}",
-              NULL);
+    run_done(&x);
+    x = run_body(API_MESSAGE,
+                 "{\"max_tokens\":9,\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":"
+                 "\"hi\"}]}",
+                 NULL);
     start(&x);
     x.out.n = 0;
     api_response_error(x.p, &e, &x.out);
     check_out(&x, BLOCK("error", ",\"error\":{\"type\":\"api_error\",\"message\":\"it broke\"}"));
-    done(&x);
+    run_done(&x);
 }
 
 static const struct {
