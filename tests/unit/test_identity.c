@@ -269,8 +269,8 @@ TEST(same_bits_in_any_company)
     CHECK(n_preemptions >= 50); /* or the pools were not tiny enough to show anything */
 }
 
-/* In `alone` are here answers in batches of 7. Sums over ranks round otherwise than one sum. A greedy choice between two that are that close may
- * fall the other way, after which the texts part. */
+/* In `alone` are here answers in batches of 7. Sums over ranks round otherwise than one sum: a greedy
+ * choice between two that are that close may fall the other way, after which the texts part. */
 static void compare_one_rank(const struct answer *one, int32_t n_ranks)
 {
     double worst = 0.0;
