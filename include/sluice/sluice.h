@@ -124,8 +124,8 @@ struct sl_request {
     /* What the output must look like, or NULL. Referenced; compiled for a vocabulary of at most
      * n_vocab. The engine moves through it with the tokens that are committed, on its own thread;
      * the sequence ends with SL_FINISH_STOP when nothing may follow. A mask is laid over step 2 of
-     * the sampling order; ignore_eos takes the eos ids out of it. With one step run ahead such a
-     * sequence is launched only when its last token is known. */
+     * the sampling order; ignore_eos takes the eos ids out of it. Masks are made while the device
+     * works on the step they are for. */
     struct grammar *grammar;
     struct sl_thinking thinking;
 };
@@ -191,8 +191,9 @@ struct sl_stats {
     uint32_t step_fixed_us, step_row_ns;
     uint64_t step_us_total;    /* device time */
     struct sl_step_times cpu;  /* CPU time of the engine thread, for every step */
-    struct sl_step_times idle; /* of the device, from one decode step to the next, while at least
-                                  one sequence went on; nothing where the device cannot tell */
+    struct sl_step_times idle; /* of the device, from one decode step to the next and for masks,
+                                  while at least one sequence went on; nothing where the device
+                                  cannot tell */
 };
 
 /* Loads, plans, allocates; blocking. 0 or a code with its reason in e. */

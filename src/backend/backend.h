@@ -100,7 +100,7 @@ struct pooling {
 };
 
 /* One step's work. The engine writes, workers read; arrays stay untouched until the step is
- * collected. */
+ * collected, but for the masks: those are written after the launch, before `sample`. */
 struct batch {
     uint64_t step_id;
     int32_t n_tokens, n_seqs, n_wants, n_poolings, n_masks;
@@ -117,6 +117,15 @@ struct batch {
     int32_t mask_words;            /* (n_vocab + 31) / 32 */
     const uint32_t *masks;         /* [n_masks, mask_words] allowed tokens, least bit first */
 };
+
+/* How many steps can start without the batch's masks; all where it has none. */
+static inline int32_t steps_to_sample(const struct step *steps, int32_t n_steps,
+                                      const struct batch *b)
+{
+    int32_t n = 0;
+    while (n < n_steps && (b->n_masks == 0 || steps[n].op != OP_SAMPLE)) n++;
+    return n;
+}
 
 /* Ranks deal the wants among themselves: rank r samples wants [want_first(n, r, n_ranks),
  * want_first(n, r + 1, n_ranks)) of n. */
@@ -138,7 +147,8 @@ struct result {
     float *top_logprob;
     float *pooled;      /* [max_seqs, n_hidden]: row i answers pooling[i] where that is the last */
     uint64_t device_us; /* time the device worked on it */
-    float idle_us; /* from the end of the step before to the start of this one; < 0: not known */
+    float idle_us; /* from the end of the step before to the start of this one, and what it waited
+                      for masks; < 0: not known */
 };
 
 /* A sequence takes a device slot: everything there is rewritten. Borrowed for the call. */
@@ -216,8 +226,12 @@ struct device {
     int (*ready)(struct dev *d, const struct step *steps, int32_t n_steps);
     int (*assign)(struct dev *d, int32_t slot, const struct slot_init *init);
     /* Start the steps over the batch; the results come with the matching collect, in order. The cpu
-     * device computes here. At most two launches may be outstanding. */
+     * device computes here. At most two launches may be outstanding. Where the batch has masks, only
+     * the steps in front of the first SAMPLE (steps_to_sample) start, and the others with `sample`. */
     int (*launch)(struct dev *d, const struct step *steps, int32_t n_steps, const struct batch *b);
+    /* The masks of the last launch are there: start what it left, with the same arguments. Exactly
+     * once for a batch with masks, before the next launch and its own collect. */
+    int (*sample)(struct dev *d, const struct step *steps, int32_t n_steps, const struct batch *b);
     /* Wait for the oldest launch. *out is the device's memory, valid until the launch after the
      * next one. */
     int (*collect)(struct dev *d, const struct result **out);

@@ -121,6 +121,7 @@ struct dev {
     struct sample_scratch **sample; /* owned: one a thread */
     struct result result[RESULTS];  /* owned arrays */
     uint64_t n_launched, n_collected;
+    int32_t n_left;  /* steps of the launch at hand that wait for masks */
     uint64_t end_us; /* of the last step; 0: none yet */
     struct scratch quant, angles, attn, bias;
     const float *angles_freq; /* whose angles `angles` holds, in this launch; NULL: nobody's */

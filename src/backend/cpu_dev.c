@@ -233,12 +233,25 @@ static uint64_t now_us(void)
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
+/* The first n of the steps; n_left others wait for masks, or the launch is done. */
+static int run_steps(struct dev *d, const struct step *steps, int32_t n, int32_t n_left,
+                     const struct batch *b, uint64_t start)
+{
+    for (int32_t i = 0; i < n; i++) TRY(steps[i].fn(d, b, &steps[i]));
+    d->end_us = now_us();
+    d->result[d->n_launched % RESULTS].device_us += d->end_us - start;
+    d->n_left = n_left;
+    d->n_launched += n_left == 0;
+    return 0;
+}
+
 static int cpu_launch(struct dev *d, const struct step *steps, int32_t n_steps,
                       const struct batch *b)
 {
-    if (d->n_launched - d->n_collected >= 2 || b->n_wants > d->config.max_wants)
+    if (d->n_launched - d->n_collected >= 2 || b->n_wants > d->config.max_wants || d->n_left)
         return SL_EINTERNAL;
     uint64_t start = now_us();
+    int32_t n = steps_to_sample(steps, n_steps, b);
     struct result *r = &d->result[d->n_launched % RESULTS];
     r->step_id = b->step_id;
     r->n_wants = b->n_wants;
@@ -246,12 +259,21 @@ static int cpu_launch(struct dev *d, const struct step *steps, int32_t n_steps,
     bool fails = d->config.fail_step == d->n_launched + 1;
     d->skips_sum = fails && d->config.fail_skips;
     if (fails && !d->skips_sum) return SL_EDEVICE;
-    for (int32_t i = 0; i < n_steps; i++) TRY(steps[i].fn(d, b, &steps[i]));
     r->idle_us = d->end_us ? (float)(start - d->end_us) : -1;
-    d->end_us = now_us();
-    r->device_us = d->end_us - start;
-    d->n_launched++;
-    return 0;
+    r->device_us = 0;
+    return run_steps(d, steps, n, n_steps - n, b, start);
+}
+
+/* As launch. The wait for the masks was no work. */
+static int cpu_sample_left(struct dev *d, const struct step *steps, int32_t n_steps,
+                           const struct batch *b)
+{
+    uint64_t start = now_us();
+    struct result *r = &d->result[d->n_launched % RESULTS];
+    int32_t n = d->n_left;
+    if (n == 0) return SL_EINTERNAL;
+    if (r->idle_us >= 0) r->idle_us += (float)(start - d->end_us);
+    return run_steps(d, steps + n_steps - n, n, 0, b, start);
 }
 
 static int cpu_collect(struct dev *d, const struct result **out)
@@ -336,6 +358,7 @@ const struct device device_cpu = {
     .upload = cpu_upload,
     .assign = cpu_assign,
     .launch = cpu_launch,
+    .sample = cpu_sample_left,
     .collect = cpu_collect,
     .ops =
         {

@@ -1,4 +1,4 @@
-/* cuda_batch.c - a step's arrays to the device in one copy.
+/* cuda_batch.c - a step's arrays to the device in one copy, and its masks in another, later.
  *
  * The header lies at a fixed place and holds the addresses of the arrays behind it, so that a
  * captured graph finds any batch there. Block tables are sent as long as the step's longest, not as
@@ -225,14 +225,25 @@ int cuda_batch_send(struct dev *d, const struct batch *b, const struct kresult *
     k->want = device;
     if ((size_t)b->n_masks > (size_t)d->config.max_seqs || (size_t)b->mask_words > mask_words(d))
         return SL_EINTERNAL;
-    k->masks = (const uint32_t *)(const void *)put(&p, (const int32_t *)(const void *)b->masks,
-                                                   (size_t)b->n_masks * (size_t)b->mask_words);
-    k->mask_words = b->mask_words;
     put_seq_of(&p, b, k);
     count_decodes(d, b);
     TRY(put_pages(&p, b, k));
     put_items(&p, b, k);
     put_tiles(&p, b, k);
-    return cuda_check(cudaMemcpyAsync(d->batch_d, p.host, p.at, cudaMemcpyHostToDevice, d->stream),
+    size_t n = d->masks_at = p.at;
+    take(&p, (size_t)b->n_masks * (size_t)b->mask_words * 4, &device);
+    k->masks = device;
+    k->mask_words = b->mask_words;
+    return cuda_check(cudaMemcpyAsync(d->batch_d, p.host, n, cudaMemcpyHostToDevice, d->stream),
                       "batch copy");
+}
+
+int cuda_masks_send(struct dev *d, const struct batch *b)
+{
+    size_t n = (size_t)b->n_masks * (size_t)b->mask_words * 4;
+    char *host = d->batch_pinned[d->n_launched % CUDA_BATCHES] + d->masks_at;
+    memcpy(host, b->masks, n);
+    return cuda_check(cudaMemcpyAsync((char *)d->batch_d + d->masks_at, host, n,
+                                      cudaMemcpyHostToDevice, d->stream),
+                      "masks copy");
 }

@@ -3,7 +3,8 @@
  * All calls come from one thread, the rank's worker. launch queues a copy of the batch and the
  * kernels of all steps and returns; collect waits for the oldest launch's event. A decode batch of
  * a size seen before runs as a graph: captured the second time its bucket comes up (the first run
- * loads the kernels), replayed from then on.
+ * loads the kernels), replayed from then on. Where the batch has masks, launch and graph end in front
+ * of sampling, which is queued behind the masks' copy, kernel by kernel.
  */
 #include "backend/cuda_dev.h"
 
@@ -44,8 +45,7 @@ static int dev_probe(struct sl_error *e)
 static void dev_memory(int32_t rank, uint64_t *total, uint64_t *free_now)
 {
     size_t f = 0, t = 0;
-    bool is_known =
-        cudaSetDevice(rank) == cudaSuccess && cudaMemGetInfo(&f, &t) == cudaSuccess;
+    bool is_known = cudaSetDevice(rank) == cudaSuccess && cudaMemGetInfo(&f, &t) == cudaSuccess;
     *total = is_known ? t : 0;
     *free_now = is_known ? f : 0;
 }
@@ -122,6 +122,8 @@ static int open_launch(struct cuda_launch *l, size_t n)
                                 .top_id = l->view.top_id,
                                 .top_logprob = l->view.top_logprob};
     TRY(cuda_check(cudaEventCreate(&l->start), "event"));
+    TRY(cuda_check(cudaEventCreate(&l->paused), "event"));
+    TRY(cuda_check(cudaEventCreate(&l->resumed), "event"));
     return cuda_check(cudaEventCreate(&l->end), "event");
 }
 
@@ -140,12 +142,16 @@ static void dev_close(struct dev *d)
 {
     if (!d) return;
     if (d->stream) cudaStreamSynchronize(d->stream);
-    for (int i = 0; i < GRAPH_BUCKETS; i++)
-        if (d->graph[i].exec) cudaGraphExecDestroy(d->graph[i].exec);
+    for (int i = 0; i < 2 * GRAPH_BUCKETS; i++) {
+        struct cuda_graph *g = &d->graph[i % 2][i / 2];
+        if (g->exec) cudaGraphExecDestroy(g->exec);
+    }
     for (int i = 0; i < CUDA_RESULTS; i++) {
-        cudaFreeHost(d->launch[i].view.token);
-        if (d->launch[i].start) cudaEventDestroy(d->launch[i].start);
-        if (d->launch[i].end) cudaEventDestroy(d->launch[i].end);
+        struct cuda_launch *l = &d->launch[i];
+        cudaEvent_t events[] = {l->start, l->end, l->paused, l->resumed};
+        cudaFreeHost(l->view.token);
+        for (int k = 0; k < 4; k++)
+            if (events[k]) cudaEventDestroy(events[k]);
     }
     for (int i = 0; i < CUDA_BATCHES; i++) cudaFreeHost(d->batch_pinned[i]);
     cuda_load_end(d);
@@ -214,7 +220,7 @@ static struct cuda_graph *choose_graph(struct dev *d, const struct step *steps, 
         return NULL;
     int32_t rows = bucket_rows(b->n_tokens, &index);
     if (rows > d->config.max_tokens || rows > d->config.max_wants) return NULL;
-    struct cuda_graph *g = &d->graph[index];
+    struct cuda_graph *g = &d->graph[b->n_masks > 0][index];
     if (g->steps != steps || g->n_steps != n_steps) {
         if (g->exec) cudaGraphExecDestroy(g->exec);
         *g = (struct cuda_graph){.steps = steps, .n_steps = n_steps};
@@ -243,18 +249,29 @@ static int capture(struct dev *d, struct cuda_graph *g, const struct batch *b)
     return code;
 }
 
+/* The launch's last step is queued. */
+static int end_launch(struct dev *d)
+{
+    TRY(cuda_check(cudaEventRecord(d->launch[d->n_launched % CUDA_RESULTS].end, d->stream),
+                   "event"));
+    d->n_launched++;
+    return 0;
+}
+
 static int dev_launch(struct dev *d, const struct step *steps, int32_t n_steps,
                       const struct batch *b)
 {
     const struct dev_config *c = &d->config;
-    if (d->n_launched - d->n_collected >= 2 || b->n_wants > c->max_wants ||
+    if (d->n_left || d->n_launched - d->n_collected >= 2 || b->n_wants > c->max_wants ||
         b->n_tokens > c->max_tokens || b->n_seqs > c->max_seqs || b->n_tokens < 1)
         return SL_EINTERNAL;
     struct cuda_launch *l = &d->launch[d->n_launched % CUDA_RESULTS];
     l->result.step_id = b->step_id;
     l->result.n_wants = b->n_wants;
     TRY(cuda_prepare(d, steps, n_steps));
-    struct cuda_graph *g = choose_graph(d, steps, n_steps, b);
+    int32_t n = steps_to_sample(steps, n_steps, b);
+    l->has_masks = n < n_steps;
+    struct cuda_graph *g = choose_graph(d, steps, n, b);
     TRY(cuda_batch_send(d, b, &l->view));
     TRY(cuda_check(cudaEventRecord(l->start, d->stream), "event"));
     if (d->config.fail_step == d->n_launched + 1) TRY(cuda_check(k_trap(d->stream), "trap"));
@@ -262,10 +279,25 @@ static int dev_launch(struct dev *d, const struct step *steps, int32_t n_steps,
     if (g && g->exec)
         TRY(cuda_check(cudaGraphLaunch(g->exec, d->stream), "graph"));
     else
-        TRY(run_steps(d, steps, n_steps, b));
-    TRY(cuda_check(cudaEventRecord(l->end, d->stream), "event"));
-    d->n_launched++;
-    return 0;
+        TRY(run_steps(d, steps, n, b));
+    d->n_left = n_steps - n;
+    if (!d->n_left) return end_launch(d);
+    return cuda_check(cudaEventRecord(l->paused, d->stream), "event");
+}
+
+/* The event before the copy passes as soon as it is queued, if the steps in front have ended: what
+ * lies between the two events is the wait for the masks. */
+static int dev_sample(struct dev *d, const struct step *steps, int32_t n_steps,
+                      const struct batch *b)
+{
+    struct cuda_launch *l = &d->launch[d->n_launched % CUDA_RESULTS];
+    int32_t n = d->n_left;
+    if (n == 0) return SL_EINTERNAL;
+    TRY(cuda_check(cudaEventRecord(l->resumed, d->stream), "event"));
+    TRY(cuda_masks_send(d, b));
+    TRY(run_steps(d, steps + n_steps - n, n, b));
+    d->n_left = 0;
+    return end_launch(d);
 }
 
 static int dev_collect(struct dev *d, const struct result **out)
@@ -273,13 +305,15 @@ static int dev_collect(struct dev *d, const struct result **out)
     if (d->n_collected == d->n_launched) return SL_EINTERNAL;
     struct cuda_launch *l = &d->launch[d->n_collected % CUDA_RESULTS];
     struct cuda_launch *before = &d->launch[(d->n_collected + CUDA_RESULTS - 1) % CUDA_RESULTS];
-    float ms = 0.0f, gap_ms = -1.0f;
+    float ms = 0.0f, gap_ms = -1.0f, wait_ms = 0.0f;
     TRY(cuda_check(cudaEventSynchronize(l->end), "a step"));
     TRY(cuda_check(cudaEventElapsedTime(&ms, l->start, l->end), "event"));
     if (d->n_collected > 0) /* the copy of the batch lies in the gap */
         TRY(cuda_check(cudaEventElapsedTime(&gap_ms, before->end, l->start), "event"));
-    l->result.device_us = (uint64_t)(ms * 1000.0f);
-    l->result.idle_us = gap_ms * 1000.0f;
+    if (l->has_masks)
+        TRY(cuda_check(cudaEventElapsedTime(&wait_ms, l->paused, l->resumed), "event"));
+    l->result.device_us = (uint64_t)((ms - wait_ms) * 1000.0f);
+    l->result.idle_us = gap_ms < 0.0f ? -1.0f : (gap_ms + wait_ms) * 1000.0f;
     d->n_collected++;
     *out = &l->result;
     return 0;
@@ -305,6 +339,7 @@ const struct device device_cuda = {
     .ready = dev_ready,
     .assign = cuda_assign,
     .launch = dev_launch,
+    .sample = dev_sample,
     .collect = dev_collect,
     .ops =
         {

@@ -2,7 +2,7 @@
  *
  * One stream carries all work of a rank: copies of batches, kernels, in the order of calls. Device
  * memory comes from chunks that live until close. A decode step's launches are captured into a
- * graph, one a bucket of rows.
+ * graph, one a bucket of rows; where the batch has masks, those in front of sampling into another.
  */
 #ifndef BACKEND_CUDA_DEV_H
 #define BACKEND_CUDA_DEV_H
@@ -47,6 +47,8 @@ struct cuda_launch {      /* one of CUDA_RESULTS */
     struct result result; /* arrays: pinned, owned */
     struct kresult view;  /* the same memory */
     cudaEvent_t start, end;
+    cudaEvent_t paused, resumed; /* with masks: where it waits for them */
+    bool has_masks;
 };
 
 struct cuda_graph {
@@ -73,16 +75,18 @@ struct dev {
     size_t batch_max;
     struct cuda_launch launch[CUDA_RESULTS];
     uint64_t n_launched, n_collected;
-    struct cuda_graph graph[GRAPH_BUCKETS];
+    struct cuda_graph graph[2][GRAPH_BUCKETS]; /* of whole steps; of those that wait for masks */
 
     /* Of the launch at hand. */
     int32_t rows, want_rows; /* rows to compute: tokens and wants, padded to the bucket in graphs */
     int32_t n_items, n_tiles;
+    int32_t n_left;      /* steps that wait for masks */
+    size_t masks_at;     /* where in the batch's memory they go */
     int32_t decode_seqs; /* sequences with one row, padded as rows are */
 
     /* Of the plan at hand: cuda_prepare. */
     const struct step *prepared;
-    int32_t tile_rows;                    /* token rows of a prefill tile, the fewest of a layer */
+    int32_t tile_rows; /* token rows of a prefill tile, the fewest of a layer */
     const struct layer_params *attn_widest; /* of the layer with the most kv heads */
     size_t partial_floats, counters;
     float *partial_d; /* [ATTN_ITEMS_MAX, partial_floats] */
@@ -123,6 +127,8 @@ int cuda_assign(struct dev *d, int32_t slot, const struct slot_init *init);
 /* cuda_batch.c: fill pinned memory from b and queue its copy; sets the launch's counts. */
 int cuda_batch_open(struct dev *d, struct sl_error *e);
 int cuda_batch_send(struct dev *d, const struct batch *b, const struct kresult *result);
+/* The batch's masks, to the place that cuda_batch_send left for them. */
+int cuda_masks_send(struct dev *d, const struct batch *b);
 
 /* cuda_ops.c */
 int cuda_prepare(struct dev *d, const struct step *steps, int32_t n_steps);

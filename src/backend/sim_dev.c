@@ -1,10 +1,11 @@
 /* sim_dev.c - a device that does no maths: it hashes, and so notices every misplaced page.
  *
- * It ignores the steps of the plan and does everything in launch: each row reads its predecessor's
- * hash through the block table and writes its own; wanted rows turn the hash into a token. Any
- * stale, aliased, missing or misplaced page changes the output. A step's length is emulated by
- * sim_step_us and sim_row_us, a lost GPU by a failing collect of step fail_step. Honoured of sampling:
- * temperature (with seed and position), penalties (that output counts matter, not how), bias of
+ * It ignores the steps of the plan and does everything in launch, or what needs masks in sample: each
+ * row reads its predecessor's hash through the block table and writes its own; wanted rows turn the
+ * hash into a token. Any stale, aliased, missing or misplaced page changes the output. A step's length
+ * is emulated by sim_step_us and sim_row_us, from launch on, or until its masks come if that is later; a
+ * lost GPU by a failing collect of step fail_step. Honoured of sampling: temperature
+ * (with seed and position), penalties (that output counts matter, not how), bias of
  * +-100, allowed_ids, bad words of one token, min_tokens, ignore_eos, log probabilities.
  */
 #include "backend/sim_dev.h"
@@ -202,6 +203,14 @@ static bool is_allowed(const struct sl_sampling *s, const struct sim_row *r, int
     return r->mask[token / 32] >> (token % 32) & 1 && !is_banned(s, token, r->position);
 }
 
+static bool allows_all(const struct sim_row *r)
+{
+    int32_t i = 0, n = r->n_vocab;
+    while (i + 32 <= n && r->mask[i / 32] == UINT32_MAX) i += 32;
+    while (i < n && r->mask[i / 32] >> (i % 32) & 1) i++;
+    return i >= n;
+}
+
 /* Some tokens that the hash picks, then the first allowed one from there on; -1: there is none. */
 static int32_t pick_masked(const struct sl_sampling *s, const struct sim_row *r, uint64_t x)
 {
@@ -227,7 +236,7 @@ int32_t sim_pick(const struct sl_sampling *s, const struct sim_row *r)
     if (s->temperature > 0) x = sim_mix(x, s->seed + position);
     if (s->repetition_penalty != 1 || s->presence_penalty != 0 || s->frequency_penalty != 0)
         x = sim_mix(x, output_sum);
-    if (r->mask) return pick_masked(s, r, x);
+    if (r->mask && !allows_all(r)) return pick_masked(s, r, x);
     for (uint32_t i = 0; i < s->n_bias; i++)
         if (s->bias[i].value >= 100) return s->bias[i].token;
     if (s->n_eos > 0 && !s->ignore_eos && s->n_allowed == 0 && (x >> 40) % EOS_ONE_IN == 0 &&
@@ -324,11 +333,9 @@ static void answer(struct dev *d, const struct batch *b, int32_t i, struct resul
     }
 }
 
-static void run(struct dev *d, const struct batch *b)
+/* What needs no masks: each row writes its hash, pooled rows add up. */
+static void forward(struct dev *d, const struct batch *b, struct result *r)
 {
-    const struct want *w = b->want, *w_end = b->want + b->n_wants;
-    const struct pooling *p = b->pooling, *p_end = b->pooling + b->n_poolings;
-    struct result *r = &d->result[d->n_launched % N_RESULTS];
     for (int32_t i = 0; i < b->n_seqs; i++) {
         struct sim_slot *t = &d->slot[b->slot[i]];
         for (int32_t row = b->q_start[i]; row < b->q_start[i + 1]; row++) {
@@ -337,27 +344,49 @@ static void run(struct dev *d, const struct batch *b)
             hold(d, (int64_t)b->kv_slot[row] + 1);
             d->word[b->kv_slot[row]] = sim_mix(before, (uint64_t)token);
         }
-        for (; w < w_end && w->seq == i; w++) answer(d, b, (int32_t)(w - b->want), r);
-        for (; p < p_end && p->seq == i; p++) pool_rows(d, b, (int32_t)(p - b->pooling), r);
     }
-    r->step_id = b->step_id;
-    r->n_wants = b->n_wants;
-    r->device_us = d->cfg.sim_step_us + (uint64_t)b->n_tokens * d->cfg.sim_row_us;
+    for (int32_t i = 0; i < b->n_poolings; i++) pool_rows(d, b, i, r);
+}
+
+static void answer_all(struct dev *d, const struct batch *b, struct result *r)
+{
+    for (int32_t i = 0; i < b->n_wants; i++) answer(d, b, i, r);
 }
 
 static int sim_launch(struct dev *d, const struct step *steps, int32_t n_steps,
                       const struct batch *b)
 {
     (void)steps, (void)n_steps; /* no maths */
-    uint64_t at = d->n_launched % N_RESULTS;
-    run(d, b);
-    d->result[at].idle_us = -1;
-    if (d->result[at].device_us) { /* steps run one after the other */
-        uint64_t start = now_us(), before = d->end_us[(at + N_RESULTS - 1) % N_RESULTS];
-        d->end_us[at] = (start > before ? start : before) + d->result[at].device_us;
-        if (before) d->result[at].idle_us = start > before ? (float)(start - before) : 0;
+    uint64_t at = d->n_launched % N_RESULTS, start = now_us();
+    struct result *r = &d->result[at];
+    forward(d, b, r);
+    if (b->n_masks == 0) answer_all(d, b, r);
+    r->step_id = b->step_id;
+    r->n_wants = b->n_wants;
+    r->device_us = d->cfg.sim_step_us + (uint64_t)b->n_tokens * d->cfg.sim_row_us;
+    r->idle_us = -1;
+    if (r->device_us) { /* steps run one after the other */
+        uint64_t before = d->end_us[(at + N_RESULTS - 1) % N_RESULTS];
+        d->end_us[at] = (start > before ? start : before) + r->device_us;
+        if (before) r->idle_us = start > before ? (float)(start - before) : 0;
     }
     d->n_launched++;
+    return 0;
+}
+
+/* The emulated step lasts until here if its masks come after its end. */
+static int sim_sample(struct dev *d, const struct step *steps, int32_t n_steps,
+                      const struct batch *b)
+{
+    (void)steps, (void)n_steps;
+    uint64_t at = (d->n_launched + N_RESULTS - 1) % N_RESULTS, now = now_us();
+    struct result *r = &d->result[at];
+    if (r->step_id != b->step_id) return SL_EINTERNAL;
+    answer_all(d, b, r);
+    if (r->device_us && now > d->end_us[at]) {
+        if (r->idle_us >= 0) r->idle_us += (float)(now - d->end_us[at]);
+        d->end_us[at] = now;
+    }
     return 0;
 }
 
@@ -398,6 +427,7 @@ const struct device device_sim = {
     .fill = sim_fill,
     .assign = sim_assign,
     .launch = sim_launch,
+    .sample = sim_sample,
     .collect = sim_collect,
     .ops = {[OP_EMBED] = sim_op,
             [OP_NORM] = sim_op,

@@ -40,8 +40,8 @@ struct sim_row {
     uint32_t position;    /* output index */
     const uint32_t *mask; /* allowed tokens, or NULL */
 };
-/* Mostly letters and blanks, seldom the first eos; with a mask any allowed token, -1 if there is
- * none. */
+/* Mostly letters and blanks, seldom the first eos; with a mask that rules something out any allowed
+ * token, -1 if there is none. */
 int32_t sim_pick(const struct sl_sampling *s, const struct sim_row *r);
 
 /* A log probability, finite and <= 0, of what the row said. */

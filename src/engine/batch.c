@@ -99,27 +99,14 @@ static int32_t forced_close(const struct seq *s)
     return is_spent ? t->close[k < t->n_close ? k : t->n_close - 1] : -1;
 }
 
-/* The tokens that may come next: what closes thinking; while it runs all but an end; else what the
- * grammar allows, or what opens thinking. None where the grammar's budget is spent: the device then
- * has no token to give, and the request ends with an error. Returns the mask's number, from 1. */
-static int32_t add_mask(struct job *j, struct seq *s, int32_t forced)
+/* May the output's next token only be of some? That is planned before the token in front of it is
+ * known; its mask is written when it is. */
+static bool needs_mask(const struct seq *s)
 {
-    const struct sl_sampling *p = &s->rq->sampling;
-    const struct sl_thinking *t = &s->rq->thinking;
-    size_t n_words = (size_t)j->b.mask_words;
-    uint32_t *words = j->masks + (size_t)j->b.n_masks++ * n_words;
-    bool thinks = s->think_from >= 0,
-         is_open_to_thinking = t->n_close && s->n_output == 0 && !thinks;
-    memset(words, thinks && forced < 0 ? 0xFF : 0, n_words * sizeof *words);
-    if (!thinks) grammar_mask(&s->place, words);
-    if (forced >= 0) words[forced / 32] |= 1u << (forced % 32);
-    if (is_open_to_thinking && t->open >= 0) words[t->open / 32] |= 1u << (t->open % 32);
-    for (uint32_t i = 0; (p->ignore_eos || thinks) && forced < 0 && i < p->n_eos; i++)
-        words[p->stop_ids[i] / 32] &= ~(1u << (p->stop_ids[i] % 32));
-    return j->b.n_masks;
+    return s->rq->grammar || MUT(THINK_AHEAD, think_may_be_spent(s), forced_close(s) >= 0);
 }
 
-static void add_want(struct job *j, struct seq *s, int32_t pos, int32_t row)
+static void add_want(struct job *j, const struct seq *s, int32_t pos, int32_t row)
 {
     struct want w = {.row = row, .seq = j->b.n_seqs};
     if (is_scored_row(s, pos)) {
@@ -130,9 +117,7 @@ static void add_want(struct job *j, struct seq *s, int32_t pos, int32_t row)
         w.target = -1;
         w.n_top = s->rq->sampling.n_logprobs;
         w.position = (uint32_t)MUT(BATCH_COUNTER, index, index - s->n_output_at_start);
-        int32_t forced = MUT(THINK_NO_CLOSE, forced_close(s), -1);
-        if ((s->rq->grammar || forced >= 0) && MUT(BATCH_NO_MASK, true, index > 4))
-            w.mask = add_mask(j, s, forced);
+        if (needs_mask(s) && MUT(BATCH_NO_MASK, true, index > 4)) w.mask = ++j->b.n_masks;
     } else {
         return;
     }
@@ -187,4 +172,55 @@ void job_add(struct job *j, struct seq *s, int32_t req, int32_t n_rows, const in
     if (is_sampling_row(s, end - 1)) s->n_pending++;
     s->n_planned = end;
     s->n_flight++;
+}
+
+bool job_masks_due(const struct job *j, const struct seq *seqs)
+{
+    for (int32_t i = 0; i < j->b.n_wants; i++) {
+        const struct seq *s = &seqs[j->req[j->want[i].seq]];
+        bool is_known = s->state != SEQ_RUNNING || s->n_pending == 1; /* the step's own */
+        if (j->want[i].mask && !is_known && MUT(GRAMMAR_AHEAD, true, false)) return false;
+    }
+    return true;
+}
+
+/* The tokens that may come next: what closes thinking; while it runs all but an end; else what the
+ * grammar allows, or what opens thinking. None where the grammar's budget is spent: the device then
+ * has no token to give, and the request ends with an error. All where nothing is asked for. */
+static void write_mask(struct seq *s, uint32_t *words, size_t n_words)
+{
+    const struct sl_sampling *p = &s->rq->sampling;
+    const struct sl_thinking *t = &s->rq->thinking;
+    int32_t forced = MUT(THINK_NO_CLOSE, forced_close(s), -1);
+    bool thinks = s->think_from >= 0,
+         is_open_to_thinking = t->n_close && s->n_output == 0 && !thinks;
+    if (forced >= 0) {
+        memset(words, 0, n_words * sizeof *words);
+        words[forced / 32] = 1u << (forced % 32);
+        return;
+    }
+    if (thinks || !s->rq->grammar) {
+        memset(words, 0xFF, n_words * sizeof *words);
+    } else {
+        size_t n = grammar_words(s->rq->grammar); /* of a vocabulary that may be smaller */
+        grammar_mask(&s->place, words);
+        memset(words + n, 0, (n_words - n) * sizeof *words);
+        if (is_open_to_thinking && t->open >= 0) words[t->open / 32] |= 1u << (t->open % 32);
+    }
+    for (uint32_t i = 0; s->rq->grammar && (p->ignore_eos || thinks) && i < p->n_eos; i++)
+        words[p->stop_ids[i] / 32] &= ~(1u << (p->stop_ids[i] % 32));
+}
+
+void job_write_masks(struct job *j, struct seq *seqs)
+{
+    size_t n_words = (size_t)j->b.mask_words;
+    for (int32_t i = 0; i < j->b.n_wants; i++) {
+        struct seq *s = &seqs[j->req[j->want[i].seq]];
+        if (!j->want[i].mask) continue;
+        uint32_t *words = j->masks + (size_t)(j->want[i].mask - 1) * n_words;
+        if (s->state == SEQ_RUNNING)
+            write_mask(s, words, n_words);
+        else
+            memset(words, 0xFF, n_words * sizeof *words);
+    }
 }

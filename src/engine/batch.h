@@ -2,6 +2,7 @@
  *
  * A job is filled by the engine thread, read by the workers, and filled again only when its step
  * has been collected; there is one more job than steps in flight. All arrays are allocated once.
+ * The masks are filled last, after the launch, and read only when the workers are told so.
  */
 #ifndef ENGINE_BATCH_H
 #define ENGINE_BATCH_H
@@ -40,5 +41,11 @@ void job_assign(struct job *j, const struct seq *s);
 void job_add(struct job *j, struct seq *s, int32_t req, int32_t n_rows, const int32_t *pages);
 /* How many wants the next n_rows rows of s take. */
 int32_t job_wants(const struct seq *s, int32_t n_rows);
+/* Of the step launched last: are the tokens known that stand in front of what its masks are for?
+ * seqs: by request slot. */
+bool job_masks_due(const struct job *j, const struct seq *seqs);
+/* Write the masks that job_add numbered, when they are due. A sequence that has ended meanwhile may
+ * go on with any token. */
+void job_write_masks(struct job *j, struct seq *seqs);
 
 #endif

@@ -159,9 +159,20 @@ static const char *check_flight(struct core *c)
     return NULL;
 }
 
+/* Masks that can be written are, so what is missing waits for another step [22]. */
+static const char *check_masks(const struct core *c)
+{
+    if (!c->unmasked) return NULL;
+    RULE(c->unmasked == &c->job[(c->n_launched - 1) % ((uint64_t)c->cfg.depth + 1)],
+         "[22] a step in the middle has no masks");
+    RULE(core_n_flight(c) > 1, "[22] the oldest step in flight has no masks");
+    return NULL;
+}
+
 const char *core_check(struct core *c)
 {
     const char *bad = check_seqs(c);
+    if (!bad) bad = check_masks(c);
     if (!bad) bad = check_refs(c);
     if (!bad) bad = check_pages(c);
     if (!bad) bad = check_flight(c);

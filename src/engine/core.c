@@ -307,7 +307,8 @@ void step_times_add(struct sl_step_times *t, uint64_t ns)
     t->sum_ns += ns;
 }
 
-/* How long the device waited between two decode steps although there was work all the time. */
+/* How long the device waited between two decode steps, or for masks, although there was work all the
+ * time. */
 static void count_idle(struct core *c, const struct batch *b, const struct result *r)
 {
     bool is_decode = b->n_tokens == b->n_seqs, goes_on = false;
@@ -367,6 +368,7 @@ static void fail(struct core *c, int code)
 {
     c->failed = code;
     c->n_reaped = c->n_launched;
+    c->unmasked = NULL;
     for (int32_t i = 0; i < c->cfg.n_reqs; i++) {
         struct seq *s = &c->seq[i];
         s->n_flight = 0;
@@ -385,6 +387,23 @@ static bool has_room(const struct core *c)
     return MUT(COMMIT_NO_ROOM, c->env.room(c->env.arg) >= need, true);
 }
 
+/* The masks of the step launched last, once the tokens in front of them are known. */
+static void send_masks(struct core *c)
+{
+    struct job *j = c->unmasked, *next = &c->job[c->n_launched % ((uint64_t)c->cfg.depth + 1)];
+    if (!j || !job_masks_due(j, c->seq)) return;
+    job_write_masks(MUT(MASK_OTHER_JOB, j, next), c->seq);
+    c->unmasked = NULL;
+    if (MUT(MASK_LOST, true, c->n_leaving == 0)) c->env.sample(c->env.arg, j);
+}
+
+/* May another step be launched? Not before the last one has its masks: the device samples in order. */
+static bool may_launch(const struct core *c)
+{
+    return !c->failed && core_n_flight(c) < c->cfg.depth && c->n_live > 0 &&
+           (!c->unmasked || MUT(MASK_OVERTAKEN, false, true));
+}
+
 int core_step(struct core *c)
 {
     int n_done = 0;
@@ -400,17 +419,22 @@ int core_step(struct core *c)
         else
             fail(c, rc);
     }
+    send_masks(c);
     c->is_starved = false;
-    while (!c->failed && core_n_flight(c) < c->cfg.depth && c->n_live > 0) {
+    while (may_launch(c)) {
         c->is_starved = !has_room(c);
-        if (c->is_starved || sched_waits(c)) break;
+        if (c->is_starved) break;
         struct job *j = &c->job[c->n_launched % n_jobs];
         job_clear(j, c->n_launched);
         if (!sched_plan(c, j)) break;
         int rc = c->env.launch(c->env.arg, j);
         c->n_launched++;
         n_done++;
-        if (rc < 0) fail(c, rc);
+        c->unmasked = j->b.n_masks ? j : NULL;
+        if (rc < 0)
+            fail(c, rc);
+        else
+            send_masks(c);
     }
     return n_done;
 }

@@ -1,7 +1,8 @@
 /* core.h - the engine without threads, clock or device: a function of commands and completions.
  *
  * core_cmd takes a command, core_step does one turn: reap what the device finished (commit tokens,
- * emit events), then plan and launch while fewer than `depth` steps are in flight. All that lies
+ * emit events), write the masks that now can be, then plan and launch while fewer than `depth` steps
+ * are in flight. All that lies
  * outside comes through struct core_env: production supplies rings and a worker thread (engine.c),
  * the simulator a seeded world (tests/sim). One owner; nothing is allocated after core_open.
  */
@@ -21,10 +22,10 @@ enum { EV_RELEASE = SL_EV_DONE + 1 };
 struct core_config {
     int32_t max_seqs, max_tokens, max_wants; /* of one step; max_tokens, max_wants >= max_seqs */
     int32_t max_model_len, page_size, n_pages;
-    int32_t n_pooled; /* width of a pooled vector; 0: the device does not pool */
-    int32_t n_reqs;   /* requests alive at once: the client's slots are 0 .. n_reqs - 1 */
-    int32_t n_vocab;  /* of masks; 0: no request has a grammar */
-    int32_t depth;    /* steps in flight: 1 is synchronous, 2 runs one ahead */
+    int32_t n_pooled;      /* width of a pooled vector; 0: the device does not pool */
+    int32_t n_reqs;        /* requests alive at once: the client's slots are 0 .. n_reqs - 1 */
+    int32_t n_vocab;       /* of masks; 0: no request has a grammar */
+    int32_t depth;         /* steps in flight: 1 is synchronous, 2 runs one ahead */
     int32_t background_us; /* a step with background rows should not take longer */
     bool has_prefix_cache;
     uint64_t seed;
@@ -34,9 +35,12 @@ struct core_env {
     void *arg;
     /* Events that can be emitted right now. */
     uint32_t (*room)(void *arg);
-    /* Start a step; the job stays untouched until its result was polled. 0 or a code: a fatal
-     * fault. */
+    /* Start a step; the job stays untouched, but for its masks, until its result was polled. 0 or a
+     * code: a fatal fault. */
     int (*launch)(void *arg, const struct job *j);
+    /* The masks of the step launched last are written, and its tokens can be sampled. Called once
+     * for each launch of a job with masks, before the next launch. */
+    void (*sample)(void *arg, const struct job *j);
     /* Result of the oldest step in flight: 1 and *out (valid until the next launch), 0 not yet, < 0
      * fault. */
     int (*poll)(void *arg, const struct result **out);
@@ -65,10 +69,11 @@ struct core {
     int32_t *table, stride;           /* owned [max_seqs, stride]: block tables, by device slot */
     struct job job[CORE_DEPTH_MAX + 1];
     uint64_t n_launched, n_reaped; /* step n uses job[n % (depth + 1)] */
-    int32_t n_background_heap;     /* of the heap; the others wait before them */
-    int32_t n_background_slots;    /* device slots that background sequences hold */
-    struct pace pace;              /* what a step costs */
-    uint64_t quiet_us;  /* device time since a request that is not background was there */
+    struct job *unmasked;      /* of the step launched last, until its masks are written; or NULL */
+    int32_t n_background_heap; /* of the heap; the others wait before them */
+    int32_t n_background_slots; /* device slots that background sequences hold */
+    struct pace pace;           /* what a step costs */
+    uint64_t quiet_us;          /* device time since a request that is not background was there */
     int32_t n_leaving;  /* sequences that give pages back once no step in flight names them */
     int32_t n_yielding; /* those of them that are to be preempted */
     /* This head of the queue did not fit when so many pages were free; -1: none. */

@@ -35,6 +35,11 @@ void crew_launch(struct crew *c, const struct job *j)
     for (int32_t i = 0; i < c->n; i++) worker_launch(&c->workers[i], j);
 }
 
+void crew_sample(struct crew *c, const struct job *j)
+{
+    for (int32_t i = 0; i < c->n; i++) worker_sample(&c->workers[i], j);
+}
+
 void crew_collect(struct crew *c, uint64_t now_us)
 {
     if (c->is_collecting) return;

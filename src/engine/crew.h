@@ -32,6 +32,8 @@ int crew_open(struct crew *c, struct model *m, struct bell *engine, struct sl_er
 /* Waits for the workers. Not after a fault: a rank may be stuck in its device. */
 void crew_close(struct crew *c);
 void crew_launch(struct crew *c, const struct job *j);
+/* The masks of the job launched last are there. */
+void crew_sample(struct crew *c, const struct job *j);
 /* Order the next result, unless one is on its way. now_us: the time. */
 void crew_collect(struct crew *c, uint64_t now_us);
 /* 1 and *out when all ranks have answered; 0: not yet; < 0: a fault. */

@@ -57,7 +57,7 @@ struct sl_engine {
     /* engine thread */
     struct core core;
     struct crew crew;
-    bool has_emitted;   /* in this turn */
+    bool has_emitted; /* in this turn */
     struct sl_step_times cpu;
     uint64_t cpu_ns, n_timed; /* the thread's CPU time, and the steps, that `cpu` has counted */
     uint64_t checked_us;
@@ -90,6 +90,12 @@ static int env_launch(void *arg, const struct job *j)
     struct sl_engine *g = arg;
     crew_launch(&g->crew, j);
     return 0;
+}
+
+static void env_sample(void *arg, const struct job *j)
+{
+    struct sl_engine *g = arg;
+    crew_sample(&g->crew, j);
 }
 
 static int env_poll(void *arg, const struct result **out)
@@ -248,7 +254,8 @@ static int start(struct sl_engine *g, const struct sl_options *o, struct sl_erro
     open_slots(g);
     g->limits = (struct request_limits){g->info.n_vocab, cfg.max_model_len, cfg.page_size,
                                         cfg.n_pages, cfg.n_pooled};
-    const struct core_env env = {g, env_room, env_launch, env_poll, env_emit, env_now_us};
+    const struct core_env env = {g,        env_room, env_launch, env_sample,
+                                 env_poll, env_emit, env_now_us};
     core_open(&g->core, &cfg, &env);
     /* A slot's commands at most: a stale cancel, a submit, a cancel. */
     ring_init(&g->commands, sizeof(struct command), 4 * (uint32_t)g->n_slots);

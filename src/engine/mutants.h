@@ -48,6 +48,9 @@
     X(GRAMMAR_LEAK,      "a request keeps its place in a grammar")                                \
     X(GRAMMAR_TWICE,     "the grammar moves on twice by one token")                               \
     X(GRAMMAR_AHEAD,     "a mask is made before the token in front of it is known")               \
+    X(MASK_LOST,         "masks are not handed over while a sequence leaves")                     \
+    X(MASK_OTHER_JOB,    "the masks of another job are written")                                  \
+    X(MASK_OVERTAKEN,    "a step is launched before the one in front of it has its masks")        \
     X(THINK_NO_CLOSE,    "thinking goes on past its budget")                                      \
     X(THINK_AHEAD,       "the budget is looked at before the token that may close thinking is known") \
     X(COMMIT_MAX_TOKENS, "one token more than max_tokens is allowed")                             \

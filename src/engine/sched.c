@@ -365,12 +365,3 @@ bool sched_plan(struct core *c, struct job *j)
     if (is_calm) plan_queue(c, j, true, &left);
     return j->b.n_seqs > 0;
 }
-
-bool sched_waits(const struct core *c)
-{
-    for (int32_t i = 0; i < c->n_running; i++) {
-        const struct seq *s = &c->seq[c->running[i]];
-        if (s->state == SEQ_RUNNING && seq_waits_for_token(s)) return true;
-    }
-    return false;
-}

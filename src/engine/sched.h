@@ -30,10 +30,4 @@ void sched_enqueue(struct core *c, struct seq *s);
 /* A WAITING sequence leaves the queue. */
 void sched_dequeue(struct core *c, struct seq *s);
 
-/* Does a running sequence wait for a token in flight before it can go on (seq_waits_for_token)? A
- * step that ran ahead would leave it behind: those sequences would fall into two groups that take
- * turns, at half the speed. So nothing runs ahead while there is one; the cost is what the host does
- * between two steps. */
-bool sched_waits(const struct core *c);
-
 #endif

@@ -57,19 +57,10 @@ static inline bool think_may_be_spent(const struct seq *s)
            s->n_output + s->n_pending - from >= (int64_t)t->budget;
 }
 
-/* Must the token that is being sampled be known before the next one can be? Its grammar says what
- * may follow it; or thinking may have come to its budget, unless that token ends it. */
-static inline bool seq_waits_for_token(const struct seq *s)
-{
-    return s->n_pending > 0 && ((s->rq->grammar && MUT(GRAMMAR_AHEAD, true, false)) ||
-                                (think_may_be_spent(s) && MUT(THINK_AHEAD, true, false)));
-}
-
 /* Rows to compute before it has no more to do: known tokens, and those being sampled, minus what is
  * planned. Nothing once every token it may generate is known or being sampled. */
 static inline int32_t seq_rows_left(const struct seq *s)
 {
-    if (seq_waits_for_token(s)) return 0;
     if (s->n_planned >= seq_len(s) && s->n_output + s->n_pending >= s->rq->max_tokens) return 0;
     return seq_len(s) + s->n_pending - s->n_planned;
 }

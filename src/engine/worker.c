@@ -7,10 +7,10 @@
 #include "base/err.h"
 #include "engine/core.h"
 
-enum order_kind { ORDER_LAUNCH, ORDER_COLLECT, ORDER_QUIT };
+enum order_kind { ORDER_LAUNCH, ORDER_SAMPLE, ORDER_COLLECT, ORDER_QUIT };
 struct worker_order {
     enum order_kind kind;
-    const struct job *job; /* LAUNCH: borrowed until its result was polled */
+    const struct job *job; /* LAUNCH, SAMPLE: borrowed until its result was polled */
 };
 
 void bell_open(struct bell *b)
@@ -71,6 +71,9 @@ static void *worker_main(void *arg)
         case ORDER_LAUNCH:
             if (!fault) fault = run_job(w, o.job);
             break;
+        case ORDER_SAMPLE:
+            if (!fault) fault = model_sample(w->model, w->rank, &o.job->b);
+            break;
         case ORDER_COLLECT: {
             struct worker_result r = {0};
             if (!fault) fault = model_collect(w->model, w->rank, &r.result);
@@ -92,6 +95,11 @@ static void order(struct worker *w, struct worker_order o)
 void worker_launch(struct worker *w, const struct job *j)
 {
     order(w, (struct worker_order){ORDER_LAUNCH, j});
+}
+
+void worker_sample(struct worker *w, const struct job *j)
+{
+    order(w, (struct worker_order){ORDER_SAMPLE, j});
 }
 
 void worker_collect(struct worker *w)

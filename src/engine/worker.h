@@ -1,8 +1,9 @@
 /* worker.h - a rank's thread: the only one that talks to the device after loading.
  *
- * The engine thread tells it, in order, what to do: launch a job, collect the oldest. It never
- * decides and never waits but for that ring and the device. After a fault it touches no job any
- * more and answers every collect with the code, so the engine may give memory back at once.
+ * The engine thread tells it, in order, what to do: launch a job, sample it once its masks are there,
+ * collect the oldest. It never decides and never waits but for that ring and the device. After a fault
+ * it touches no job any more and answers every collect with the code, so the engine may give memory
+ * back at once.
  */
 #ifndef ENGINE_WORKER_H
 #define ENGINE_WORKER_H
@@ -47,6 +48,8 @@ int worker_open(struct worker *w, struct model *m, int32_t rank, struct bell *en
 void worker_close(struct worker *w);
 /* Engine thread. */
 void worker_launch(struct worker *w, const struct job *j);
+/* The masks of the job launched last are there. */
+void worker_sample(struct worker *w, const struct job *j);
 void worker_collect(struct worker *w);
 
 #endif

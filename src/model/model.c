@@ -47,6 +47,11 @@ int model_launch(struct model *m, int32_t rank, const struct batch *b)
     struct rank *r = &m->ranks[rank];
     return m->device->launch(r->dev, r->plan.steps, r->plan.n_steps, b);
 }
+int model_sample(struct model *m, int32_t rank, const struct batch *b)
+{
+    struct rank *r = &m->ranks[rank];
+    return m->device->sample(r->dev, r->plan.steps, r->plan.n_steps, b);
+}
 int model_collect(struct model *m, int32_t rank, const struct result **out)
 {
     return m->device->collect(m->ranks[rank].dev, out);

@@ -3,8 +3,8 @@
  *
  * model_open reads the config, picks the family by model_type, lowers its tables into steps for each
  * rank, loads the weights and allocates KV pages and scratch; everything is sized here, nothing later.
- * The engine drives it through model_assign / model_launch / model_collect, all from the rank's worker
- * thread.
+ * The engine drives it through model_assign / model_launch / model_sample / model_collect, all from
+ * the rank's worker thread.
  */
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
@@ -32,6 +32,8 @@ int32_t model_max_wants(const struct model *m); /* logit rows a step may ask for
 int32_t model_n_ranks(const struct model *m);
 int model_assign(struct model *m, int32_t rank, int32_t slot, const struct slot_init *init);
 int model_launch(struct model *m, int32_t rank, const struct batch *b);
+/* Only where the batch has masks: they are there (struct device, sample). */
+int model_sample(struct model *m, int32_t rank, const struct batch *b);
 int model_collect(struct model *m, int32_t rank, const struct result **out);
 /* A rank has failed or does not come: the others wait for it no longer, and their calls fail. Any
  * thread. */

@@ -205,7 +205,8 @@ static void put_engine(struct writer *w, const struct metrics *m, const struct m
     put_step_times(w, "sluice:engine_step_cpu_seconds", "CPU time of the engine thread for a step.",
                    &s->cpu);
     put_step_times(w, "sluice:device_idle_seconds",
-                   "Time the device waited between two decode steps while there was work.",
+                   "Time the device waited between two decode steps, or for masks, while there was "
+                   "work.",
                    &s->idle);
 }
 

@@ -102,6 +102,7 @@ struct conf {
     uint32_t room;    /* in_string: how many more characters fit, RE_INF: any */
     uint64_t loops;   /* byte groups that lead back here; set by conf_loops */
     bool has_loops;   /* they were looked at */
+    uint16_t kept;    /* where its mask is kept, if kept[] there agrees */
     int8_t in_string; /* index of the JSON string state that its only thread is in, or -1 */
     bool may_end;
 };
@@ -121,10 +122,11 @@ enum { STRING_STATES = 40 };
 
 /* A mask worth keeping: its walk was long. */
 struct kept_mask {
-    conf_id conf;    /* 0: free */
-    uint32_t *words; /* owned */
+    conf_id conf;                   /* 0: free */
+    uint8_t n_rounds, n_rounds_max; /* that it stays without being used */
+    uint32_t *words;                /* owned */
 };
-enum { KEPT_MASKS = 32 };
+enum { KEPT_MASKS = 256 }; /* and an eighth of the grammar's memory */
 
 struct grammar {
     atomic_int refs;
@@ -155,7 +157,7 @@ struct grammar {
     re_id json_char, json_quote, json_string; /* set when first used, else 0 */
     re_id string_tail[STRING_STATES];         /* re inside a character, by string state */
     struct kept_mask kept[KEPT_MASKS];
-    uint32_t next_kept, next_short;
+    uint32_t n_kept, next_kept;
     struct grammar_state *states;
 };
 
@@ -272,6 +274,7 @@ struct grammar_vocab {
     uint8_t *depth;    /* [n_nodes] bytes from the root, at most TRIE_DEPTH */
     uint8_t *height;   /* [n_nodes] longest way down */
     uint32_t *after;   /* [n_nodes] first node past its subtree */
+    uint32_t *parent;  /* [n_nodes] */
     int32_t *token;    /* [n_nodes] id, or -1 */
     uint32_t *ordinal; /* [n_nodes + 1] tokens (with those of same bytes) at nodes before it */
     int32_t *in_order; /* [ordinal[n_nodes]] ids by node */

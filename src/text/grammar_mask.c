@@ -10,10 +10,10 @@
 
 #include "text/grammar_impl.h"
 
-/* Masks of longer walks are kept for the next time at the same configuration: the shorter of them
- * (inside one string, token after token) in a few places of their own, so that they do not drive out
- * the dear ones. */
-enum { KEEP_NODES = 200, KEEP_LONG_NODES = 3000, KEEP_SHORT = 4 };
+/* Masks of longer walks are kept for the next time at the same configuration: many sequences stay in
+ * one string, each in its own, token after token. Which goes is found in rounds; who was used since the
+ * last stays, and a long walk's for more of them, so that short ones do not drive out the dear. */
+enum { KEEP_NODES = 200, KEEP_LONG_NODES = 3000, ROUNDS = 1, LONG_ROUNDS = 3 };
 
 /* Subtrees of fewer nodes are walked without asking whether all of it leads back to one place. */
 enum { LOOP_NODES = 32 };
@@ -139,39 +139,62 @@ static bool is_any_set(const uint32_t *words, size_t n)
     return i < n;
 }
 
-static void keep(struct grammar *g, conf_id c, const uint32_t *words, bool is_long)
+/* Room for one more, or the place of one that goes. NULL: there is no room for any. */
+static struct kept_mask *place_to_keep(struct grammar *g, size_t bytes)
 {
-    uint32_t at = is_long ? KEEP_SHORT + g->next_kept++ % (KEPT_MASKS - KEEP_SHORT)
-                          : g->next_short++ % KEEP_SHORT;
-    struct kept_mask *k = &g->kept[at];
-    size_t bytes = g->vocab->n_words * sizeof *words;
-    if (!k->words) {
-        if (g->bytes + bytes > g->max_bytes / 2) return;
-        k->words = xmalloc(bytes);
+    bool has_room = (g->n_kept + 1) * bytes <= g->max_bytes / 8 &&
+                    g->bytes + bytes <= g->max_bytes / 2 && g->n_kept < KEPT_MASKS;
+    if (has_room) {
+        g->kept[g->n_kept].words = xmalloc(bytes);
         g->bytes += bytes;
+        return &g->kept[g->n_kept++];
     }
+    while (g->n_kept > 0) {
+        struct kept_mask *k = &g->kept[g->next_kept++ % g->n_kept];
+        if (k->n_rounds == 0) return k;
+        k->n_rounds--;
+    }
+    return NULL;
+}
+
+static void keep(struct grammar *g, conf_id c, const uint32_t *words, uint8_t n_rounds)
+{
+    size_t bytes = g->vocab->n_words * sizeof *words;
+    struct kept_mask *k = place_to_keep(g, bytes);
+    if (!k) return;
     memcpy(k->words, words, bytes);
-    k->conf = c;
+    *k = (struct kept_mask){c, n_rounds, n_rounds, k->words};
+    conf_at(g, c)->kept = (uint16_t)(k - g->kept);
+}
+
+/* The mask kept for c, or NULL. */
+static const uint32_t *find_kept(struct grammar *g, conf_id c)
+{
+    struct kept_mask *k = &g->kept[conf_at(g, c)->kept];
+    if (k->conf != c || !k->words) return NULL;
+    k->n_rounds = k->n_rounds_max;
+    return k->words;
 }
 
 void mask_forget(struct grammar *g)
 {
-    for (int i = 0; i < KEPT_MASKS; i++) {
-        if (g->kept[i].words) g->bytes -= g->vocab->n_words * sizeof(uint32_t);
+    for (uint32_t i = 0; i < g->n_kept; i++) {
+        g->bytes -= g->vocab->n_words * sizeof(uint32_t);
         free(g->kept[i].words);
         g->kept[i] = (struct kept_mask){0};
     }
+    g->n_kept = 0;
 }
 
 bool mask_write(struct grammar *g, conf_id c, uint32_t *words)
 {
     const struct grammar_vocab *v = g->vocab;
     size_t bytes = v->n_words * sizeof *words;
-    for (int i = 0; i < KEPT_MASKS; i++)
-        if (g->kept[i].conf == c && g->kept[i].words) {
-            memcpy(words, g->kept[i].words, bytes);
-            return true;
-        }
+    const uint32_t *kept = find_kept(g, c);
+    if (kept) {
+        memcpy(words, kept, bytes);
+        return true;
+    }
     struct walk w = {.g = g, .v = v, .words = words};
     if (is_string(&w, c, 0) || is_mostly_string(&w, c)) {
         memcpy(words, v->string_words, bytes);
@@ -186,6 +209,7 @@ bool mask_write(struct grammar *g, conf_id c, uint32_t *words)
     for (size_t i = 0; conf_at(g, c)->may_end && i < v->n_eos; i++)
         words[v->eos[i] / 32] |= 1u << (v->eos[i] % 32);
     bool any = is_any_set(words, v->n_words);
-    if (any && w.n_steps > KEEP_NODES && !g->failed) keep(g, c, words, w.n_steps > KEEP_LONG_NODES);
+    if (any && w.n_steps > KEEP_NODES && !g->failed)
+        keep(g, c, words, w.n_steps > KEEP_LONG_NODES ? LONG_ROUNDS : ROUNDS);
     return any;
 }

@@ -92,6 +92,7 @@ static void trie_fill(struct grammar_vocab *v, const struct entry *entries, size
         for (; depth > shared; depth--) v->after[path[depth]] = n_nodes;
         for (; depth < e->n; n_nodes++) {
             v->byte[n_nodes] = e->p[depth];
+            v->parent[n_nodes] = path[depth];
             path[++depth] = n_nodes;
             v->depth[n_nodes] = (uint8_t)depth;
             v->token[n_nodes] = -1;
@@ -103,9 +104,10 @@ static void trie_fill(struct grammar_vocab *v, const struct entry *entries, size
     }
     for (; depth > 0; depth--) v->after[path[depth]] = n_nodes;
     v->after[0] = v->n_nodes = n_nodes;
-    for (uint32_t i = n_nodes; i-- > 0;)
-        for (uint32_t c = i + 1; c < v->after[i]; c = v->after[c])
-            if (v->height[c] >= v->height[i]) v->height[i] = (uint8_t)(v->height[c] + 1);
+    for (uint32_t i = n_nodes; --i > 0;) {
+        uint8_t *height = &v->height[v->parent[i]];
+        if (v->height[i] >= *height) *height = (uint8_t)(v->height[i] + 1);
+    }
 }
 
 unsigned byte_group(uint8_t b)
@@ -262,6 +264,7 @@ int grammar_vocab_new(struct grammar_vocab **out, const struct grammar_vocab_des
     v->depth = xcalloc(room, 1);
     v->height = xcalloc(room, 1);
     v->after = xcalloc(room, sizeof *v->after);
+    v->parent = xcalloc(room, sizeof *v->parent);
     v->token = xcalloc(room, sizeof *v->token);
     v->string_state = xcalloc(room, 1);
     v->below = xcalloc(room, sizeof *v->below);
@@ -277,7 +280,7 @@ int grammar_vocab_new(struct grammar_vocab **out, const struct grammar_vocab_des
     trie_fill(v, entries, n);
     groups_fill(v);
     order_fill(v);
-    v->bytes = sizeof *v + room * 24 + d->n_vocab * 12 + v->n_words * 4 + bytes.n;
+    v->bytes = sizeof *v + room * 28 + d->n_vocab * 12 + v->n_words * 4 + bytes.n;
     code = string_facts(v);
     if (code < 0) {
         sl_fail(e, code, "no room for the vocabulary's tables");
@@ -295,10 +298,7 @@ size_t vocab_path(const struct grammar_vocab *v, int32_t token, uint8_t path[TRI
 {
     uint32_t node = v->node_of[token];
     size_t depth = node ? v->depth[node] : 0;
-    for (size_t d = depth; d > 0; node--) { /* ancestors stand before it, each nearer the root */
-        if (v->depth[node] != d) continue;
-        path[--d] = v->byte[node];
-    }
+    for (size_t d = depth; d > 0; node = v->parent[node]) path[--d] = v->byte[node];
     return depth;
 }
 
@@ -325,10 +325,10 @@ const struct str *vocab_name_at(const struct grammar_vocab *v, struct str s, siz
 void grammar_vocab_unref(struct grammar_vocab *v)
 {
     if (!v || atomic_fetch_sub_explicit(&v->refs, 1, memory_order_acq_rel) > 1) return;
-    void *owned[] = {v->byte,         v->depth,      v->height,       v->after,
-                     v->token,        v->same,       v->eos,          v->node_of,
-                     v->names,        v->name_bytes, v->string_words, v->exits,
-                     v->string_state, v->below,      v->ordinal,      v->in_order};
+    void *owned[] = {v->byte,       v->depth,        v->height, v->after,        v->parent,
+                     v->token,      v->same,         v->eos,    v->node_of,      v->names,
+                     v->name_bytes, v->string_words, v->exits,  v->string_state, v->below,
+                     v->ordinal,    v->in_order};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     free(v);
 }

@@ -155,6 +155,7 @@ static inline const struct result *rig_run(const struct rig *r, struct step s,
     *at = s;
     at->fn = r->device->ops[s.op];
     int code = r->device->launch(r->d, at, 1, b);
+    if (code == 0 && b->n_masks) code = r->device->sample(r->d, at, 1, b);
     if (code == 0) code = r->device->collect(r->d, &out);
     CHECK_MSG(code == 0, "%s: launch gave %d", r->device->name, code);
     if (code < 0) abort();

@@ -216,6 +216,7 @@ static int check_coverage(const struct sim_tally *t)
                 {"background steps", t->n_background},
                 {"background rides", t->n_rides},
                 {"made way", t->n_evicted},
+                {"late masks", t->n_late_masks},
                 {"tokens", t->n_tokens}};
     int n_missing = 0;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

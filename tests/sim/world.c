@@ -28,6 +28,8 @@ struct client {         /* one slot, as the io thread keeps it */
 struct flight {
     const struct job *job;
     int32_t ready_step;
+    bool can_sample; /* it has no masks, or they were handed over */
+    uint64_t masks;  /* hash of them then */
 };
 
 struct world {
@@ -50,6 +52,7 @@ struct world {
     int32_t step, next_event, stalled_until, n_idle;
     int fault; /* 0 or the code the device fails with from now on */
     bool fails_at_launch, was_failed, is_broken;
+    bool is_new; /* the step launched last was launched in this turn */
     uint64_t rng;
     sl_req top; /* the first in order of the running, last step */
     int32_t n_live;
@@ -153,6 +156,27 @@ static void check_background(struct world *w, const struct job *j)
          n_waiting, n_in_the_way);
 }
 
+static uint64_t hash_masks(const struct job *j)
+{
+    size_t n = (size_t)j->b.n_masks * (size_t)j->b.mask_words;
+    uint64_t h = n;
+    for (size_t i = 0; i < n; i++) h = (h ^ j->b.masks[i]) * 0x9e3779b97f4a7c15u;
+    return h;
+}
+
+/* Masks come once, for the step launched last; from then on the device may read them [22]. */
+static void env_sample(void *arg, const struct job *j)
+{
+    struct world *w = arg;
+    struct flight *fl = &w->flight[(w->n_launched - 1) % CORE_DEPTH_MAX];
+    bool is_right = w->n_launched > w->n_reaped && fl->job == j && !fl->can_sample;
+    MUST(w, is_right, "[22] masks of a step that does not wait for them", w->n_launched, 0);
+    if (!is_right) return;
+    fl->can_sample = true;
+    fl->masks = hash_masks(j);
+    w->tally->n_late_masks += !w->is_new;
+}
+
 static int env_launch(void *arg, const struct job *j)
 {
     struct world *w = arg;
@@ -163,9 +187,13 @@ static int env_launch(void *arg, const struct job *j)
     if (w->fault && w->fails_at_launch) return w->fault;
     MUST(w, w->n_launched - w->n_reaped < w->p->core.depth, "[7] too many steps in flight",
          w->n_launched, 0);
+    MUST(w,
+         w->n_launched == w->n_reaped || w->flight[(w->n_launched - 1) % CORE_DEPTH_MAX].can_sample,
+         "[22] a step before the one in front of it has its masks", w->n_launched, 0);
     check_background(w, j);
     int32_t ready = w->step + sim_below(&w->rng, w->p->delay_max + 1);
-    *fl = (struct flight){j, ready > before ? ready : before};
+    *fl = (struct flight){j, ready > before ? ready : before, j->b.n_masks == 0, 0};
+    w->is_new = true;
     w->tally->n_late_results += ready > w->step;
     for (int32_t i = 0; i < j->b.n_seqs && j->n_assigns > 0; i++) { /* just admitted: a new life */
         const struct seq *s = &w->core.seq[j->req[i]];
@@ -184,6 +212,7 @@ static const struct result *run_job(struct world *w, const struct job *j)
     for (int32_t i = 0; i < j->n_assigns; i++)
         device_sim.assign(w->dev, j->assign[i].dev_slot, &j->assign[i].init);
     device_sim.launch(w->dev, NULL, 0, &j->b);
+    if (j->b.n_masks) device_sim.sample(w->dev, NULL, 0, &j->b);
     device_sim.collect(w->dev, &r);
     w->result = *r;
     w->result.token = w->token;
@@ -202,7 +231,9 @@ static int env_poll(void *arg, const struct result **out)
     struct world *w = arg;
     const struct flight *fl = &w->flight[w->n_reaped % CORE_DEPTH_MAX];
     if (w->fault && !w->fails_at_launch) return w->fault;
-    if (w->n_reaped == w->n_launched || fl->ready_step > w->step) return 0;
+    if (w->n_reaped == w->n_launched || fl->ready_step > w->step || !fl->can_sample) return 0;
+    MUST(w, fl->job->b.n_masks == 0 || fl->masks == hash_masks(fl->job),
+         "[22] masks were written after they were handed over", w->n_reaped, 0);
     is_in_core = false;
     *out = run_job(w, fl->job);
     is_in_core = true;
@@ -473,6 +504,8 @@ static void check_step(struct world *w, int n_moved)
     MUST(w, !w->core.failed || w->core.n_live == 0, "[14] failed, but requests are left",
          w->core.n_live, 0);
     if (w->is_broken || w->core.failed) return;
+    MUST(w, w->n_launched == w->n_reaped || w->flight[w->n_reaped % CORE_DEPTH_MAX].can_sample,
+         "[22] the oldest step in flight has no masks", w->n_launched, w->n_reaped);
     check_order(w);
     check_yields(w);
     check_words(w);
@@ -521,6 +554,7 @@ static void one_step(struct world *w)
         happen(w, w->by_step[w->next_event++]);
     has_allocated = false;
     is_in_core = true;
+    w->is_new = false;
     int n_moved = core_step(&w->core);
     is_in_core = false;
     check_step(w, n_moved);
@@ -544,7 +578,7 @@ static void world_open(struct world *w)
 {
     const struct sim_plan *p = w->p;
     struct sl_error e;
-    const struct core_env env = {w, env_room, env_launch, env_poll, env_emit, NULL};
+    const struct core_env env = {w, env_room, env_launch, env_sample, env_poll, env_emit, NULL};
     const struct dev_config dc = {.n_ranks = 1,
                                   .max_tokens = p->core.max_tokens,
                                   .max_seqs = p->core.max_seqs,

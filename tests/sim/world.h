@@ -36,7 +36,7 @@ struct sim_plan {
     int32_t background_percent; /* of the requests; none when negative */
     int32_t step_us;            /* what a row takes at most, as the device reports */
     bool is_long;               /* outputs go to their full length: pages run out */
-    bool has_grammars;          /* in half of the requests; with one, nothing runs ahead */
+    bool has_grammars;          /* in half of the requests */
     bool is_hasty;              /* the client polls a few events at a time */
     int32_t n_events;
     struct sim_event event[PLAN_EVENTS_MAX];
@@ -49,7 +49,8 @@ struct sim_tally {
         n_errors, n_lost, n_pooled;
     uint64_t n_preemptions, n_hits, n_evictions, n_stalls, n_starved, n_late_results;
     uint64_t n_background, n_rides, n_evicted;
-    uint64_t trace; /* hash of everything emitted and launched */
+    uint64_t n_late_masks; /* handed over in a later turn than their launch */
+    uint64_t trace;        /* hash of everything emitted and launched */
 };
 
 struct sim_failure {

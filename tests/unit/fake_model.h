@@ -8,6 +8,7 @@
 #include "model/model.h"
 
 static int64_t fake_fault_at = -1; /* this launch fails; -1: none does */
+static bool fake_fault_late;       /* it fails where its masks are there */
 
 struct model {
     struct dev *dev;
@@ -88,8 +89,14 @@ int model_assign(struct model *m, int32_t rank, int32_t slot, const struct slot_
 int model_launch(struct model *m, int32_t rank, const struct batch *b)
 {
     (void)rank;
-    if (fake_fault_at == (int64_t)b->step_id) return SL_EDEVICE;
+    if (fake_fault_at == (int64_t)b->step_id && !(fake_fault_late && b->n_masks)) return SL_EDEVICE;
     return device_sim.launch(m->dev, NULL, 0, b);
+}
+int model_sample(struct model *m, int32_t rank, const struct batch *b)
+{
+    (void)rank;
+    if (fake_fault_at == (int64_t)b->step_id) return SL_EDEVICE;
+    return device_sim.sample(m->dev, NULL, 0, b);
 }
 int model_collect(struct model *m, int32_t rank, const struct result **out)
 {

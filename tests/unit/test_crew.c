@@ -18,7 +18,7 @@ struct model {
     enum deed deed[RANKS];
     struct result result[RANKS];
     atomic_bool is_aborted, is_over;
-    atomic_int n_launched;
+    atomic_int n_launched, n_sampled;
     _Atomic uint64_t beat;
 };
 
@@ -50,6 +50,12 @@ int model_launch(struct model *m, int32_t rank, const struct batch *b)
     atomic_fetch_add(&m->n_launched, 1);
     return 0;
 }
+int model_sample(struct model *m, int32_t rank, const struct batch *b)
+{
+    (void)rank, (void)b;
+    atomic_fetch_add(&m->n_sampled, 1);
+    return 0;
+}
 int model_collect(struct model *m, int32_t rank, const struct result **out)
 {
     while (m->deed[rank] == WAITS && !atomic_load(&m->is_aborted)) nap();
@@ -75,6 +81,7 @@ static void start(struct fixture *f, enum deed a, enum deed b, enum deed c)
     bell_open(&f->bell);
     CHECK(crew_open(&f->c, &f->m, &f->bell, &e) == 0);
     crew_launch(&f->c, &f->job);
+    crew_sample(&f->c, &f->job);
     crew_collect(&f->c, 1000);
 }
 
@@ -82,7 +89,7 @@ static void end(struct fixture *f)
 {
     atomic_store(&f->m.is_over, true);
     crew_close(&f->c);
-    CHECK(atomic_load(&f->m.n_launched) == RANKS);
+    CHECK(atomic_load(&f->m.n_launched) == RANKS && atomic_load(&f->m.n_sampled) == RANKS);
     bell_close(&f->bell);
 }
 

@@ -6,6 +6,7 @@
 #include "base/test.h"
 #include "fake_model.h"
 #include "sluice/sluice.h"
+#include "text/grammar.h"
 
 enum { VOCAB = 261, EOS = 257, N_REQUESTS = 3000, PROMPT_MAX = 64, SLOTS_MAX = 512 };
 
@@ -19,6 +20,14 @@ static uint32_t rnd(uint32_t n)
 static void nap(void)
 {
     nanosleep(&(struct timespec){0, 100000}, NULL);
+}
+
+static struct str byte_text(void *arg, int32_t id)
+{
+    static char text[1];
+    (void)arg;
+    text[0] = (char)id;
+    return (struct str){text, id < 256};
 }
 
 static struct sl_request plain_request(const int32_t *prompt, uint32_t n, uint32_t max_tokens)
@@ -35,6 +44,21 @@ static struct sl_request plain_request(const int32_t *prompt, uint32_t n, uint32
                                             .stop_ids = stops,
                                             .n_eos = 1,
                                             .n_stop_ids = 1}};
+}
+
+/* Letters and blanks, up to 40, then an end. */
+static struct grammar *words_grammar(void)
+{
+    static struct grammar *g;
+    static const int32_t eos[] = {EOS};
+    const struct grammar_opts o = {0};
+    struct grammar_vocab_desc d = {.n_vocab = VOCAB, .bytes = byte_text, .eos = eos, .n_eos = 1};
+    struct grammar_vocab *v;
+    struct sl_error e;
+    if (g || grammar_vocab_new(&v, &d, &e) < 0) return g;
+    CHECK(grammar_regex(&g, STR("[a-z ]{0,40}"), v, &o, &e) == 0);
+    grammar_vocab_unref(v);
+    return g;
 }
 
 struct life { /* what one slot of the client has seen */
@@ -112,6 +136,7 @@ static void storm(struct sl_options o, uint32_t seed)
             r.sampling.n_logprobs = (int8_t)((int)rnd(4) - 1);
             r.sampling.n_prompt_logprobs = (int8_t)(rnd(8) ? -1 : 2);
             r.priority = (int32_t)rnd(2);
+            if (rnd(3) == 0) r.grammar = words_grammar();
             sl_req q;
             int rc = sl_submit(g, &r, &q, &e);
             CHECK(rc == 0 || rc == SL_EBUSY);
@@ -284,18 +309,21 @@ TEST(slow_client_stops_the_steps)
 TEST(fault_ends_everyone)
 {
     int32_t prompt[4] = {1, 2, 3, 4};
-    for (int is_async = 0; is_async < 2; is_async++) {
+    for (int way = 0; way < 4; way++) {
+        int is_async = way & 1;
         struct sl_error e;
         struct tally t = {0};
         int n_sent = 0;
         sl_req q;
         memset(life, 0, sizeof life);
         fake_fault_at = 20;
+        fake_fault_late = way & 2;
         sl_engine *g = open_sim((struct sl_options){
             .max_num_seqs = 4, .max_queue_size = 60, .async_scheduling = (int8_t)is_async});
         struct sl_request r = plain_request(prompt, 4, 200);
         r.sampling.ignore_eos = 1;
         for (; n_sent < 32; n_sent++) {
+            r.grammar = n_sent % 2 ? words_grammar() : NULL;
             int rc = sl_submit(g, &r, &q, &e);
             if (rc == SL_EDEVICE) break; /* it was quick */
             CHECK(rc == 0);

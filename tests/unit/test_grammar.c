@@ -381,6 +381,35 @@ TEST(masks)
     grammar_vocab_unref(v);
 }
 
+/* More places than masks are kept for, each seen twice: none is taken for another's. */
+TEST(kept_masks)
+{
+    enum { ITEMS = 3 * KEPT_MASKS / 2, BEHIND = KEPT_MASKS / 2 };
+    const char *schema = "{\"type\":\"array\",\"items\":{\"type\":\"boolean\"},\"minItems\":500}";
+    struct grammar_vocab *v = small_vocab();
+    struct json_doc *doc;
+    struct sl_error e = {0};
+    struct grammar *g;
+    CHECK(json_parse(&doc, schema, strlen(schema), &json_limits_request, &e) == 0);
+    CHECK_MSG(grammar_json_schema(&g, json_root(doc), v, &defaults, &e) == 0, "%s", e.text);
+    struct grammar_state s[2] = {0};
+    for (int k = 0; k < 2; k++) {
+        grammar_begin(&s[k], g);
+        CHECK(grammar_accept_bytes(&s[k], STR("[")));
+    }
+    for (int i = 0; i < ITEMS + BEHIND; i++)
+        for (int k = 0; k < 2; k++) {
+            if (k == 0 ? i >= ITEMS : i < BEHIND) continue;
+            check_mask(&s[k], 0);
+            CHECK(grammar_accept_bytes(&s[k], i % 2 ? STR("true,") : STR("false,")));
+        }
+    CHECK(g->n_kept == KEPT_MASKS);
+    for (int k = 0; k < 2; k++) grammar_end(&s[k]);
+    grammar_unref(g);
+    json_free(doc);
+    grammar_vocab_unref(v);
+}
+
 TEST(tags)
 {
     struct grammar_vocab *v = small_vocab();

@@ -3,15 +3,16 @@
 #include "base/test.h"
 #include "engine/core.h"
 
-enum { SAYS = 7, REQS = 8, WANTS_MAX = 64, PROMPT_MAX = 64 };
+enum { SAYS = 7, EOS = 20, VOCAB = 32, REQS = 8, WANTS_MAX = 64, PROMPT_MAX = 64 };
 
 struct bench {
     struct core core;
     struct request *rq[REQS];
     const struct job *flight[CORE_DEPTH_MAX];
     const struct job *last; /* launched */
-    int n_flight, n_done, n_tokens, n_prompts;
-    bool is_late; /* results wait */
+    int n_flight, n_done, n_tokens, n_prompts, n_sampled;
+    bool is_late; /* results wait, */
+    int n_due;    /* but for so many */
     int32_t token[WANTS_MAX], zero[WANTS_MAX];
     float lp[WANTS_MAX];
     struct result result;
@@ -30,11 +31,19 @@ static int env_launch(void *arg, const struct job *j)
     return 0;
 }
 
+static void env_sample(void *arg, const struct job *j)
+{
+    struct bench *b = arg;
+    CHECK(j == b->last && b->n_flight > 0);
+    b->n_sampled++;
+}
+
 static int env_poll(void *arg, const struct result **out)
 {
     struct bench *b = arg;
     const struct job *j = b->flight[0];
-    if (b->n_flight == 0 || b->is_late) return 0;
+    if (b->n_flight == 0 || (b->is_late && b->n_due == 0)) return 0;
+    b->n_due -= b->n_due > 0;
     b->flight[0] = b->flight[1];
     b->flight[1] = b->flight[2];
     b->n_flight--;
@@ -61,7 +70,7 @@ static void env_emit(void *arg, const struct sl_event *ev)
 static struct bench *open_bench(struct core_config cfg)
 {
     struct bench *b = calloc(1, sizeof *b);
-    const struct core_env env = {b, env_room, env_launch, env_poll, env_emit, NULL};
+    const struct core_env env = {b, env_room, env_launch, env_sample, env_poll, env_emit, NULL};
     cfg.max_model_len = 64;
     cfg.page_size = 4;
     cfg.n_reqs = REQS;
@@ -76,7 +85,7 @@ static void close_bench(struct bench *b)
     const char *bad = core_check(&b->core);
     CHECK_MSG(bad == NULL, "%s", bad);
     core_close(&b->core);
-    for (int i = 0; i < REQS; i++) free(b->rq[i]);
+    for (int i = 0; i < REQS; i++) request_free(b->rq[i]);
     free(b);
 }
 
@@ -311,4 +320,61 @@ TEST(a_wish_for_short_steps)
     CHECK_MSG(rows_of(b, 0) == 1 && rows_of(b, 1) >= 18 && rows_of(b, 1) <= 20, "%d",
               rows_of(b, 1));
     close_bench(b);
+}
+
+static struct str one_letter(void *arg, int32_t id)
+{
+    static char text[1];
+    (void)arg;
+    text[0] = (char)('a' + id);
+    return (struct str){text, id < EOS};
+}
+
+/* The device's word 7 one to nine times. */
+static struct grammar *sevens(void)
+{
+    static const int32_t eos[] = {EOS};
+    const struct grammar_opts o = {0};
+    struct grammar_vocab_desc d = {.n_vocab = VOCAB, .bytes = one_letter, .eos = eos, .n_eos = 1};
+    struct grammar_vocab *v = NULL;
+    struct grammar *g = NULL;
+    struct sl_error e;
+    CHECK(grammar_vocab_new(&v, &d, &e) == 0);
+    CHECK(grammar_regex(&g, STR("h{1,9}"), v, &o, &e) == 0);
+    grammar_vocab_unref(v);
+    return g;
+}
+
+/* A step with a grammar runs ahead like any other; its masks come when the token in front of them is
+ * known, and nothing is launched before. */
+TEST(masks_come_late)
+{
+    struct bench *b = open_bench((struct core_config){
+        .n_pages = 16, .max_seqs = 4, .max_tokens = 16, .depth = 3, .n_vocab = VOCAB});
+    struct grammar *g = sevens();
+    struct sl_request r = {
+        .n_prompt = 3, .grammar = g, .sampling = {.max_tokens = 20, .n_prompt_logprobs = -1}};
+    submit_request(b, 0, r);
+    submit(b, 1, 3, 20, 0);
+    b->is_late = true;
+    core_step(
+        &b->core); /* the first mask follows the prompt; the second waits, and so do launches */
+    CHECK(b->n_flight == 2 && b->n_sampled == 1);
+    CHECK(b->flight[0]->b.n_masks == 1 && b->flight[0]->b.masks[0] == 1u << SAYS);
+    CHECK(b->flight[1]->b.n_masks == 1 && b->flight[1]->b.n_seqs == 2);
+    core_step(&b->core);
+    CHECK(b->n_flight == 2 && b->n_sampled == 1);
+    b->n_due = 1;
+    core_step(&b->core);
+    CHECK(b->n_flight == 2 && b->n_sampled == 2 && b->n_tokens == 2);
+    CHECK(b->flight[0]->b.masks[0] == (1u << SAYS | 1u << EOS));
+    /* cancelled, it owes no token: its mask is not waited for */
+    core_cmd(&b->core, &(struct command){CMD_CANCEL, {0, 1}, NULL});
+    core_step(&b->core);
+    CHECK(b->n_sampled == 3 && b->flight[1]->b.masks[0] == UINT32_MAX && b->n_flight == 3);
+    b->is_late = false;
+    for (int i = 0; i < 40; i++) core_step(&b->core);
+    CHECK(b->n_done == 2);
+    close_bench(b);
+    grammar_unref(g);
 }
