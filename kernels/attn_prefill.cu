@@ -494,17 +494,18 @@ static __global__ void __launch_bounds__(shape<HD>::threads, 1) prefill_kernel(s
 
 template <int HD> static int run(cudaStream_t stream, const struct kattn *a, int n_tiles)
 {
-    static int n_sms;
+    static uint64_t done;
     size_t smem = sizeof(struct prefill_smem<HD>);
-    if (!n_sms) {
-        int device;
-        cudaError_t code = cudaFuncSetAttribute(
-            prefill_kernel<HD>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)smem);
-        if (code == cudaSuccess) code = cudaGetDevice(&device);
-        if (code == cudaSuccess)
-            code = cudaDeviceGetAttribute(&n_sms, cudaDevAttrMultiProcessorCount, device);
-        if (code != cudaSuccess) return (int)code;
+    int n_sms = 0, device;
+    cudaError_t code = cudaGetDevice(&device);
+    if (code == cudaSuccess)
+        code = cudaDeviceGetAttribute(&n_sms, cudaDevAttrMultiProcessorCount, device);
+    if (code == cudaSuccess && !is_done_here(&done)) {
+        code = cudaFuncSetAttribute(prefill_kernel<HD>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    (int)smem);
+        if (code == cudaSuccess) set_done_here(&done);
     }
+    if (code != cudaSuccess) return (int)code;
     struct kattn scaled = *a;
     scaled.scale *= 1.4426950408889634f; /* exp2 takes the place of exp */
     int n = n_tiles * a->n_kv_heads;

@@ -35,6 +35,23 @@ static int launch(void (*kernel)(P...), dim3 grid, int threads, size_t smem, cud
     return (int)cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
 }
 
+/* What is done once a device: `done` has a bit for each, set after it was. Threads of several devices may
+ * come at the same time. */
+static inline uint64_t device_bit()
+{
+    int device = 0;
+    cudaGetDevice(&device);
+    return (uint64_t)1 << (device & 63);
+}
+static inline bool is_done_here(const uint64_t *done)
+{
+    return __atomic_load_n(done, __ATOMIC_ACQUIRE) & device_bit();
+}
+static inline void set_done_here(uint64_t *done)
+{
+    __atomic_fetch_or(done, device_bit(), __ATOMIC_RELEASE);
+}
+
 /* c += a . b, m16n8k16, bf16 in, f32 sums. */
 static __device__ __forceinline__ void mma16816(float c[4], uint32_t a0, uint32_t a1, uint32_t a2,
                                                 uint32_t a3, uint32_t b0, uint32_t b1)

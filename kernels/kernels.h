@@ -21,8 +21,10 @@ extern "C" {
 #endif
 
 enum {
-    ATTN_BLOCK = 128, /* positions of a softmax step */
-    ATTN_CHUNK = 1024 /* positions of a split: chunks are computed apart and merge in order */
+    ATTN_BLOCK = 128,  /* positions of a softmax step */
+    ATTN_CHUNK = 1024, /* positions of a split: chunks are computed apart and merge in order */
+    RANKS_MAX = 8,     /* GPUs that share a model */
+    ANSWER_WORDS = 4 + 2 * SL_TOP_MAX /* of a wanted row's results */
 };
 
 /* A sequence's piece of decode attention: chunks [chunk, chunk + n) of its n_chunks. */
@@ -39,10 +41,13 @@ struct attn_tile {
     int32_t end;              /* positions that its last row sees */
 };
 
-/* Where a step's results go: pinned host memory, written by the sampling kernel over the bus. */
+/* Where a step's results go: pinned host memory, written by the sampling kernel over the bus; of
+ * several ranks, first device memory. One piece of 32-bit words, from token on, for so many `rows`:
+ * token, rank, n_top, logprob [rows], top_id, top_logprob [rows, SL_TOP_MAX]. */
 struct kresult {
     int32_t *token, *rank, *n_top, *top_id;
     float *logprob, *top_logprob;
+    int32_t rows;
 };
 
 /* A step's batch in device memory; filled by one copy from pinned memory. */
@@ -56,6 +61,10 @@ struct kbatch {
     const struct attn_item *items; /* sequences with one row */
     const struct attn_tile *tiles; /* the others */
     struct kresult result;
+    uint32_t met; /* meetings of the ranks before this launch */
+    const struct pooling *pooling;
+    const int32_t *pooled_rows; /* [n_poolings] of the sequence so far, this step's included */
+    float *pooled;              /* pinned host memory */
 };
 
 /* What a slot holds on the device. Arrays lie in the slot's own region. */
@@ -103,14 +112,23 @@ struct klinear {
     const uint16_t *w, *x;
     const uint16_t *w2; /* NULL, or y = act(x . w^T) * (x . w2^T) with `glu` as act, y in bf16 */
     const float *bias;  /* [n] or NULL, not with is_f32; of w2 behind that of w */
-    void *y;           /* bf16, or f32 with is_f32 */
+    void *y;            /* bf16, or f32 with is_f32 */
     int64_t n, k, y_stride;
     int32_t m, is_f32;
     enum glu_kind glu;
 };
 
-int k_embed(cudaStream_t stream, const struct kbatch *b, const struct kslot *slots,
-            const uint16_t *w, float *x, int32_t cols, int32_t n_vocab, int32_t n_rows);
+/* The rows of w are ids [row0, row0 + n_ids) of the vocabulary; with is_share other ids give zeros,
+ * which another rank's row is added to. */
+struct kembed {
+    const struct kbatch *b;
+    const struct kslot *slots;
+    const uint16_t *w;
+    float *x;
+    int64_t row0, n_ids;
+    int32_t cols, is_share;
+};
+int k_embed(cudaStream_t stream, const struct kembed *e, int32_t n_rows);
 /* src: f32 or bf16. */
 int k_norm(cudaStream_t stream, uint16_t *dst, const void *src, int src_is_f32, const float *w,
            int32_t cols, float eps, int32_t n_rows);
@@ -139,15 +157,79 @@ int k_attn_tile_rows(int32_t n_heads, int32_t n_kv_heads, int32_t head_dim);
 
 /* The slot's counts and last token from its history. */
 int k_slot_begin(cudaStream_t stream, struct kslot *slots, int32_t slot, int32_t n_vocab);
-/* logits f32 [n_rows, n_vocab]; work: as large, for rows with masks or penalties. */
+/* logits f32 [n_rows, n_vocab], of wants from `first` on; work: as large, for rows with masks or
+ * penalties. answers.token NULL: row i's results go to the batch's, row first + i; else to row i of
+ * these. */
 struct ksample {
     const struct kbatch *b;
     struct kslot *slots;
     const float *logits;
     float *work;
-    int32_t n_vocab, max_len;
+    int32_t n_vocab, max_len, first;
+    struct kresult answers;
 };
 int k_sample(cudaStream_t stream, const struct ksample *s, int32_t n_rows);
+
+/* Adds up a sequence's rows, f64 [slots, cols]. Where they were its last, their mean goes to the batch's
+ * pooled, row i for pooling i. */
+int k_pool(cudaStream_t stream, const struct kbatch *b, const uint16_t *src, double *sums,
+           int32_t cols, int32_t n_poolings);
+
+/* ------------------------------------------------------------------ several ranks: peers.cuh says how */
+
+struct kpeers {
+    const struct kbatch *b;
+    int32_t rank, n;
+    int32_t index;          /* of this meeting in its launch, from 1 */
+    int32_t max_blocks;     /* of a kernel that waits for others: all must fit on the GPU at once */
+    char *inbox[RANKS_MAX]; /* every rank's, two halves each, zeroed before the first meeting */
+    int64_t half_bytes;
+    const uint32_t *abort; /* pinned host memory: not 0: wait no more */
+};
+
+/* The sum over ranks of x, in their order, in f32, rounded once to x's type. Without w it replaces x on
+ * every rank. With w (x in bf16): sum += that sum, dst = norm(sum) * w, and x holds nothing of use; dst may
+ * be x. One-shot: every rank adds all rows. Two-shot: row t is added by rank (row0 + t) % n, which sends
+ * the outcome to the others; of `sum` only its owner's rows go on. The same bits. */
+struct kreduce {
+    struct kpeers peers;
+    void *x;
+    int32_t x_is_f32, is_two_shot;
+    uint16_t *dst;
+    float *sum;
+    const float *w; /* NULL: no norm */
+    float eps;
+    int32_t rows, cols; /* cols a multiple of 8 */
+    int32_t row0;
+};
+/* Bytes of an inbox's half that it takes. */
+int64_t k_reduce_bytes(int64_t rows, int64_t cols, int x_is_f32, int is_two_shot, int n_ranks);
+int k_reduce(cudaStream_t stream, const struct kreduce *r);
+
+/* dst [n_rows, n_vocab] = rows [first, first + n_rows) of all ranks' logits, of which each has its share
+ * of the columns, (n_vocab + n - 1) / n, the last one the rest. logits: this rank's, read by the others until
+ * the next meeting. parts: NULL, or all shares are here already, [first..][columns of that rank], one
+ * after the other from `parts` on, each of all_rows rows, and nobody is met. */
+struct kdeal {
+    struct kpeers peers;
+    const float *logits, *parts;
+    float *dst;
+    int32_t n_vocab, first, n_rows, all_rows;
+};
+int k_deal(cudaStream_t stream, const struct kdeal *d);
+
+/* The answers that each rank has for its rows of all_rows wants (want_first), to the batch's results and
+ * to the slots. answers: as rows as the largest share. gathered: NULL, or all ranks' answers, one after the
+ * other, and nobody is met. */
+struct kshare {
+    struct kpeers peers;
+    struct kslot *slots;
+    struct kresult answers;
+    const int32_t *gathered;
+    int32_t all_rows, max_len;
+};
+int64_t k_share_bytes(int64_t all_rows, int n_ranks);
+int k_share(cudaStream_t stream, const struct kshare *s);
 
 /* A kernel that faults, for tests: what follows on the device fails, as after any fault. */
 int k_trap(cudaStream_t stream);

@@ -1,8 +1,9 @@
 /* rows.cu - operations on rows: embedding, RMS norm with the residual sum, gated activation,
- * gather, bias.
+ * gather, bias, pooling.
  *
  * what:     embed x[t] = w[token[t]]; norm y = x / sqrt(mean(x^2) + eps) * w; add_norm sum += a,
- *           y = norm(sum); glu y = act(x[:n]) * x[n:]; gather y[i] = x[want[i].row]; bias y += b
+ *           y = norm(sum); glu y = act(x[:n]) * x[n:]; gather y[i] = x[want[i].row]; bias y += b;
+ *           pool sum[slot] += x[t], in the end y = sum / rows
  * shapes:   rows of `cols` elements, dense; the residual stream f32, all else bf16
  * launch:   a block of 512 threads a row (embed, gather: 256; glu, bias: 256 over 8 elements each)
  * assumes:  cols a multiple of 8, 16-byte aligned rows
@@ -10,59 +11,32 @@
  * source:   Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019
  * measured: see kernels/README.md
  */
-#include "common.cuh"
+#include "rows.cuh"
 
 enum { THREADS = 256 };
 
-static __global__ void __launch_bounds__(THREADS)
-    embed_kernel(const struct kbatch *b, const struct kslot *slots, const uint16_t *w, float *x,
-                 int cols, int n_vocab)
+static __global__ void __launch_bounds__(THREADS) embed_kernel(const struct kembed a)
 {
     pdl_next();
     pdl_wait();
     int t = blockIdx.x;
-    if (t >= b->n_tokens) return;
-    int64_t id = b->token[t];
-    if (id < 0) id = slots[b->slot[b->seq_of[t]]].last;
-    if (id < 0 || id >= n_vocab) id = 0; /* the sequence has failed already: its ids are not read */
-    const uint16_t *from = w + id * cols;
-    float *to = x + (int64_t)t * cols;
-    for (int i = threadIdx.x * 8; i < cols; i += THREADS * 8) {
-        uint4 v = *(const uint4 *)(from + i);
-        ((float4 *)(to + i))[0] =
-            make_float4(bf16_lo(v.x), bf16_hi(v.x), bf16_lo(v.y), bf16_hi(v.y));
-        ((float4 *)(to + i))[1] =
-            make_float4(bf16_lo(v.z), bf16_hi(v.z), bf16_lo(v.w), bf16_hi(v.w));
+    if (t >= a.b->n_tokens) return;
+    int64_t id = a.b->token[t];
+    if (id < 0) id = a.slots[a.b->slot[a.b->seq_of[t]]].last;
+    id -= a.row0;
+    bool is_here = id >= 0 && id < a.n_ids;
+    if (!is_here && !a.is_share)
+        id = 0, is_here = true; /* the sequence has failed already: its ids
+                                                             are not read */
+    const uint16_t *from = a.w + id * a.cols;
+    float *to = a.x + (int64_t)t * a.cols;
+    for (int i = threadIdx.x * 8; i < a.cols; i += THREADS * 8) {
+        uint4 v = is_here ? *(const uint4 *)(from + i) : make_uint4(0, 0, 0, 0);
+        float x[8];
+        unpack8(v, x);
+        store8(to + i, x);
     }
 }
-
-static __device__ __forceinline__ void load8(const float *p, float v[8])
-{
-    float4 a = ((const float4 *)p)[0], b = ((const float4 *)p)[1];
-    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
-    v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
-}
-static __device__ __forceinline__ void unpack8(uint4 a, float v[8])
-{
-    v[0] = bf16_lo(a.x), v[1] = bf16_hi(a.x), v[2] = bf16_lo(a.y), v[3] = bf16_hi(a.y);
-    v[4] = bf16_lo(a.z), v[5] = bf16_hi(a.z), v[6] = bf16_lo(a.w), v[7] = bf16_hi(a.w);
-}
-static __device__ __forceinline__ void load8(const uint16_t *p, float v[8])
-{
-    unpack8(*(const uint4 *)p, v);
-}
-static __device__ __forceinline__ void store8(float *p, const float v[8])
-{
-    ((float4 *)p)[0] = make_float4(v[0], v[1], v[2], v[3]);
-    ((float4 *)p)[1] = make_float4(v[4], v[5], v[6], v[7]);
-}
-static __device__ __forceinline__ void store8(uint16_t *p, const float v[8])
-{
-    *(uint4 *)p = make_uint4(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]),
-                             pack_bf16(v[6], v[7]));
-}
-
-enum { NORM_THREADS = 512, HELD = 2 }; /* groups of 8 a thread keeps: rows up to 8192 */
 
 /* What a thread needs of a row, all asked for before any of it is used: behind a product that
  * streams, each round trip to L2 takes more than a microsecond. */
@@ -162,6 +136,23 @@ static __global__ void __launch_bounds__(THREADS)
         *(uint4 *)(dst + (int64_t)i * cols + c) = *(const uint4 *)(from + c);
 }
 
+/* A column's sum goes over the rows in order, in f64, as the cpu device's: neither chunks nor company
+ * change a bit. (f32 with a correction would need two columns of state, and sums of bf16 are exact in f64
+ * but for magnitudes 2^44 apart.) */
+static __global__ void __launch_bounds__(THREADS)
+    pool_kernel(const struct kbatch *b, const uint16_t *src, double *sums, int cols)
+{
+    pdl_next();
+    pdl_wait();
+    int c = blockIdx.x * THREADS + threadIdx.x, i = blockIdx.y;
+    if (c >= cols) return;
+    struct pooling p = b->pooling[i];
+    double *sum = sums + (int64_t)b->slot[p.seq] * cols + c, s = *sum;
+    for (int t = p.row; t < p.row + p.n_rows; t++) s += (double)bf16_f(src[(int64_t)t * cols + c]);
+    *sum = s;
+    if (p.is_last) b->pooled[(int64_t)i * cols + c] = (float)(s / b->pooled_rows[i]);
+}
+
 static __global__ void __launch_bounds__(THREADS)
     bias_kernel(uint16_t *y, const float *bias, int cols, int64_t stride)
 {
@@ -176,10 +167,9 @@ static __global__ void __launch_bounds__(THREADS)
     store8(y + blockIdx.y * stride + i, a);
 }
 
-extern "C" int k_embed(cudaStream_t stream, const struct kbatch *b, const struct kslot *slots,
-                       const uint16_t *w, float *x, int32_t cols, int32_t n_vocab, int32_t n_rows)
+extern "C" int k_embed(cudaStream_t stream, const struct kembed *e, int32_t n_rows)
 {
-    return launch(embed_kernel, dim3(n_rows), THREADS, 0, stream, b, slots, w, x, cols, n_vocab);
+    return launch(embed_kernel, dim3(n_rows), THREADS, 0, stream, *e);
 }
 
 extern "C" int k_norm(cudaStream_t stream, uint16_t *dst, const void *src, int src_is_f32,
@@ -218,4 +208,11 @@ extern "C" int k_bias(cudaStream_t stream, uint16_t *y, const float *bias, int32
 {
     return launch(bias_kernel, dim3((cols + THREADS * 8 - 1) / (THREADS * 8), n_rows), THREADS, 0,
                   stream, y, bias, cols, stride);
+}
+
+extern "C" int k_pool(cudaStream_t stream, const struct kbatch *b, const uint16_t *src,
+                      double *sums, int32_t cols, int32_t n_poolings)
+{
+    return launch(pool_kernel, dim3((cols + THREADS - 1) / THREADS, n_poolings), THREADS, 0, stream,
+                  b, src, sums, cols);
 }

@@ -15,7 +15,7 @@
  * source:   the order is the cpu device's (cpu_pick.c); Philox: sampling_philox.h
  * measured: see kernels/README.md
  */
-#include "common.cuh"
+#include "slots.cuh"
 
 #define PHILOX_FN static __host__ __device__ __forceinline__
 #include "backend/sampling_philox.h"
@@ -457,10 +457,10 @@ static __global__ void __launch_bounds__(THREADS) sample_kernel(struct ksample a
     pdl_next();
     pdl_wait();
     int i = blockIdx.x, n = a.n_vocab;
-    if (i >= a.b->n_wants) return;
-    struct want w = a.b->want[i];
+    if (a.first + i >= a.b->n_wants) return;
+    struct want w = a.b->want[a.first + i];
     struct kslot &p = a.slots[a.b->slot[w.seq]];
-    const struct kresult &out = a.b->result;
+    const struct kresult &out = a.answers.token ? a.answers : a.b->result;
     const float *raw = a.logits + (int64_t)i * n;
     struct range r = scan_row(raw, n, s);
     int token = w.target;
@@ -482,14 +482,7 @@ static __global__ void __launch_bounds__(THREADS) sample_kernel(struct ksample a
         if (!isfinite(now.max)) return; /* nothing is allowed, or a penalty overflowed */
         token = p.temperature < 1e-5f ? (int)(uint32_t)now.best : pick(p, x, n, now, w.position, s);
         __syncthreads();
-        if (threadIdx.x == 0) {
-            p.last = token;
-            if (p.n_tokens < a.max_len) {
-                if (p.has_history) p.history[p.n_tokens] = token;
-                if (p.has_penalty) p.count[token]++;
-                p.n_tokens++;
-            }
-        }
+        if (threadIdx.x == 0) slot_append(p, token, a.max_len);
     }
     if (w.n_top >= 0) {
         double sum = 0.0;

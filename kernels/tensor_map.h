@@ -14,16 +14,18 @@
 static inline int tensor_map_rows(CUtensorMap *map, const void *p, int64_t rows, int64_t cols,
                                   int box_rows)
 {
-    static PFN_cuTensorMapEncodeTiled_v12000 encode;
+    static void *known; /* several ranks' threads may find it at once, the same */
+    PFN_cuTensorMapEncodeTiled_v12000 encode;
     enum cudaDriverEntryPointQueryResult found;
-    void *fn = NULL;
-    if (!encode) {
+    void *fn = __atomic_load_n(&known, __ATOMIC_RELAXED);
+    if (!fn) {
         if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &fn, 12000,
                                              cudaEnableDefault, &found) != cudaSuccess ||
             found != cudaDriverEntryPointSuccess)
             return 1;
-        *(void **)(void *)&encode = fn;
+        __atomic_store_n(&known, fn, __ATOMIC_RELAXED);
     }
+    *(void **)(void *)&encode = fn;
     cuuint64_t dims[2] = {(cuuint64_t)cols, (cuuint64_t)rows}, strides[1] = {(cuuint64_t)cols * 2};
     cuuint32_t box[2] = {64, (cuuint32_t)box_rows}, steps[2] = {1, 1};
     return encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)(uintptr_t)p, dims, strides,

@@ -4,6 +4,8 @@
  *   bench_cuda kernels               linear layers of Llama-3.1-8B at 1 to 256 rows, attention;
  *                                    GB/s and TFLOP/s
  *   bench_cuda attention             attention alone
+ *   bench_cuda collectives           sums over ranks with the norm behind them, 8 KiB to 16 MiB, beside
+ *                                    NCCL's; on two GPUs or more
  *   bench_cuda engine CONFIG [ctx]   steps of a model with random weights, without engine or server:
  *                                    decode at several batch sizes and context ctx (1024), prefill of
  *                                    one prompt
@@ -20,6 +22,7 @@
 #include <time.h>
 
 #include "backend/cuda_dev.h"
+#include "bench_collectives.h"
 #include "model/model.h"
 #include "model/plan.h"
 
@@ -522,10 +525,13 @@ int main(int argc, char **argv)
         bench_kernels(true);
     else if (argc >= 2 && strcmp(argv[1], "attention") == 0)
         bench_kernels(false);
+    else if (argc >= 2 && strcmp(argv[1], "collectives") == 0)
+        return bench_collectives();
     else if (argc >= 3 && strcmp(argv[1], "engine") == 0)
         bench_engine(argv[2], argc > 3 ? (int)strtol(argv[3], NULL, 10) : 1024);
     else {
-        fprintf(stderr, "usage: bench_cuda kernels | attention | engine CONFIG-FOLDER [context]\n");
+        fprintf(stderr, "usage: bench_cuda kernels | attention | collectives | "
+                        "engine CONFIG-FOLDER [context]\n");
         return 2;
     }
     return 0;

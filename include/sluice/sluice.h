@@ -63,7 +63,9 @@ struct sl_options {
     int32_t fail_rank;     /* on this rank */
     uint8_t fail_skips;    /* it leaves out a sum over ranks instead, and goes on */
     uint8_t enforce_eager; /* cuda: no graphs */
-    uint8_t sim_replay;    /* sim device: a prompt with token 2 in it is answered with the tokens
+    /* cuda: NCCL makes every sum over ranks. */
+    uint8_t disable_custom_all_reduce;
+    uint8_t sim_replay; /* sim device: a prompt with token 2 in it is answered with the tokens
                               behind the last one, up to a token 3 */
     /* Called while loading, from sl_open's thread; may be NULL. */
     void (*progress)(void *arg, const char *what, uint64_t done_bytes, uint64_t total_bytes);

@@ -182,7 +182,9 @@ struct dev_config {
     uint32_t fail_step;    /* of this rank: the step that fails, from 1; 0: none. For tests */
     uint8_t fail_skips;    /* it leaves out its first REDUCE instead, and goes on */
     uint8_t enforce_eager; /* cuda: no graphs */
-    uint8_t sim_replay;    /* sim: see sluice.h */
+    /* cuda: NCCL makes every sum over ranks. */
+    uint8_t disable_custom_all_reduce;
+    uint8_t sim_replay; /* sim: see sluice.h */
 };
 
 struct device {

@@ -42,6 +42,7 @@ int cuda_batch_open(struct dev *d, struct sl_error *e)
     n +=
         padded(items_max(d) * sizeof(struct attn_item)) + padded(tokens * sizeof(struct attn_tile));
     n += padded(seqs * mask_words(d) * 4);
+    n += padded(seqs * sizeof(struct pooling)) + padded(seqs * 4);
     d->batch_max = n;
     for (int i = 0; i < CUDA_BATCHES; i++)
         TRY(cuda_check(cudaHostAlloc((void **)&d->batch_pinned[i], n, cudaHostAllocDefault),
@@ -194,6 +195,23 @@ static void put_tiles(struct packer *p, const struct batch *b, struct kbatch *k)
     k->n_tiles = p->d->n_tiles = n;
 }
 
+/* Rows that each pooling's sequence has in all are counted here, for they are needed at the end. */
+static int put_poolings(struct packer *p, const struct batch *b, struct kbatch *k)
+{
+    struct dev *d = p->d;
+    const void *device;
+    size_t n = (size_t)b->n_poolings;
+    if (b->n_poolings < 0 || b->n_poolings > d->config.max_seqs) return SL_EINTERNAL;
+    struct pooling *to = take(p, n * sizeof *to, &device);
+    k->pooling = device;
+    if (n) memcpy(to, b->pooling, n * sizeof *to);
+    int32_t *rows = take(p, n * sizeof *rows, &device);
+    k->pooled_rows = device;
+    for (size_t i = 0; i < n; i++) rows[i] = d->pool_rows[b->slot[to[i].seq]] += to[i].n_rows;
+    k->pooled = d->launch[d->n_launched % CUDA_RESULTS].result.pooled;
+    return 0;
+}
+
 /* Sequences with one row: in a graph as many as rows are padded to, so that what follows from it is
  * the same in every run. */
 static void count_decodes(struct dev *d, const struct batch *b)
@@ -213,7 +231,8 @@ int cuda_batch_send(struct dev *d, const struct batch *b, const struct kresult *
                          .n_seqs = b->n_seqs,
                          .n_wants = b->n_wants,
                          .page_size = b->page_size,
-                         .result = *result};
+                         .result = *result,
+                         .met = d->met};
     k->token = put(&p, b->token, tokens);
     k->pos = put(&p, b->pos, tokens);
     k->kv_slot = put(&p, b->kv_slot, tokens);
@@ -228,6 +247,7 @@ int cuda_batch_send(struct dev *d, const struct batch *b, const struct kresult *
     put_seq_of(&p, b, k);
     count_decodes(d, b);
     TRY(put_pages(&p, b, k));
+    TRY(put_poolings(&p, b, k));
     put_items(&p, b, k);
     put_tiles(&p, b, k);
     size_t n = d->masks_at = p.at;

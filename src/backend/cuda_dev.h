@@ -26,6 +26,8 @@ enum {
     LINEAR_OWN_ROWS =
         64, /* up to so many rows our own kernel runs, and bits do not depend on the batch */
     BAD_TOKENS_MAX = 4096, /* all bad words of a request together */
+    CUDA_MAJOR = 9,        /* the compute capability that the kernels are built for */
+    SHAPE_CLASSES = 24,    /* of a number of rows, as far as they choose other kernels */
 };
 
 struct cuda_chunk {
@@ -54,6 +56,7 @@ struct cuda_launch {      /* one of CUDA_RESULTS */
 struct cuda_graph {
     const struct step *steps;
     int32_t n_steps, n_seen;
+    uint32_t n_met;       /* meetings of the ranks in it */
     cudaGraphExec_t exec; /* owned; NULL: not captured yet */
 };
 
@@ -104,9 +107,25 @@ struct dev {
     float *work_d; /* sampling: rows with masks or penalties */
     struct cuda_assign assign[ASSIGN_BUFFERS];
     uint64_t n_assigned;
+    double *pool_sums_d; /* [max_seqs, n_hidden]: what each slot has pooled */
+    int32_t *pool_rows;  /* owned [max_seqs]: of how many rows */
     struct cuda_lane lane[LANES_MAX];
+
+    /* Of several ranks: cuda_ranks.c. */
+    char *inbox_d; /* two halves */
+    int64_t half_bytes;
+    int32_t max_blocks;     /* of a kernel that waits for other ranks */
+    struct kresult answers; /* device memory: of the rows that this rank samples */
+    int32_t *gathered_d;    /* all ranks' answers, */
+    float *parts_d;         /* and logits; where NCCL brings them */
+    uint32_t met, n_met;    /* meetings before the launch at hand, and in it so far */
+    bool skips_sum;         /* a test: the next sum over ranks is left out */
+    bool is_sum_whole;      /* the residual stream is read elsewhere than where ranks add to it */
+    bool has_seen[SHAPE_CLASSES][SHAPE_CLASSES][12]; /* kinds of batch whose kernels are loaded */
 };
 
+/* The GPU of a rank becomes the calling thread's. */
+int cuda_enter(const struct dev *d);
 /* A CUDA error as one log line and SL_EDEVICE; 0 for success. */
 int cuda_check(int code, const char *what);
 void *cuda_alloc(struct dev *d, size_t bytes, const char *what, struct sl_error *e);
@@ -144,6 +163,20 @@ int cuda_op_add_norm(struct dev *d, const struct batch *b, const struct step *s)
 int cuda_op_gather(struct dev *d, const struct batch *b, const struct step *s);
 int cuda_op_logits(struct dev *d, const struct batch *b, const struct step *s);
 int cuda_op_sample(struct dev *d, const struct batch *b, const struct step *s);
+int cuda_op_pool(struct dev *d, const struct batch *b, const struct step *s);
+
+/* cuda_ranks.c: what several ranks do together. open: nothing with one rank. */
+int cuda_ranks_open(struct dev *d, struct sl_error *e);
+/* Looks at a plan: may rows of the residual stream stay with the rank that adds to them? */
+void cuda_ranks_prepare(struct dev *d, const struct step *steps, int32_t n_steps);
+/* For a kernel of the launch at hand that meets the other ranks: the next meeting. */
+struct kpeers cuda_meeting(struct dev *d);
+/* How so many bytes are summed: 0 in one shot, 1 in two, 2 by NCCL. */
+int cuda_ranks_way_of(const struct dev *d, int64_t bytes);
+int cuda_op_reduce(struct dev *d, const struct batch *b, const struct step *s);
+int cuda_op_reduce_norm(struct dev *d, const struct batch *b, const struct step *s);
+int cuda_op_deal(struct dev *d, const struct batch *b, const struct step *s);
+int cuda_op_share(struct dev *d, const struct batch *b, const struct step *s);
 
 /* cuda_lt.c: y = x . w^T for many rows. NULL where the library is not there. */
 struct lt *lt_open(struct dev *d);

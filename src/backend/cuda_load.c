@@ -25,8 +25,8 @@ size_t cuda_weight_bytes(enum dtype type, int64_t rows, int64_t cols)
 
 static int open_lane(struct dev *d, struct cuda_lane *l)
 {
+    TRY(cuda_enter(d)); /* this thread may not have been here yet, or have been with another rank */
     if (l->stream) return 0;
-    TRY(cuda_check(cudaSetDevice(d->config.rank), "set device")); /* of this thread */
     return cuda_check(cudaStreamCreateWithFlags(&l->stream, cudaStreamNonBlocking), "stream");
 }
 
@@ -69,7 +69,7 @@ static void close_lane(struct cuda_lane *l)
 
 int cuda_load_end(struct dev *d)
 {
-    int code = 0;
+    int code = cuda_enter(d);
     for (int i = 0; i < LANES_MAX; i++) {
         struct cuda_lane *l = &d->lane[i];
         if (l->stream && code == 0) code = cuda_check(cudaStreamSynchronize(l->stream), "upload");
@@ -131,6 +131,7 @@ int cuda_upload(struct dev *d, int32_t lane, const struct weight_rows *p)
 {
     struct cuda_lane *l = &d->lane[lane];
     const struct weight_part *part = p->part;
+    TRY(cuda_enter(d));
     if (p->row0 < 0 || p->n < 0 || p->row0 + p->n > part->rows) return SL_EINTERNAL;
     if (part->rows == 1 || p->cols == 1) return send_vector(d, l, p);
     size_t row = dtype_row_bytes(part->type, p->cols);

@@ -65,6 +65,7 @@ int cuda_prepare(struct dev *d, const struct step *steps, int32_t n_steps)
     TRY(prepare_attn(d, steps, n_steps));
     for (int32_t i = 0; i < n_steps; i++)
         if (steps[i].op == OP_ROPE_KV) TRY(prepare_rope(d, steps[i].lp));
+    cuda_ranks_prepare(d, steps, n_steps);
     d->prepared = steps;
     return 0;
 }
@@ -80,9 +81,15 @@ int cuda_op_embed(struct dev *d, const struct batch *b, const struct step *s)
 {
     (void)b;
     if (s->w->n_parts != 1 || s->dst.type != DT_F32) return SL_ENOSYS;
-    return cuda_check(k_embed(d->stream, d->batch_d, d->slots_d, s->w->part[0].data, s->dst.data,
-                              s->dst.cols, (int32_t)s->w->rows, d->rows),
-                      "embed");
+    struct kembed e = {.b = d->batch_d,
+                       .slots = d->slots_d,
+                       .w = s->w->part[0].data,
+                       .x = s->dst.data,
+                       .row0 = s->w->row0,
+                       .n_ids = s->w->rows,
+                       .cols = s->dst.cols,
+                       .is_share = d->config.n_ranks > 1};
+    return cuda_check(k_embed(d->stream, &e, d->rows), "embed");
 }
 
 int cuda_op_norm(struct dev *d, const struct batch *b, const struct step *s)
@@ -253,14 +260,29 @@ int cuda_op_attn(struct dev *d, const struct batch *b, const struct step *s)
     return 0;
 }
 
+/* Of several ranks each samples its share of the rows, and keeps the answers for the SHARE. */
 int cuda_op_sample(struct dev *d, const struct batch *b, const struct step *s)
 {
     (void)b;
+    int32_t n = d->config.n_ranks, first = want_first(d->want_rows, d->config.rank, n),
+            end = want_first(d->want_rows, d->config.rank + 1, n);
     struct ksample k = {.b = d->batch_d,
                         .slots = d->slots_d,
                         .logits = s->src.data,
                         .work = d->work_d,
                         .n_vocab = s->src.cols,
-                        .max_len = d->config.max_model_len};
-    return d->want_rows ? cuda_check(k_sample(d->stream, &k, d->want_rows), "sample") : 0;
+                        .max_len = d->config.max_model_len,
+                        .first = first,
+                        .answers = d->answers};
+    return end > first ? cuda_check(k_sample(d->stream, &k, end - first), "sample") : 0;
+}
+
+/* Steps with poolings run without a graph. */
+int cuda_op_pool(struct dev *d, const struct batch *b, const struct step *s)
+{
+    if (!b->n_poolings) return 0;
+    if (s->src.cols != d->config.n_hidden) return SL_EINTERNAL;
+    return cuda_check(
+        k_pool(d->stream, d->batch_d, s->src.data, d->pool_sums_d, s->src.cols, b->n_poolings),
+        "pool");
 }

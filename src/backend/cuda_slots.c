@@ -4,6 +4,7 @@
  * need them the sequence's tokens and their counts. assign fills a pinned copy and queues it; the
  * kernel that samples keeps slots up to date from then on.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "backend/cuda_dev.h"
@@ -38,7 +39,11 @@ int cuda_slots_open(struct dev *d, struct sl_error *e)
     d->histories_d = cuda_alloc(d, seqs * len * 4, "histories", e);
     d->counts_d = cuda_alloc(d, seqs * vocab * 4, "token counts", e);
     d->work_d = cuda_alloc(d, (size_t)c->max_wants * vocab * 4, "sampling rows", e);
-    if (!d->slots_d || !d->regions_d || !d->histories_d || !d->counts_d || !d->work_d)
+    d->pool_sums_d =
+        cuda_alloc(d, seqs * (size_t)c->n_hidden * sizeof *d->pool_sums_d, "pooling", e);
+    d->pool_rows = xcalloc(seqs, sizeof *d->pool_rows);
+    if (!d->slots_d || !d->regions_d || !d->histories_d || !d->counts_d || !d->work_d ||
+        !d->pool_sums_d)
         return SL_ENOMEM;
     for (int i = 0; i < ASSIGN_BUFFERS; i++) {
         TRY(cuda_check(cudaHostAlloc((void **)&d->assign[i].pinned, history_at(d) + len * 4,
@@ -52,6 +57,7 @@ int cuda_slots_open(struct dev *d, struct sl_error *e)
 
 void cuda_slots_close(struct dev *d)
 {
+    free(d->pool_rows);
     for (int i = 0; i < ASSIGN_BUFFERS; i++) {
         cudaFreeHost(d->assign[i].pinned);
         if (d->assign[i].done) cudaEventDestroy(d->assign[i].done);
@@ -117,6 +123,17 @@ static void fill_slot(struct dev *d, struct kslot *k, int32_t slot, const struct
     k->has_history = k->has_penalty || s->n_bad_words;
 }
 
+/* Nothing is pooled yet. Only after something was: most sequences pool nothing. */
+static int clear_pool(struct dev *d, int32_t slot)
+{
+    size_t n = (size_t)d->config.n_hidden;
+    if (!d->pool_rows[slot]) return 0;
+    d->pool_rows[slot] = 0;
+    return cuda_check(cudaMemsetAsync(d->pool_sums_d + (size_t)slot * n, 0,
+                                      n * sizeof *d->pool_sums_d, d->stream),
+                      "assign");
+}
+
 int cuda_assign(struct dev *d, int32_t slot, const struct slot_init *init)
 {
     const struct sl_sampling *s = init->sampling;
@@ -125,6 +142,8 @@ int cuda_assign(struct dev *d, int32_t slot, const struct slot_init *init)
     if (init->n_prompt < 0 || init->n_output < 0 ||
         init->n_prompt > d->config.max_model_len - init->n_output)
         return SL_EVALUE;
+    TRY(cuda_enter(d));
+    TRY(clear_pool(d, slot));
     struct cuda_assign *a = &d->assign[d->n_assigned % ASSIGN_BUFFERS];
     if (d->n_assigned >= ASSIGN_BUFFERS) TRY(cuda_check(cudaEventSynchronize(a->done), "assign"));
     struct kslot *k = (struct kslot *)(void *)a->pinned;

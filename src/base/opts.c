@@ -46,6 +46,7 @@ static const struct opt_row rows[] = {
     {"fail-skips", T_BOOL, AT(fail_skips), "false", 0, 0, NULL, "device", "", "for tests: that rank leaves out a sum over ranks instead, so that the others wait for it"},
     {"sim-replay", T_BOOL, AT(sim_replay), "false", 0, 0, NULL, "device", "", "sim device: answer with what the prompt holds between its last U+0002 and U+0003, for tests"},
     {"enforce-eager", T_BOOL, AT(enforce_eager), "false", 0, 0, NULL, "device", "", "cuda: launch kernel by kernel, without graphs"},
+    {"disable-custom-all-reduce", T_BOOL, AT(disable_custom_all_reduce), "false", 0, 0, NULL, "device", "", "cuda: NCCL makes every sum over ranks, not our own kernels"},
 
     {"max-num-seqs", T_INT, AT(max_num_seqs), "0", 0, 65536, NULL, "schedule", "max-running-requests max-batch-size np parallel", "sequences in one step; 0: the device's default"},
     {"max-num-batched-tokens", T_INT, AT(max_num_batched_tokens), "0", 0, 1 << 20, NULL, "schedule", "chunked-prefill-size max-num-tokens b batch-size max-batch-prefill-tokens", "tokens in one step: the prefill chunk; 0: the device's default"},
@@ -322,5 +323,6 @@ struct sl_options opts_engine(const struct options *o)
         .fail_skips = o->fail_skips,
         .sim_replay = o->sim_replay,
         .enforce_eager = o->enforce_eager,
+        .disable_custom_all_reduce = o->disable_custom_all_reduce,
     };
 }

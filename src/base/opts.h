@@ -42,7 +42,7 @@ struct options {
     const char *log_level, *log_format;
     /* devices */
     int64_t sim_step_us, sim_row_us, fail_step, fail_rank;
-    bool sim_replay, enforce_eager, fail_skips;
+    bool sim_replay, enforce_eager, fail_skips, disable_custom_all_reduce;
     const char *config;
 };
 

@@ -360,6 +360,7 @@ static int open_device(struct model *m, int32_t rank, const struct sl_options *o
                            .fail_step = rank == o->fail_rank ? o->fail_step : 0,
                            .fail_skips = o->fail_skips,
                            .enforce_eager = o->enforce_eager,
+                           .disable_custom_all_reduce = o->disable_custom_all_reduce,
                            .sim_replay = o->sim_replay};
     return m->device->open(&m->ranks[rank].dev, &c, e);
 }

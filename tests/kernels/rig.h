@@ -19,7 +19,8 @@ enum {
     RIG_LEN = 4096,
     RIG_PAGE = 16,
     RIG_VOCAB = 33001,
-    RIG_PAGES = 2048
+    RIG_PAGES = 2048,
+    RIG_HIDDEN = 896 /* of pooled vectors */
 };
 
 struct rig {
@@ -59,7 +60,8 @@ static inline struct rig rig_open(const struct device *device)
                            .max_wants = RIG_TOKENS,
                            .max_model_len = RIG_LEN,
                            .n_vocab = RIG_VOCAB,
-                           .page_size = RIG_PAGE};
+                           .page_size = RIG_PAGE,
+                           .n_hidden = RIG_HIDDEN};
     if (device->open(&r.d, &c, &e) < 0) {
         printf("open %s: %s\n", device->name, e.text);
         abort();

@@ -134,6 +134,61 @@ TEST(gather)
     free(v);
 }
 
+/* Three sequences' rows, whole or over three steps: the cpu's bits either way. */
+static void pool(const struct rig *r, bool is_cut, const float *v, float *out)
+{
+    static const int32_t lengths[] = {1, 40, 77}, ends[] = {1, 20, 77};
+    static struct rig_batch x;
+    struct pooling p[3];
+    int32_t pages[RIG_LEN / RIG_PAGE] = {0}, from[3] = {0};
+    const struct sl_sampling none = {0};
+    const struct slot_init init = {.sampling = &none};
+    for (int i = 0; i < 3; i++) CHECK(r->device->assign(r->d, i, &init) == 0);
+    for (int step = 0; step < (is_cut ? 3 : 1); step++) {
+        memset(&x, 0, sizeof x);
+        rig_batch_init(&x);
+        struct act a = rig_act(r, 118, RIG_HIDDEN, DT_BF16, NULL);
+        int32_t n = 0, at = 0;
+        for (int32_t i = 0; i < 3; i++) {
+            int32_t to = is_cut && step < 2 ? ends[i] * (step + 1) / 2 : lengths[i],
+                    rows = to - from[i];
+            if (rows > 0) {
+                rig_batch_add(&x, from[i], rows, pages);
+                x.slot[n] = i;
+                p[n] = (struct pooling){n, at, rows, to == lengths[i]};
+                size_t size = a.type == DT_F32 ? 4 : 2;
+                rig_put(r, (char *)a.data + (size_t)at * RIG_HIDDEN * size, a.type,
+                        v + (i * 77 + from[i]) * RIG_HIDDEN, (int64_t)rows * RIG_HIDDEN);
+                n++;
+            }
+            at += rows;
+            from[i] = to;
+        }
+        if (!n) continue;
+        x.b.n_poolings = n;
+        x.b.pooling = p;
+        const struct result *got = rig_run(r, (struct step){.op = OP_POOL, .src = a}, &x.b);
+        for (int32_t k = 0; k < n; k++)
+            if (p[k].is_last)
+                memcpy(out + x.slot[k] * RIG_HIDDEN, got->pooled + k * RIG_HIDDEN,
+                       RIG_HIDDEN * sizeof *out);
+    }
+}
+
+TEST(pooling)
+{
+    NEEDS_GPU();
+    float *v = rig_floats(3 * 77 * RIG_HIDDEN), *out[4];
+    for (int i = 0; i < 4; i++) {
+        out[i] = xcalloc(3 * RIG_HIDDEN, sizeof(float));
+        pool(i < 2 ? &cpu : &gpu, i % 2, v, out[i]);
+        CHECK_MSG(memcmp(out[i], out[0], 3 * RIG_HIDDEN * sizeof(float)) == 0, "way %d: other bits",
+                  i);
+    }
+    for (int i = 0; i < 4; i++) free(out[i]);
+    free(v);
+}
+
 /* ------------------------------------------------------------------ products */
 
 static void check_linear(int64_t n, int64_t k, int n_parts, bool has_bias)
