@@ -643,15 +643,23 @@ def test_long_answer_stays_fast(shared_page):
 
 @pytest.mark.parametrize("piece", SLOW, ids=repr)
 def test_no_text_is_slow(shared_page, piece):
-    ms = shared_page.evaluate("""(text) => {
+    """Three tries, since the machine may be busy: what is slow by itself is slow each time."""
+    for _ in range(3):
+        ms = slowness(shared_page, piece)
+        print(f"{piece!r}: {ms:.0f} ms")
+        if ms < 3000:
+            return
+    raise AssertionError(f"{ms:.0f} ms")
+
+
+def slowness(page, piece):
+    return page.evaluate("""(text) => {
       const view = new MarkdownView(document.createElement("div"));
       const start = performance.now();
       view.update(text);
       for (const language of ["c", "python", "sh", "sql", "json", "html"]) highlight(text.slice(0, 50000), language);
       return performance.now() - start;
     }""", piece * (100_000 // len(piece)))
-    print(f"{piece!r}: {ms:.0f} ms")
-    assert ms < 3000
 
 
 def test_streaming_stays_smooth(page, fake):

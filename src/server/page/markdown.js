@@ -173,6 +173,9 @@ function linkTarget(text, i) {
   const LONGEST = 2048;
   let [depth, at, end] = [0, i + 1, 0];
   while (text[at] === " ") at++;
+  const scheme = /<?(?:https?:\/\/|mailto:)/iy; /* of those that may stand here: most texts end the search at once */
+  scheme.lastIndex = at;
+  if (!scheme.test(text)) return null;
   for (end = at; end < text.length && end - at < LONGEST && !/\s/.test(text[end]); end++) {
     if (text[end] === "(") depth++;
     if (text[end] === ")" && depth-- === 0) break;
