@@ -4,7 +4,7 @@
  * Each rank is a thread that replays a graph of 24 launches; the ranks start each replay together. Given is
  * the slowest rank's median of a launch. Two shots in several launches where the device cuts them so.
  */
-#include "bench_collectives.h"
+#include "bench_cuda.h"
 
 #include <cuda_runtime_api.h>
 #include <pthread.h>
@@ -28,19 +28,6 @@ static struct bench {
     int32_t rows, way;
     double us[RANKS_MAX];
 } bench;
-
-static void must(int code, const char *what)
-{
-    if (code == 0) return;
-    fprintf(stderr, "%s: code %d, %s\n", what, code, cudaGetErrorString(cudaGetLastError()));
-    exit(1);
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 static void *random_memory(struct dev *d, size_t bytes, bool is_f32)
 {

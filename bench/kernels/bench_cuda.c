@@ -22,20 +22,20 @@
 #include <time.h>
 
 #include "backend/cuda_dev.h"
-#include "bench_collectives.h"
+#include "bench_cuda.h"
 #include "model/model.h"
 #include "model/plan.h"
 
 enum { ROUNDS = 7, PAGE = 16 };
 
-static void must(int code, const char *what)
+void must(int code, const char *what)
 {
     if (code == 0) return;
     fprintf(stderr, "%s: code %d, %s\n", what, code, cudaGetErrorString(cudaGetLastError()));
     exit(1);
 }
 
-static int by_value(const void *a, const void *b)
+int by_value(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
@@ -428,9 +428,10 @@ static void bench_decode(struct model *m, int n, int ctx)
         .top_p = 1, .typical_p = 1, .repetition_penalty = 1, .max_tokens = 1000};
     int32_t first = 1;
     for (int i = 0; i < n; i++)
-        must(model_assign(
-                 m, 0, i, &(struct slot_init){.sampling = &greedy, .tokens = &first, .n_prompt = 1}),
-             "assign");
+        must(
+            model_assign(m, 0, i,
+                         &(struct slot_init){.sampling = &greedy, .tokens = &first, .n_prompt = 1}),
+            "assign");
     double start = 0, device = 0;
     const struct result *r;
     for (int k = 0; k < STEPS + 8; k++) {

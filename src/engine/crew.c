@@ -10,7 +10,7 @@ int crew_open(struct crew *c, struct model *m, struct bell *engine, struct sl_er
 {
     int32_t n = model_n_ranks(m);
     size_t size = sizeof *c->workers;
-    *c = (struct crew){.model = m, .bell = engine};
+    *c = (struct crew){.model = m};
     ASSERT(n >= 1 && n <= 64); /* a bit each; their rings are line-aligned */
     c->workers = aligned_alloc(64, (size_t)n * size);
     if (!c->workers) return sl_fail(e, SL_ENOMEM, "out of memory");

@@ -17,7 +17,6 @@ enum {
 struct crew {
     struct model *model;    /* borrowed */
     struct worker *workers; /* owned [n] */
-    struct bell *bell;      /* borrowed: the engine's */
     int32_t n;
     /* Of the collect that is ordered and not answered. */
     bool is_collecting;

@@ -192,32 +192,32 @@ static int any_text(struct tagger *t, const json_node *f, re_id end, part_id *ou
     return *out = part_lex(t->g, r), 0;
 }
 
-static int sequence(struct tagger *t, const json_node *f, re_id end, part_id *out)
+/* Its elements, joined one by one to what stands for none of them. */
+static int elements(struct tagger *t, const json_node *f,
+                    part_id (*join)(struct grammar *, part_id, part_id), part_id *out)
 {
     const json_node *list;
-    (void)end;
-    *out = P_EMPTY;
     TRY(list_of(t, f, "elements", TAGS_MAX, &list));
     for (const json_node *m = json_child(list); m; m = json_next(m)) {
         part_id one;
         TRY(format(t, m, RE_NONE, &one));
-        *out = part_seq2(t->g, *out, one);
+        *out = join(t->g, *out, one);
     }
     return 0;
 }
 
+static int sequence(struct tagger *t, const json_node *f, re_id end, part_id *out)
+{
+    (void)end;
+    *out = P_EMPTY;
+    return elements(t, f, part_seq2, out);
+}
+
 static int one_of(struct tagger *t, const json_node *f, re_id end, part_id *out)
 {
-    const json_node *list;
     (void)end;
     *out = P_NEVER;
-    TRY(list_of(t, f, "elements", TAGS_MAX, &list));
-    for (const json_node *m = json_child(list); m; m = json_next(m)) {
-        part_id one;
-        TRY(format(t, m, RE_NONE, &one));
-        *out = part_alt2(t->g, *out, one);
-    }
-    return 0;
+    return elements(t, f, part_alt2, out);
 }
 
 /* The end of a tag: a text, or one of several. */

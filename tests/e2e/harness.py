@@ -3,7 +3,7 @@
 The binary is $SLUICE_BIN or build/sluice, the real model $SLUICE_TEST_MODEL or the one that scripts/quickstart keeps.
 Without a model the server runs on the sim device: tokens are hashes, time is --sim-step-us a step.
 """
-import contextlib, http.client, json, os, random, re, signal, socket, subprocess, tempfile, time
+import contextlib, http.client, json, os, random, re, signal, socket, subprocess, sys, tempfile, time, traceback
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "../.."))
 BIN = os.environ.get("SLUICE_BIN", os.path.join(ROOT, "build/sluice"))
@@ -228,3 +228,19 @@ def events_of(body):
 
 def text_of(events, index=0):
     return "".join(c["delta"].get("content") or "" for e in events for c in e["choices"] if c["index"] == index)
+
+
+def run_checks(checks):
+    """Each in turn, the next one too where one fails; prints "N passed, N failed" and exits with 1 if any did."""
+    failed = 0
+    for check in checks:
+        start = time.monotonic()
+        try:
+            check()
+            print(f"{check.__name__}: ok, {time.monotonic() - start:.1f} s", flush=True)
+        except Exception:  # noqa: BLE001: report, and go on with the next
+            failed += 1
+            traceback.print_exc()
+            print(f"FAILED: {check.__name__}", flush=True)
+    print(f"{len(checks) - failed} passed, {failed} failed")
+    sys.exit(failed > 0)

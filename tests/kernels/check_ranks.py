@@ -4,10 +4,10 @@
 Python's standard library and tests/e2e/harness.py; $SLUICE_BIN as there. SLUICE_FAULTS: how often
 each fault is repeated (20). Ends with "N passed, N failed".
 """
-import json, os, subprocess, sys, threading, time, traceback
+import json, os, subprocess, sys, threading, time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../e2e"))
-from harness import BIN, TINY, Server  # noqa: E402
+from harness import BIN, TINY, Server, run_checks  # noqa: E402
 
 EXIT_ENGINE = 70
 WITHIN = 10  # seconds from the fault to the end of the process
@@ -106,21 +106,5 @@ def the_same_answers():
             assert best[1] - best[0] < 0.1, (i, k, a["top_logprobs"][k])
 
 
-def main():
-    checks = [refusals, the_same_answers, a_rank_faults, a_rank_leaves_out_a_sum,
-              a_rank_leaves_out_a_sum_of_nccl]
-    failed = 0
-    for check in checks:
-        start = time.monotonic()
-        try:
-            check()
-            print(f"{check.__name__}: ok, {time.monotonic() - start:.1f} s", flush=True)
-        except Exception:  # noqa: BLE001: report, and go on with the next
-            failed += 1
-            traceback.print_exc()
-            print(f"FAILED: {check.__name__}", flush=True)
-    print(f"{len(checks) - failed} passed, {failed} failed")
-    sys.exit(failed > 0)
-
-
-main()
+run_checks([refusals, the_same_answers, a_rank_faults, a_rank_leaves_out_a_sum,
+            a_rank_leaves_out_a_sum_of_nccl])

@@ -4,10 +4,10 @@
 Python's standard library and tests/e2e/harness.py; $SLUICE_BIN and $SLUICE_TEST_MODEL as there. Ends with "N passed, N
 failed". The fault is --fail-step's: an illegal instruction on the device, after which every CUDA call of the process fails.
 """
-import http.client, json, os, re, subprocess, sys, threading, time, traceback
+import http.client, json, os, re, subprocess, sys, threading, time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../e2e"))
-from harness import MODEL, TINY, Server  # noqa: E402
+from harness import MODEL, TINY, Server, run_checks  # noqa: E402
 
 EXIT_ENGINE = 70
 SOON = 5  # seconds from the first client's error to the end of the process
@@ -143,20 +143,4 @@ def cpu_answers():
         assert n > 0
 
 
-def main():
-    checks = [first_step_faults, fault_in_prefill, fault_in_decode, memory_share, cpu_answers]
-    failed = 0
-    for check in checks:
-        start = time.monotonic()
-        try:
-            check()
-            print(f"{check.__name__}: ok, {time.monotonic() - start:.1f} s", flush=True)
-        except Exception:  # noqa: BLE001: report, and go on with the next
-            failed += 1
-            traceback.print_exc()
-            print(f"FAILED: {check.__name__}", flush=True)
-    print(f"{len(checks) - failed} passed, {failed} failed")
-    sys.exit(failed > 0)
-
-
-main()
+run_checks([first_step_faults, fault_in_prefill, fault_in_decode, memory_share, cpu_answers])
