@@ -66,11 +66,23 @@ static __device__ __forceinline__ float *scores_of(const struct layout &lay, int
     return lay.scores + (i * lay.rows + row) * SCORE_PITCH;
 }
 
-/* Raw scores of what is seen of a block, and the warp's maximum, as the pass's i-th. Of each 32
+/* Here, or in every block of the cluster. */
+template <typename V>
+static __device__ __forceinline__ void put(const struct layout &lay, const struct decode_smem &sm,
+                                           float *at, V v)
+{
+    if (lay.n == 1)
+        *(V *)at = v;
+    else
+        send_all(at, v, &sm.scores_full, lay.n);
+}
+
+/* Raw scores of what is seen of a block, and the warp's maximum, as the pass's rank-th. Of each 32
  * positions, 8 n + 2 t + e lies at 8 t + 2 n + e: a lane's are one run of bytes, here and as weights
  * in the next product. */
 static __device__ __forceinline__ void put_scores(float s[4][4], const struct unit &u,
-                                                  const struct layout &lay, int i, int block)
+                                                  const struct layout &lay,
+                                                  const struct decode_smem &sm, int block)
 {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     int first = block * ATTN_BLOCK + warp * 32;
@@ -89,36 +101,28 @@ static __device__ __forceinline__ void put_scores(float s[4][4], const struct un
         m = fmaxf(m, __shfl_xor_sync(~0u, m, 1));
         m = fmaxf(m, __shfl_xor_sync(~0u, m, 2));
         if (g + 8 * r >= u.n_rows) continue;
-        float *row = scores_of(lay, i, g + 8 * r);
-        float4 *at = (float4 *)(row + warp * 32 + 8 * t);
-        at[0] = make_float4(s[0][2 * r], s[0][2 * r + 1], s[1][2 * r], s[1][2 * r + 1]);
-        at[1] = make_float4(s[2][2 * r], s[2][2 * r + 1], s[3][2 * r], s[3][2 * r + 1]);
-        if (t == 0) row[ATTN_BLOCK + warp] = m;
+        float *row = scores_of(lay, lay.rank, g + 8 * r), *at = row + warp * 32 + 8 * t;
+        put(lay, sm, at,
+            make_float4(s[0][2 * r], s[0][2 * r + 1], s[1][2 * r], s[1][2 * r + 1]));
+        put(lay, sm, at + 4,
+            make_float4(s[2][2 * r], s[2][2 * r + 1], s[3][2 * r], s[3][2 * r + 1]));
+        if (t == 0) put(lay, sm, row + ATTN_BLOCK + warp, m);
     }
 }
 
-/* Until the scores of a pass of n blocks from `block` are here; `s`: this block's own. They are sent
- * from a place of their own, since weights soon take that of scores. */
+/* Until the scores of a pass of n blocks from `block` are here; `s`: this block's own. */
 static __device__ __forceinline__ void exchange(float s[4][4], const struct unit &u,
                                                 const struct layout &lay, struct decode_smem &sm,
                                                 int block, int n, uint32_t phase)
 {
     if (lay.n == 1) {
-        put_scores(s, u, lay, 0, block);
+        put_scores(s, u, lay, sm, block);
         named_sync(1, WARPS * 32);
         return;
     }
-    uint32_t bytes = u.n_rows * SCORE_PITCH * 4;
     bar_wait(&sm.scores_free, phase ^ 1);
-    if (threadIdx.x == 0) bar_expect(&sm.scores_full, n * bytes);
-    if (lay.rank < n) {
-        put_scores(s, u, lay, lay.n, block + lay.rank);
-        fence_async();
-        named_sync(1, WARPS * 32);
-        if (threadIdx.x < lay.n)
-            copy_to(threadIdx.x, scores_of(lay, lay.rank, 0), scores_of(lay, lay.n, 0), bytes,
-                    &sm.scores_full);
-    }
+    if (threadIdx.x == 0) bar_expect(&sm.scores_full, n * u.n_rows * SCORE_PITCH * 4);
+    if (lay.rank < n) put_scores(s, u, lay, sm, block + lay.rank);
     bar_wait(&sm.scores_full, phase);
 }
 

@@ -27,7 +27,7 @@ struct __align__(16) decode_smem
 struct layout {                     /* of shared memory, and of the cluster */
     int n, rank;                    /* blocks of the cluster, and which this is */
     int n_slots, tiles, first_tile; /* tiles of 8 dims of this block's values */
-    float *scores;                  /* [n (+ 1)][rows][SCORE_PITCH], raw, then weights */
+    float *scores;                  /* [n][rows][SCORE_PITCH], raw, then weights */
     uint16_t *weights;              /* [rows][weight_pitch] */
     int rows, weight_pitch;
     char *slots;
@@ -41,10 +41,9 @@ struct unit {
     int first, last;                 /* blocks of this item that are seen */
 };
 
-/* In a cluster, one more for what is being sent. */
 static __host__ __device__ __forceinline__ size_t scores_bytes(int n, int rows)
 {
-    return (size_t)(n > 1 ? n + 1 : 1) * rows * SCORE_PITCH * 4;
+    return (size_t)n * rows * SCORE_PITCH * 4;
 }
 static __host__ __device__ __forceinline__ size_t weights_bytes(int n, int rows)
 {
@@ -107,15 +106,25 @@ static __device__ __forceinline__ uint32_t place_in(const void *p, int rank)
     asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(smem_at(p)), "r"(rank));
     return at;
 }
-/* Copy to where `to` is in the shared memory of block `rank`; counts as bytes at its barrier. */
-static __device__ __forceinline__ void copy_to(int rank, const void *to, const void *from,
-                                               uint32_t bytes, const uint64_t *bar)
+/* To where `to` is in the shared memory of every block of the cluster; counts as bytes at its barrier. */
+static __device__ __forceinline__ void send_all(const float *to, float4 v, const uint64_t *bar,
+                                                int n)
 {
-    asm volatile(
-        "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], "
-        "%2, [%3];" ::"r"(place_in(to, rank)),
-        "r"(smem_at(from)), "r"(bytes), "r"(place_in(bar, rank))
-        : "memory");
+    for (int r = 0; r < n; r++)
+        asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, "
+                     "%3, %4}, [%5];" ::"r"(place_in(to, r)),
+                     "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(place_in(bar, r))
+                     : "memory");
+}
+static __device__ __forceinline__ void send_all(const float *to, float v, const uint64_t *bar,
+                                                int n)
+{
+    for (int r = 0; r < n; r++)
+        asm volatile(
+            "st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(
+                place_in(to, r)),
+            "f"(v), "r"(place_in(bar, r))
+            : "memory");
 }
 /* A warp's arrival at a barrier of every block of the cluster. */
 static __device__ __forceinline__ void arrive_all(uint64_t *bar, int n)

@@ -113,8 +113,8 @@ static void *run_rank(void *arg)
     must(cudaGraphInstantiate(&exec, graph, 0), "instantiate");
     for (int k = -3; k < ROUNDS; k++) {
         float ms;
-        must(cudaMemcpy((char *)d->batch_d + offsetof(struct kbatch, met), &d->met, sizeof d->met,
-                        cudaMemcpyHostToDevice),
+        must(cudaMemcpyAsync((char *)d->batch_d + offsetof(struct kbatch, met), &d->met,
+                             sizeof d->met, cudaMemcpyHostToDevice, d->stream),
              "meeting");
         pthread_barrier_wait(&bench.barrier);
         must(cudaEventRecord(a, d->stream), "event");

@@ -165,20 +165,24 @@ static int run(int32_t rank, const struct step *steps, int32_t n, const struct b
     return code < 0 ? code : device_cuda.collect(crew.at[rank].d, out);
 }
 
-static void put(void *to, enum dtype type, const float *v, int64_t n)
+/* In the rank's own stream, and waiting for that alone: two ranks may share a GPU, and one be ahead. */
+static void copy(struct dev *d, void *to, const void *from, size_t bytes)
+{
+    ASSERT(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, d->stream) == 0 &&
+           cudaStreamSynchronize(d->stream) == 0);
+}
+
+static void put(struct dev *d, void *to, enum dtype type, const float *v, int64_t n)
 {
     uint16_t *half = xmalloc((size_t)n * 2);
     for (int64_t i = 0; i < n; i++) half[i] = f32_to_bf16(v[i]);
-    ASSERT(cudaMemcpy(to, type == DT_F32 ? (const void *)v : half,
-                      (size_t)n * (type == DT_F32 ? 4 : 2), cudaMemcpyHostToDevice) == 0);
-    ASSERT(cudaDeviceSynchronize() == 0);
+    copy(d, to, type == DT_F32 ? (const void *)v : half, (size_t)n * (type == DT_F32 ? 4 : 2));
     free(half);
 }
 
-static void get(void *to, const struct act *a, int64_t n)
+static void get(struct dev *d, void *to, const struct act *a, int64_t n)
 {
-    ASSERT(cudaMemcpy(to, a->data, (size_t)n * (a->type == DT_F32 ? 4 : 2),
-                      cudaMemcpyDeviceToHost) == 0);
+    copy(d, to, a->data, (size_t)n * (a->type == DT_F32 ? 4 : 2));
 }
 
 /* ------------------------------------------------------------------ sums */
@@ -250,12 +254,12 @@ static void reduce_rank(int32_t rank, void *arg)
         const struct step *s = held_step(rank, (struct step){.op = OP_REDUCE, .dst = *a});
         for (int k = 0; k < REPEATS; k++) {
             const struct result *r;
-            put(a->data, a->type, c->x[rank], n);
+            put(p->d, a->data, a->type, c->x[rank], n);
             if (run(rank, s, 1, &batch_store.b, &r) < 0) {
                 c->n_bad += 1000000;
                 break;
             }
-            get(got, a, n);
+            get(p->d, got, a, n);
             for (int64_t i = 0; i < n; i++)
                 c->n_bad += !is_alike(c, got, type ? (const void *)c->half : c->expected, (size_t)i,
                                       type ? 2 : 4);
@@ -277,32 +281,32 @@ static void norm_rank(int32_t rank, void *arg)
     ASSERT(cuda_enter(p->d) == 0);
     struct weight w = {.rows = 1, .cols = c->cols, .n_parts = 1};
     w.part[0] = (struct weight_part){.type = DT_F32, .rows = 1, .data = p->wide.data};
-    put(w.part[0].data, DT_F32, p->w_host, c->cols);
+    put(p->d, w.part[0].data, DT_F32, p->w_host, c->cols);
     p->x.cols = p->dst.cols = p->sum.cols = p->sum2.cols = c->cols;
-    put(p->sum2.data, DT_F32, c->sum, n);
-    put(p->x.data, DT_BF16, c->x[rank], n);
+    put(p->d, p->sum2.data, DT_F32, c->sum, n);
+    put(p->d, p->x.data, DT_BF16, c->x[rank], n);
     const struct result *r;
     struct step apart[2] = {
         {.op = OP_REDUCE, .dst = p->x},
         {.op = OP_ADD_NORM, .dst = p->dst, .src = p->x, .src2 = p->sum2, .w = &w, .lp = &lp}};
     for (int i = 0; i < 2; i++)
         c->n_bad += 1000000 * (run(rank, held_step(rank, apart[i]), 1, &batch_store.b, &r) < 0);
-    get(a, &p->dst, n);
-    get(sa, &p->sum2, n);
+    get(p->d, a, &p->dst, n);
+    get(p->d, sa, &p->sum2, n);
     const struct step *fused = held_step(
         rank,
         (struct step){
             .op = OP_REDUCE_NORM, .dst = p->x, .src = p->x, .src2 = p->sum, .w = &w, .lp = &lp});
     for (int k = 0; k < REPEATS; k++) {
-        put(p->sum.data, DT_F32, c->sum, n);
-        put(p->x.data, DT_BF16, c->x[rank], n);
+        put(p->d, p->sum.data, DT_F32, c->sum, n);
+        put(p->d, p->x.data, DT_BF16, c->x[rank], n);
         if (run(rank, fused, 1, &batch_store.b, &r) < 0) {
             c->n_bad += 1000000;
             break;
         }
         bool is_two_shot = cuda_ranks_way_of(p->d, n * 2) == 1;
-        get(b, &p->x, n);
-        get(sb, &p->sum, n);
+        get(p->d, b, &p->x, n);
+        get(p->d, sb, &p->sum, n);
         for (int64_t i = 0; i < n; i++) {
             bool has_sum = !is_two_shot || i / c->cols % crew.n == rank;
             c->n_bad +=
@@ -367,12 +371,12 @@ static void flight_rank(int32_t rank, void *arg)
     for (int round = 0; round < ROUNDS; round++) {
         const struct result *r;
         for (int i = 0; i < ROWS * COLS; i++) v[i] = first[rank];
-        put(p->wide.data, DT_F32, v, ROWS * COLS);
+        put(p->d, p->wide.data, DT_F32, v, ROWS * COLS);
         for (int k = 0; k < STEPS + 1; k++) {
             if (k < STEPS) *bad += device_cuda.launch(p->d, s, 1, &batch_store.b) < 0;
             if (k > 0) *bad += device_cuda.collect(p->d, &r) < 0;
         }
-        get(v, &p->wide, ROWS * COLS);
+        get(p->d, v, &p->wide, ROWS * COLS);
         for (int i = 0; i < ROWS * COLS; i++) *bad += v[i] != total;
     }
     free(v);
@@ -473,7 +477,7 @@ static void sample_alone(struct sampling_case *c)
     assign_all(d);
     for (uint32_t k = 0; k < SAMPLE_STEPS; k++) {
         const struct result *r;
-        put(logits.data, DT_F32, c->logits + (size_t)k * SEQS * RIG_VOCAB,
+        put(d, logits.data, DT_F32, c->logits + (size_t)k * SEQS * RIG_VOCAB,
             (int64_t)SEQS * RIG_VOCAB);
         rows(SEQS, true);
         set_wants(k);
@@ -509,7 +513,7 @@ static void sample_rank(int32_t rank, void *arg)
             memcpy(share + (size_t)i * (size_t)mine,
                    c->logits + ((size_t)k * SEQS + (size_t)i) * RIG_VOCAB + first,
                    (size_t)mine * 4);
-        put(logits.data, DT_F32, share, (int64_t)SEQS * mine);
+        put(p->d, logits.data, DT_F32, share, (int64_t)SEQS * mine);
         if (rank == 0) rows(SEQS, true), set_wants(k);
         pthread_barrier_wait(&barrier);
         int code = run(rank, plan[rank], 3, &batch_store.b, &r);
