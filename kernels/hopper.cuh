@@ -62,13 +62,13 @@ enum : uint64_t { /* what L2 should do with the bytes, as createpolicy encodes i
                   KEEP = 0x14f0000000000000 /* evict last: activations are read by every block */
 };
 
-/* The map's box at (col, row) to shared memory; its bytes count down at bar. */
+/* The map's box at (col, row, 0, block) to shared memory; its bytes count down at bar. */
 static __device__ __forceinline__ void tma_load(void *to, const CUtensorMap *map, uint64_t *bar,
-                                                int col, int row, uint64_t policy)
+                                                int col, int row, int block, uint64_t policy)
 {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-                 ".L2::cache_hint [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(smem_at(to)),
-                 "l"(map), "r"(smem_at(bar)), "r"(col), "r"(row), "l"(policy)
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+                 ".L2::cache_hint [%0], [%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(smem_at(to)),
+                 "l"(map), "r"(smem_at(bar)), "r"(col), "r"(row), "r"(0), "r"(block), "l"(policy)
                  : "memory");
 }
 static __device__ __forceinline__ void tma_prefetch_map(const CUtensorMap *map)
@@ -103,7 +103,7 @@ template <int N> static __device__ __forceinline__ void wgmma_wait()
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
 
-/* c (+)= a . b^T: 64 rows of a, 16 or 32 of b, 16 columns; `adds` 0: c is set. */
+/* c (+)= a . b^T: 64 rows of a, 16, 32 or 48 of b, 16 columns; `adds` 0: c is set. */
 static __device__ __forceinline__ void wgmma(float (&c)[8], uint32_t a, uint32_t b, int adds)
 {
     asm volatile(
@@ -125,6 +125,21 @@ static __device__ __forceinline__ void wgmma(float (&c)[16], uint32_t a, uint32_
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]),
           "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]),
           "+f"(c[14]), "+f"(c[15])
+        : "r"(a), "r"(b), "r"(adds));
+}
+
+static __device__ __forceinline__ void wgmma(float (&c)[24], uint32_t a, uint32_t b, int adds)
+{
+    asm volatile(
+        WGMMA_OPERANDS(
+            24, 25,
+            26) "wgmma.mma_async.sync.aligned.m64n48k16.f32.bf16.bf16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,"
+                "%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23}, a, b, p, 1, 1, 0, "
+                "0;\n}"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]),
+          "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]),
+          "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]),
+          "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23])
         : "r"(a), "r"(b), "r"(adds));
 }
 

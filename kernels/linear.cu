@@ -43,10 +43,12 @@ struct work {
     int steps;  /* stages a tile takes */
     int rounds; /* tiles a block of threads takes */
     int width;  /* columns of y in a tile */
+    bool is_whole;    /* k is a multiple of 64 */
+    bool is_w2_first; /* in memory, and so in a tile */
 };
 
 struct maps {
-    CUtensorMap w, w2, x;
+    CUtensorMap w, x; /* w: with a gate, of both matrices */
 };
 
 /* A place in the ring; `phase` is the parity of its turns. */
@@ -87,26 +89,34 @@ static __device__ __forceinline__ void forward(struct reader &i, const struct wo
     i.turn++;
 }
 
+/* A stage's blocks of `rows` rows of a matrix: at once, or one after the other where the last is not whole. */
+static __device__ __forceinline__ void load_blocks(const struct work &w, const struct reader &i,
+                                                   char *to, int rows, const CUtensorMap *map,
+                                                   int row, uint64_t policy, uint64_t *bar)
+{
+    int first = i.step * w.cut.blocks;
+    if (w.is_whole) {
+        tma_load(to, map, bar, 0, row, first, policy);
+        return;
+    }
+    for (int b = 0; b < w.cut.blocks; b++)
+        tma_load(to + b * rows * 128, map, bar, (first + b) * COLS, row, 0, policy);
+}
+
 static __device__ __forceinline__ void load_w(const struct work &w, const struct ring &r,
                                               const struct maps &maps, const struct reader &i)
 {
-    int col = i.step * w.cut.blocks * COLS, row = first_column(w, i.turn);
-    char *to = r.stage + i.at.stage * r.bytes;
     uint64_t *full = &r.full[i.at.stage];
     bar_expect(full, r.bytes);
-    for (int b = 0; b < w.cut.blocks; b++, col += COLS, to += w.cut.n * 128) {
-        tma_load(to, &maps.w, full, col, row, KEEP_NOT);
-        if (w.l.w2) tma_load(to + w.width * 128, &maps.w2, full, col, row, KEEP_NOT);
-    }
+    load_blocks(w, i, r.stage + i.at.stage * r.bytes, w.cut.n, &maps.w, first_column(w, i.turn),
+                KEEP_NOT, full);
 }
 
 static __device__ __forceinline__ void load_x(const struct work &w, const struct ring &r,
                                               const struct maps &maps, const struct reader &i)
 {
-    int col = i.step * w.cut.blocks * COLS;
-    char *to = r.stage + i.at.stage * r.bytes + r.x_at;
-    for (int b = 0; b < w.cut.blocks; b++, col += COLS, to += w.cut.x_rows * 128)
-        tma_load(to, &maps.x, &r.full[i.at.stage], col, 0, KEEP);
+    load_blocks(w, i, r.stage + i.at.stage * r.bytes + r.x_at, w.cut.x_rows, &maps.x, 0, KEEP,
+                &r.full[i.at.stage]);
 }
 
 static __device__ __forceinline__ void produce(const struct work &w, const struct ring &r,
@@ -150,20 +160,23 @@ static __device__ __forceinline__ void store_gated(const struct klinear &l, int 
     ((uint16_t *)l.y)[m * l.y_stride + n] = f_bf16(v * rounded(v2, l.bias, l.n + n));
 }
 
-/* A warp's 16 rows of x, of which a lane has two. */
+/* A warp's 16 rows of x, of which a lane has two. With a gate, half of a tile's columns are of the other
+ * matrix. */
 template <int PER, int SETS, bool GATED>
-static __device__ __forceinline__ void store(const struct klinear &l, const float (&c)[SETS][PER],
+static __device__ __forceinline__ void store(const struct work &w, const float (&c)[SETS][PER],
                                              int row, int col)
 {
+    enum { N = GATED ? PER / 2 : PER };
 #pragma unroll
-    for (int j = 0; j < (GATED ? SETS / 2 : SETS); j++)
+    for (int j = 0; j < SETS; j++)
 #pragma unroll
-        for (int e = 0; e < PER; e++) {
+        for (int e = 0; e < N; e++) {
             int m = row + e / 2 % 2 * 8, n = col + j * PER * 2 + e / 4 * 8 + e % 2;
             if (GATED)
-                store_gated(l, m, n, c[j][e], c[j + SETS / 2][e]);
+                store_gated(w.l, m, n, w.is_w2_first ? c[j][e + N] : c[j][e],
+                            w.is_w2_first ? c[j][e] : c[j][e + N]);
             else
-                store_one(l, m, n, c[j][e]);
+                store_one(w.l, m, n, c[j][e]);
         }
 }
 
@@ -202,7 +215,7 @@ static __device__ __forceinline__ void consume(const struct work &w, const struc
             if (lane == 0) bar_arrive(&r.empty[p.stage]);
         }
         if (warp * 16 < w.l.m)
-            store<PER, SETS, GATED>(w.l, c, warp * 16 + lane / 4,
+            store<PER, SETS, GATED>(w, c, warp * 16 + lane / 4,
                                     first_column(w, round) + lane % 4 * 2);
     }
 }
@@ -240,9 +253,9 @@ static const struct {
     bool is_gated;
     void (*fn)(const struct maps, const struct work);
 } kernels[] = {{16, 4, false, linear_kernel<8, 1, 4>},     {32, 4, false, linear_kernel<16, 1, 4>},
-               {48, 4, false, linear_kernel<8, 3, 4>},     {64, 4, false, linear_kernel<16, 2, 4>},
+               {48, 4, false, linear_kernel<24, 1, 4>},     {64, 4, false, linear_kernel<16, 2, 4>},
                {128, 2, false, linear_kernel<16, 4, 2>},   {224, 1, false, linear_kernel<16, 7, 1>},
-               {32, 4, true, linear_kernel<8, 2, 4, true>}};
+               {32, 4, true, linear_kernel<16, 1, 4, true>}};
 enum { N_KERNELS = sizeof kernels / sizeof *kernels };
 
 /* The kernel and cut that cost least, in times of reading the weights: for blocks that are idle in
@@ -267,11 +280,17 @@ static int choose(const struct klinear *l, struct cut *cut)
     return best;
 }
 
-static int make_maps(struct maps *maps, const struct klinear *l, const struct cut *c, int width)
+static int make_maps(struct maps *maps, struct work *w)
 {
-    return tensor_map_rows(&maps->w, l->w, l->n, l->k, width) ||
-           (l->w2 && tensor_map_rows(&maps->w2, l->w2, l->n, l->k, width)) ||
-           tensor_map_rows(&maps->x, l->x, l->m, l->k, c->x_rows);
+    const struct klinear *l = &w->l;
+    w->is_whole = l->k % COLS == 0;
+    w->is_w2_first = l->w2 && l->w2 < l->w;
+    int64_t apart = l->w2 ? (w->is_w2_first ? l->w - l->w2 : l->w2 - l->w) : 0;
+    struct tensor_rows of_w = {w->is_w2_first ? l->w2 : l->w, l->n, l->k, apart},
+                       of_x = {l->x, l->m, l->k, 0};
+    int blocks = w->is_whole ? w->cut.blocks : 1;
+    return tensor_map_blocks(&maps->w, &of_w, w->width, blocks) ||
+           tensor_map_blocks(&maps->x, &of_x, w->cut.x_rows, blocks);
 }
 
 static int set_smem()
@@ -294,7 +313,7 @@ static int run(cudaStream_t stream, const struct klinear *l)
     int i = choose(l, &w.cut), code = set_smem();
     if (code) return code;
     w.width = w.cut.n / (l->w2 ? 2 : 1);
-    if (make_maps(&maps, l, &w.cut, w.width)) return (int)cudaErrorInvalidValue;
+    if (make_maps(&maps, &w)) return (int)cudaErrorInvalidValue;
     int tiles = (int)((l->n + w.width - 1) / w.width), columns = w.cut.blocks * COLS,
         grid = tiles < SMS ? tiles : SMS;
     w.steps = (int)((l->k + columns - 1) / columns);
