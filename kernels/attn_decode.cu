@@ -65,7 +65,7 @@ static __device__ __forceinline__ void compute_unit(const struct kattn &a, const
         else
             arrive_all(&sm.scores_free, lay.n);
     }
-    if (u.item->n_parts > 1)
+    if (u.item.n_parts > 1)
         finish_part<HD>(a, u, lay, sm);
     else
         finish<HD>(a, u, lay, sm, v, s.tl);
@@ -103,9 +103,10 @@ static __global__ void __launch_bounds__((WARPS + 1) * 32, 1)
     } else {
         struct progress p = {{0, 0}, 0};
         struct unit u;
+        int round = 0, i = blockIdx.x / lay.n, n = gridDim.x / lay.n;
+        bool has_unit = find_unit(a, i, u); /* the batch was there before the step began */
         pdl_wait();
-        for (int round = 0; find_unit(a, unit_of(round, blockIdx.x / lay.n, gridDim.x / lay.n), u);
-             round++)
+        for (; has_unit; has_unit = find_unit(a, unit_of(++round, i, n), u))
             compute_unit<HD>(a, u, lay, sm, p);
     }
     if (lay.n > 1) { /* the others may still send here */

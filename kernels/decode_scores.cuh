@@ -186,7 +186,7 @@ static __device__ __forceinline__ float *part_of(const struct kattn &a, const st
                                                  int chunk, int row)
 {
     return a.partial +
-           ((int64_t)(u.item->first + chunk) * a.n_heads + u.head0 + row) * (a.head_dim + 2);
+           ((int64_t)(u.item.first + chunk) * a.n_heads + u.head0 + row) * (a.head_dim + 2);
 }
 
 /* Sums of weights: lane 8 i + c has row sums_row() and positions c modulo 8. The last warps take the
@@ -209,7 +209,7 @@ static __device__ __forceinline__ void end_chunk_sums(const struct kattn &a, con
     l += __shfl_xor_sync(~0u, l, 2);
     l += __shfl_xor_sync(~0u, l, 4);
     s.l = 0.0f;
-    if (u.item->n_parts > 1) {
+    if (u.item.n_parts > 1) {
         float *part = part_of(a, u, chunk, row) + a.head_dim;
         if (row < u.n_rows && lane % 8 == 0) __stcg(part, m), __stcg(part + 1, l);
         return;

@@ -28,7 +28,7 @@ end_chunk_values(const struct kattn &a, const struct unit &u, const struct layou
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             float *x = &v.sum[n][2 * r], *total = &v.total[n][2 * r];
-            if (u.item->n_parts > 1) {
+            if (u.item.n_parts > 1) {
                 float *part = part_of(a, u, chunk, g + 8 * r) + (lay.first_tile + tile) * 8 + 2 * t;
                 if (g + 8 * r < u.n_rows) __stcg((float2 *)part, make_float2(x[0], x[1]));
             } else {
@@ -122,7 +122,7 @@ template <int HD> static __device__ void merge_parts(const struct kattn &a, cons
     enum { AHEAD = 8 };
     int64_t chunk_stride = (int64_t)a.n_heads * (HD + 2);
     int first = u.lo / ATTN_CHUNK,
-        n = u.item->n_chunks - first; /* what lies below the window was not written */
+        n = u.item.n_chunks - first; /* what lies below the window was not written */
     for (int i = threadIdx.x; i < u.n_rows * HD; i += WARPS * 32) {
         int r = i / HD, d = i % HD;
         const float *part = part_of(a, u, first, r);
@@ -154,8 +154,8 @@ static __device__ __forceinline__ void finish_part(const struct kattn &a, const 
     __threadfence();
     named_sync(1, WARPS * 32);
     if (threadIdx.x == 0) {
-        int32_t *counter = a.counters + (int64_t)u.item->first * a.n_heads + u.head0;
-        sm.is_last = atomicAdd(counter, 1) == u.item->n_parts * lay.n - 1;
+        int32_t *counter = a.counters + (int64_t)u.item.first * a.n_heads + u.head0;
+        sm.is_last = atomicAdd(counter, 1) == u.item.n_parts * lay.n - 1;
         if (sm.is_last) *counter = 0;
     }
     named_sync(1, WARPS * 32);

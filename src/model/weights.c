@@ -101,14 +101,23 @@ uint64_t weights_bytes(const struct plan *p)
     return sum;
 }
 
+/* A weight's parts lie side by side, so that a device may take them as one matrix. */
+static int alloc_parts(struct plan *p, struct weight *w, struct dev *dev, struct sl_error *e)
+{
+    enum { ALIGNMENT = 64 };
+    size_t at[WEIGHT_PARTS_MAX], bytes = 0;
+    for (int i = 0; i < w->n_parts; i++) {
+        if (ckd_align(&at[i], bytes, ALIGNMENT) || ckd_add(&bytes, at[i], part_bytes(p, w, i)))
+            return SL_ENOMEM;
+    }
+    char *all = p->device->alloc(dev, bytes, w->name, e);
+    for (int i = 0; i < w->n_parts && all; i++) w->part[i].data = all + at[i];
+    return all ? 0 : SL_ENOMEM;
+}
+
 int weights_alloc(struct plan *p, struct dev *dev, struct sl_error *e)
 {
-    for (int32_t k = 0; k < p->n_weights; k++) {
-        struct weight *w = &p->weights[k].weight;
-        for (int i = 0; i < w->n_parts && !p->weights[k].same; i++) {
-            w->part[i].data = p->device->alloc(dev, part_bytes(p, w, i), w->name, e);
-            if (!w->part[i].data) return SL_ENOMEM;
-        }
-    }
+    for (int32_t k = 0; k < p->n_weights; k++)
+        if (!p->weights[k].same) TRY(alloc_parts(p, &p->weights[k].weight, dev, e));
     return 0;
 }

@@ -482,8 +482,7 @@ static void *plain_stage(struct dev *d, int32_t lane)
 static void free_weights(struct plan *p)
 {
     for (int32_t i = 0; i < p->n_weights; i++)
-        for (int j = 0; j < p->weights[i].weight.n_parts && !p->weights[i].same; j++)
-            free(p->weights[i].weight.part[j].data);
+        if (!p->weights[i].same) free(p->weights[i].weight.part[0].data); /* and the others' */
     plan_close(p);
 }
 
