@@ -105,25 +105,33 @@ static __device__ __forceinline__ int64_t outcome_at(const struct kreduce &a, in
 
 /* ------------------------------------------------------------------ the three parts of a meeting */
 
+/* 8 columns of row t to who adds them up. */
+template <typename T>
+static __device__ __forceinline__ void send_part(const struct kreduce &a, int t, int i,
+                                                 const eight<T> &g, uint32_t tag)
+{
+    const struct kpeers &p = a.peers;
+    int64_t at = part_at<T>(a, p.rank, t);
+    for (int r = 0; r < p.n; r++)
+        if (r != p.rank && (!a.is_two_shot || r == owner_of(a, t)))
+            send_group(inbox_of(p, r, tag) + at, a.cols, i, g, tag);
+}
+
 template <typename T>
 static __device__ __forceinline__ void send_row(const struct kreduce &a, int t, uint32_t tag)
 {
-    const struct kpeers &p = a.peers;
     const T *x = (const T *)a.x + (int64_t)t * a.cols;
-    int64_t at = part_at<T>(a, p.rank, t);
     for (int i = threadIdx.x * 8; i < a.cols; i += NORM_THREADS * 8) {
         eight<T> g;
         load_group(x + i, g);
-        for (int r = 0; r < p.n; r++)
-            if (r != p.rank && (!a.is_two_shot || r == owner_of(a, t)))
-                send_group(inbox_of(p, r, tag) + at, a.cols, i, g, tag);
+        send_part(a, t, i, g, tag);
     }
 }
 
-/* s = the sum over ranks of 8 columns, rounded. */
+/* s = the sum over ranks of 8 columns, rounded; own: this rank's. */
 template <typename T>
 static __device__ __forceinline__ void add_ranks(const struct kreduce &a, int t, int i,
-                                                 uint32_t tag, float s[8])
+                                                 uint32_t tag, const eight<T> &own, float s[8])
 {
     const struct kpeers &p = a.peers;
     const char *inbox = inbox_of(p, p.rank, tag);
@@ -131,7 +139,7 @@ static __device__ __forceinline__ void add_ranks(const struct kreduce &a, int t,
     for (int r = 0; r < p.n; r++) {
         float more[8];
         if (r == p.rank)
-            load_group((const T *)a.x + (int64_t)t * a.cols + i, g);
+            g = own;
         else
             receive_group(p, inbox + part_at<T>(a, r, t), a.cols, i, g, tag);
         to_floats(g, more);
@@ -160,17 +168,21 @@ static __device__ __forceinline__ void add_row(const struct kreduce &a, int t, u
     T *x = (T *)a.x + (int64_t)t * a.cols;
     for (int i = threadIdx.x * 8; i < a.cols; i += NORM_THREADS * 8) {
         float s[8];
-        add_ranks<T>(a, t, i, tag, s);
+        eight<T> own;
+        load_group(x + i, own);
+        add_ranks(a, t, i, tag, own, s);
         store8(x + i, s);
         send_outcome<T, T>(a, t, i, s, tag);
     }
 }
 
 /* norm_kernel<float, true> of rows.cu, with what is added coming from all ranks. w: the weights of the
- * first stretch. */
+ * first stretch. sends: the row has not been sent yet; then it goes out while the residual stream comes in. */
 static __device__ __forceinline__ void norm_row(const struct kreduce &a, int t, uint32_t tag,
-                                                float w[HELD][8], float *at)
+                                                bool sends, float w[HELD][8], float *at)
 {
+    const uint16_t *from = (const uint16_t *)a.x + (int64_t)t * a.cols;
+    eight<uint16_t> own[HELD];
     float *x = a.sum + (int64_t)t * a.cols, held[HELD][8], squares = 0.0f;
     uint16_t *y = a.dst + (int64_t)t * a.cols;
     bool is_held = a.cols <= STRETCH;
@@ -178,14 +190,21 @@ static __device__ __forceinline__ void norm_row(const struct kreduce &a, int t, 
 #pragma unroll
         for (int j = 0; j < HELD; j++) {
             int i = base + (j * NORM_THREADS + threadIdx.x) * 8;
-            if (i < a.cols) load8(x + i, held[j]);
+            if (i >= a.cols) continue;
+            load_group(from + i, own[j]);
+            load8(x + i, held[j]);
+        }
+#pragma unroll
+        for (int j = 0; j < HELD; j++) {
+            int i = base + (j * NORM_THREADS + threadIdx.x) * 8;
+            if (sends && i < a.cols) send_part(a, t, i, own[j], tag);
         }
 #pragma unroll
         for (int j = 0; j < HELD; j++) {
             int i = base + (j * NORM_THREADS + threadIdx.x) * 8;
             if (i >= a.cols) continue;
             float more[8];
-            add_ranks<uint16_t>(a, t, i, tag, more);
+            add_ranks(a, t, i, tag, own[j], more);
             for (int k = 0; k < 8; k++) held[j][k] += more[k];
             store8(x + i, held[j]);
             for (int k = 0; k < 8; k++) squares = fmaf(held[j][k], held[j][k], squares);
@@ -220,7 +239,8 @@ static __device__ __forceinline__ void receive_row(const struct kreduce &a, T *t
     }
 }
 
-/* First all is sent that others wait for, then comes what waits for others. */
+/* First all is sent that others wait for, then comes what waits for others. A block with one row to add sends
+ * it as it begins. */
 template <typename T, bool NORM>
 static __global__ void __launch_bounds__(NORM_THREADS) reduce_kernel(const struct kreduce a)
 {
@@ -235,12 +255,13 @@ static __global__ void __launch_bounds__(NORM_THREADS) reduce_kernel(const struc
         if (NORM && a.cols <= STRETCH && i < a.cols) load8(a.w + i, w[j]);
     }
     pdl_wait();
-    for (int t = blockIdx.x; t < a.rows; t += step)
+    bool sends_late = NORM && !a.is_two_shot && a.rows <= step;
+    for (int t = blockIdx.x; t < a.rows && !sends_late; t += step)
         if (!a.is_two_shot || owner_of(a, t) != a.peers.rank) send_row<T>(a, t, tag);
     for (int t = blockIdx.x; t < a.rows; t += step) {
         if (a.is_two_shot && owner_of(a, t) != a.peers.rank) continue;
         if (NORM)
-            norm_row(a, t, tag, w, at);
+            norm_row(a, t, tag, sends_late, w, at);
         else
             add_row<T>(a, t, tag);
     }

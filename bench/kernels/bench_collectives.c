@@ -1,4 +1,4 @@
-/* bench_collectives.c - sum over ranks, residual sum and norm of rows of 4096 (8 KiB in bf16), 1 to 2048 of
+/* bench_collectives.c - sum over ranks, residual sum and norm of rows of 4096 (8 KiB in bf16), 1 to 4096 of
  * them: in one shot, in two, and NCCL's sum with and without the ADD_NORM behind it. See bench_cuda.c.
  *
  * Each rank is a thread that replays a graph of 24 launches; the ranks start each replay together. Given is
@@ -15,7 +15,7 @@
 #include "backend/cuda_dev.h"
 #include "backend/cuda_group.h"
 
-enum { COLS = 4096, ROWS_MAX = 2048, LAUNCHES = 24, ROUNDS = 41, WAYS = 4 };
+enum { COLS = 4096, ROWS_MAX = 4096, LAUNCHES = 24, ROUNDS = 41, WAYS = 4 };
 
 static const char *const way_names[WAYS] = {"one-shot", "two-shot", "NCCL + norm", "NCCL sum"};
 

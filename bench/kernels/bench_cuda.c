@@ -360,6 +360,7 @@ static void bench_kernels(bool has_linear)
                            .n_vocab = 1024,
                            .page_size = PAGE};
     must(device_cuda.open(&d, &c, &e), e.text);
+    must(device_cuda.ready(d, NULL, 0), "cuBLASLt"); /* where it is there */
     uint16_t *w = device_random(bytes), *x = device_random((size_t)8192 * 14336 * 2);
     void *y = device_random((size_t)8192 * 28672 * 2);
     double us = time_graph(d->stream, run_copy, w, 2);

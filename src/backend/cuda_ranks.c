@@ -22,7 +22,7 @@ enum way { ONE_SHOT, TWO_SHOT, NCCL };
 static const struct {
     int32_t n_ranks; /* up to */
     int64_t one_shot, nccl;
-} switches[] = {{2, 1 << 20, 16 << 20}, {4, 256 << 10, 0}, {RANKS_MAX, 128 << 10, 0}};
+} switches[] = {{2, 1 << 20, 32 << 20}, {4, 256 << 10, 0}, {RANKS_MAX, 128 << 10, 0}};
 
 static const int64_t two_shot_bytes = 4 << 20; /* of a launch; longer sums take several */
 

@@ -12,7 +12,8 @@ from harness import BIN, TINY, Server, run_checks  # noqa: E402
 EXIT_ENGINE = 70
 WITHIN = 10  # seconds from the fault to the end of the process
 FAULTS = int(os.environ.get("SLUICE_FAULTS", "20"))
-RANKS = ["--device", "cuda", "--tensor-parallel-size", "2", "--max-model-len", "2048"]
+SMALL = ["--device", "cuda", "--max-model-len", "2048", "--gpu-memory-utilization", "0.1"]  # several may run at once
+RANKS = [*SMALL, "--tensor-parallel-size", "2"]
 
 
 class Client(threading.Thread):
@@ -88,7 +89,7 @@ def refusals():
 
 def answers(n_ranks):
     """The tiny model's, greedy and drawn."""
-    with Server("--device", "cuda", "--max-model-len", "2048", "--tensor-parallel-size", str(n_ranks), model=TINY) as s:
+    with Server(*SMALL, "--tensor-parallel-size", str(n_ranks), model=TINY) as s:
         return [s.complete([3 + i, 9, 27], temperature=0.8 * (i % 2), seed=5, max_tokens=48, logprobs=2)["choices"][0]
                 for i in range(8)]
 
