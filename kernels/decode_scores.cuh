@@ -102,8 +102,7 @@ static __device__ __forceinline__ void put_scores(float s[4][4], const struct un
         m = fmaxf(m, __shfl_xor_sync(~0u, m, 2));
         if (g + 8 * r >= u.n_rows) continue;
         float *row = scores_of(lay, lay.rank, g + 8 * r), *at = row + warp * 32 + 8 * t;
-        put(lay, sm, at,
-            make_float4(s[0][2 * r], s[0][2 * r + 1], s[1][2 * r], s[1][2 * r + 1]));
+        put(lay, sm, at, make_float4(s[0][2 * r], s[0][2 * r + 1], s[1][2 * r], s[1][2 * r + 1]));
         put(lay, sm, at + 4,
             make_float4(s[2][2 * r], s[2][2 * r + 1], s[3][2 * r], s[3][2 * r + 1]));
         if (t == 0) put(lay, sm, row + ATTN_BLOCK + warp, m);

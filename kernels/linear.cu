@@ -40,9 +40,9 @@ struct cut {
 struct work {
     struct klinear l;
     struct cut cut;
-    int steps;  /* stages a tile takes */
-    int rounds; /* tiles a block of threads takes */
-    int width;  /* columns of y in a tile */
+    int steps;        /* stages a tile takes */
+    int rounds;       /* tiles a block of threads takes */
+    int width;        /* columns of y in a tile */
     bool is_whole;    /* k is a multiple of 64 */
     bool is_w2_first; /* in memory, and so in a tile */
 };
@@ -89,7 +89,8 @@ static __device__ __forceinline__ void forward(struct reader &i, const struct wo
     i.turn++;
 }
 
-/* A stage's blocks of `rows` rows of a matrix: at once, or one after the other where the last is not whole. */
+/* A stage's blocks of `rows` rows of a matrix: at once, or one after the other where the last is not
+ * whole. */
 static __device__ __forceinline__ void load_blocks(const struct work &w, const struct reader &i,
                                                    char *to, int rows, const CUtensorMap *map,
                                                    int row, uint64_t policy, uint64_t *bar)
@@ -252,10 +253,11 @@ static const struct {
     int n, blocks;
     bool is_gated;
     void (*fn)(const struct maps, const struct work);
-} kernels[] = {{16, 4, false, linear_kernel<8, 1, 4>},     {32, 4, false, linear_kernel<16, 1, 4>},
-               {48, 4, false, linear_kernel<24, 1, 4>},     {64, 4, false, linear_kernel<16, 2, 4>},
-               {128, 2, false, linear_kernel<16, 4, 2>},   {224, 1, false, linear_kernel<16, 7, 1>},
-               {32, 4, true, linear_kernel<16, 1, 4, true>}};
+} kernels[] = {
+    {16, 4, false, linear_kernel<8, 1, 4>},      {32, 4, false, linear_kernel<16, 1, 4>},
+    {48, 4, false, linear_kernel<24, 1, 4>},     {64, 4, false, linear_kernel<16, 2, 4>},
+    {128, 2, false, linear_kernel<16, 4, 2>},    {224, 1, false, linear_kernel<16, 7, 1>},
+    {32, 4, true, linear_kernel<16, 1, 4, true>}};
 enum { N_KERNELS = sizeof kernels / sizeof *kernels };
 
 /* The kernel and cut that cost least, in times of reading the weights: for blocks that are idle in

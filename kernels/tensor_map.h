@@ -8,17 +8,18 @@
 #include <cuda_runtime_api.h>
 #include <stdint.h>
 
-/* Row-major bf16 matrices [rows, cols], one, or two of which the second begins `apart` elements behind the
- * first (0: one). */
+/* Row-major bf16 matrices [rows, cols], one, or two of which the second begins `apart` elements
+ * behind the first (0: one). */
 struct tensor_rows {
-    const void *p; /* 16-byte aligned */
+    const void *p;             /* 16-byte aligned */
     int64_t rows, cols, apart; /* cols and apart multiples of 8 */
 };
 
-/* A map with boxes of `box_rows` rows of each (at most 256) and `blocks` of 64 columns: in shared memory, block
- * after block, the rows of the one, then of the other, in the 128-byte swizzle. What lies outside reads as
- * zero. Coordinates: (column in its block, row, 0, block); where cols is no multiple of 64, which allows one
- * block only, (column, row, 0, 0). Returns 0, or 1 where the driver refuses. Thread: any. */
+/* A map with boxes of `box_rows` rows of each (at most 256) and `blocks` of 64 columns: in shared
+ * memory, block after block, the rows of the one, then of the other, in the 128-byte swizzle. What
+ * lies outside reads as zero. Coordinates: (column in its block, row, 0, block); where cols is no
+ * multiple of 64, which allows one block only, (column, row, 0, 0). Returns 0, or 1 where the driver
+ * refuses. Thread: any. */
 static inline int tensor_map_blocks(CUtensorMap *map, const struct tensor_rows *t, int box_rows,
                                     int blocks)
 {

@@ -135,7 +135,7 @@ static void bench_linear(cudaStream_t stream, struct lt *lt, const uint16_t *w, 
         const char *name;
         int64_t n, k; /* n: of both matrices with a gate */
         bool is_gated;
-    } shapes[] = {{"qkv", 6144, 4096, false},    {"o", 4096, 4096, false},
+    } shapes[] = {{"qkv", 6144, 4096, false},     {"o", 4096, 4096, false},
                   {"gate_up", 28672, 4096, true}, {"down", 4096, 14336, false},
                   {"head", 128256, 4096, false},  {"qkv / 2", 3072, 4096, false},
                   {"o / 2", 4096, 2048, false},   {"gate_up / 2", 14336, 4096, true},

@@ -12,13 +12,12 @@
 
 enum way { ONE_SHOT, TWO_SHOT, NCCL };
 
-/* Up to `one_shot` bytes every rank adds everything itself; from `nccl` bytes on, if not 0, NCCL is the
- * faster where it is there. Not measured: expected from the bytes on NVLink 4 (one-shot brings n - 1 times
- * the rows to each GPU, two-shot twice (n - 1) / n, and our words carry as much tag as data) and from NCCL's
- * 76 us for 16 MiB on two H200, which our own should take a quarter longer for. `build/bench_cuda
- * collectives` prints what belongs here. Of more than two ranks NCCL adds in an order that depends on where
- * in the message a row lies; so that a request's bits do not depend on its company, it does not come in by
- * itself there. */
+/* Up to `one_shot` bytes every rank adds everything itself; from `nccl` bytes on, if not 0, NCCL is
+ * the faster where it is there. Of two ranks as measured on two H100, of more estimated: one-shot
+ * brings n - 1 times the rows to each GPU, two-shot twice (n - 1) / n. `build/bench_cuda
+ * collectives` prints what belongs here. Of more than two ranks NCCL adds in an order that depends on
+ * where in the message a row lies; so that a request's bits do not depend on its company, it does
+ * not come in by itself there. */
 static const struct {
     int32_t n_ranks; /* up to */
     int64_t one_shot, nccl;

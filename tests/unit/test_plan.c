@@ -513,6 +513,10 @@ static void check_shares(struct device *d, const struct model_config *config, st
         const struct weight *qkv = plan_weight(&p, W_QKV, 1), *w = plan_weight(&p, W_DOWN, 1);
         CHECK(qkv->part[1].rows == 64 &&
               memcmp(qkv->part[1].data, k + rank * 64 * 64, 64 * 64 * 2) == 0);
+        CHECK(qkv->n_parts == 3); /* in one piece, so that a device may take them as one matrix */
+        for (int i = 1; i < 3; i++)
+            CHECK((char *)qkv->part[i].data ==
+                  (char *)qkv->part[i - 1].data + qkv->part[i - 1].rows * qkv->cols * 2);
         CHECK(w->rows == 64 && w->cols == 64);
         for (int r = 0; r < 64; r++)
             CHECK(memcmp((uint16_t *)w->part[0].data + r * 64, down + r * 128 + rank * 64, 128) ==
