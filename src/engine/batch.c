@@ -19,6 +19,7 @@ void job_open(struct job *j, const struct job_limits *l)
     j->kv_len = xcalloc(n_seqs, sizeof *j->kv_len);
     j->slot = xcalloc(n_seqs, sizeof *j->slot);
     j->pages = xcalloc(n_seqs * (size_t)l->pages_stride, sizeof *j->pages);
+    j->held = xcalloc(n_seqs, sizeof *j->held);
     j->want = xcalloc((size_t)l->max_wants, sizeof *j->want);
     j->pooling = xcalloc(n_seqs, sizeof *j->pooling);
     j->masks = xcalloc(n_seqs * (size_t)l->mask_words + 1, sizeof *j->masks);
@@ -39,8 +40,8 @@ void job_open(struct job *j, const struct job_limits *l)
 
 void job_close(struct job *j)
 {
-    void *owned[] = {j->assign, j->req,  j->token, j->pos,  j->kv_slot, j->q_start,
-                     j->kv_len, j->slot, j->pages, j->want, j->pooling, j->masks};
+    void *owned[] = {j->assign, j->req,   j->token, j->pos,  j->kv_slot, j->q_start, j->kv_len,
+                     j->slot,   j->pages, j->held,  j->want, j->pooling, j->masks};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     *j = (struct job){0};
 }
@@ -147,6 +148,17 @@ static void add_pool(struct job *j, const struct seq *s, int32_t first, int32_t 
     j->pooling[j->b.n_poolings++] = p;
 }
 
+/* A table only grows: what the row had of it already need not be touched again. */
+static void set_pages(struct job *j, const struct seq *s, const int32_t *pages)
+{
+    struct job_held *h = &j->held[j->b.n_seqs];
+    bool is_same = MUT(BATCH_OLD_PAGES, h->table == s->table, h->n <= s->n_pages);
+    int32_t from = is_same ? h->n : 0;
+    int32_t *row = j->pages + (size_t)j->b.n_seqs * (size_t)j->b.pages_stride;
+    memcpy(row + from, pages + from, (size_t)(s->n_pages - from) * sizeof *pages);
+    *h = (struct job_held){s->table, s->n_pages};
+}
+
 void job_add(struct job *j, struct seq *s, int32_t req, int32_t n_rows, const int32_t *pages)
 {
     struct batch *b = &j->b;
@@ -165,8 +177,7 @@ void job_add(struct job *j, struct seq *s, int32_t req, int32_t n_rows, const in
     j->req[b->n_seqs] = req;
     j->slot[b->n_seqs] = s->dev_slot;
     j->kv_len[b->n_seqs] = MUT(BATCH_KV_LEN, end, first > 0 ? first : end);
-    memcpy(j->pages + (size_t)b->n_seqs * (size_t)b->pages_stride, pages,
-           (size_t)s->n_pages * sizeof *pages);
+    set_pages(j, s, pages);
     b->n_tokens = row;
     j->q_start[++b->n_seqs] = row;
     if (is_sampling_row(s, end - 1)) s->n_pending++;

@@ -22,9 +22,13 @@ struct job {
     int32_t *req;              /* owned [max_seqs]; which request each sequence of the batch is */
     int32_t *token, *pos, *kv_slot;           /* owned [max_tokens] */
     int32_t *q_start, *kv_len, *slot, *pages; /* owned */
-    struct want *want;                        /* owned [max_wants] */
-    struct pooling *pooling;                  /* owned [max_seqs] */
-    uint32_t *masks;                          /* owned [max_seqs, mask_words] */
+    struct job_held { /* whose table a row of `pages` has from the last time, and how much of it */
+        uint64_t table;
+        int32_t n;
+    } * held;                /* owned [max_seqs] */
+    struct want *want;       /* owned [max_wants] */
+    struct pooling *pooling; /* owned [max_seqs] */
+    uint32_t *masks;         /* owned [max_seqs, mask_words] */
 };
 
 struct job_limits {

@@ -67,6 +67,7 @@ struct core {
     int32_t *running, n_running;
     int32_t *free_slot, n_free_slots; /* owned [max_seqs]: device slots */
     int32_t *table, stride;           /* owned [max_seqs, stride]: block tables, by device slot */
+    uint64_t n_tables;                /* filled so far */
     struct job job[CORE_DEPTH_MAX + 1];
     uint64_t n_launched, n_reaped; /* step n uses job[n % (depth + 1)] */
     struct job *unmasked;      /* of the step launched last, until its masks are written; or NULL */

@@ -43,6 +43,7 @@
     X(BATCH_OLD_TOKEN,   "a run-ahead row feeds the last known token")                            \
     X(BATCH_KV_LEN,      "the readable length misses this step's tokens")                         \
     X(BATCH_KV_SLOT,     "a row past the first page boundary of its chunk lands in the old page") \
+    X(BATCH_OLD_PAGES,   "a row of block tables keeps pages of the sequence before")              \
     X(COMMIT_AFTER_END,  "a run-ahead token after the end is reported")                           \
     X(BATCH_NO_MASK,     "a grammar's mask is forgotten after some tokens")                       \
     X(GRAMMAR_LEAK,      "a request keeps its place in a grammar")                                \

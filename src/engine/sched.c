@@ -232,6 +232,7 @@ static bool take_pages(struct core *c, struct seq *s)
         c->blocked_free = free_before;
         return false;
     }
+    s->table = ++c->n_tables;
     int32_t n_hit = s->n_pages * c->cfg.page_size;
     while (s->n_pages < n_need) table[s->n_pages++] = kv_alloc(&c->kv);
     s->n_computed = s->n_planned =

@@ -26,6 +26,7 @@ struct seq {
     int32_t heap_pos;   /* WAITING: its place in the queue */
     int32_t dev_slot;   /* -1 unless it holds one */
     int32_t n_pages;    /* pages held; they are listed in the slot's block table */
+    uint64_t table;     /* that table's number: one an admission, never 0 */
     int32_t n_sealed;   /* leading pages whose prefix has a serial */
     uint64_t chain;     /* that serial; 0 while n_sealed is 0 */
     int32_t n_output;   /* tokens committed; the known tokens are prompt and these */

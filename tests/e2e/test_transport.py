@@ -231,7 +231,8 @@ def test_18_keep_alive_comments(start):
     assert events_of(r.body)[-1] == "[DONE]"
     openai = pytest.importorskip("openai")
     client = openai.OpenAI(base_url=f"http://127.0.0.1:{s.port}/v1", api_key="x", max_retries=0)
-    chunks = list(client.chat.completions.create(model="sim", messages=chat()["messages"], stream=True, max_tokens=1))
+    chunks = list(client.chat.completions.create(model="sim", messages=chat()["messages"], stream=True, max_tokens=1,
+                                                 extra_body={"ignore_eos": True}))
     assert chunks[-1].choices[0].finish_reason == "length"
 
 
