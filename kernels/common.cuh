@@ -7,6 +7,8 @@
 
 #include "kernels.h"
 
+enum { SMS = 132 }; /* of an H100 or H200 */
+
 /* Wait until the kernels before this one are done and their writes visible. */
 static __device__ __forceinline__ void pdl_wait()
 {

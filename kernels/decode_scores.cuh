@@ -28,7 +28,7 @@ static __device__ __forceinline__ void load_q(const struct kattn &a, const struc
                                               uint32_t q[HD / 16][4])
 {
     int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    const uint16_t *row = a.q + (int64_t)u.row * a.q_stride + (u.head0 + g) * HD + 2 * t;
+    const uint16_t *row = a.q + (int64_t)u.item.row * a.q_stride + (u.head0 + g) * HD + 2 * t;
 #pragma unroll
     for (int c = 0; c < HD / 16; c++)
 #pragma unroll

@@ -36,9 +36,9 @@ struct layout {                     /* of shared memory, and of the cluster */
 struct unit {
     struct attn_item item;
     const int32_t *pages;
-    int row, kv_head, head0, n_rows; /* row of the batch; heads head0.. of the unit */
-    int lo, hi;                      /* positions seen */
-    int first, last;                 /* blocks of this item that are seen */
+    int kv_head, head0, n_rows; /* heads head0.. of the unit */
+    int lo, hi;                 /* positions seen */
+    int first, last;            /* blocks of this item that are seen */
 };
 
 static __host__ __device__ __forceinline__ size_t scores_bytes(int n, int rows)
@@ -61,11 +61,10 @@ static __device__ __forceinline__ bool find_unit(const struct kattn &a, int i, s
     if (i >= a.b->n_items * a.n_kv_heads * tiles) return false;
     u.item = a.b->items[i / (a.n_kv_heads * tiles)];
     u.pages = a.b->pages + (int64_t)u.item.seq * a.b->pages_stride;
-    u.row = u.item.row;
     u.kv_head = i / tiles % a.n_kv_heads;
     u.head0 = u.kv_head * group + i % tiles * 16;
     u.n_rows = min(16, group - i % tiles * 16);
-    u.hi = a.b->pos[u.row];
+    u.hi = a.b->pos[u.item.row];
     u.lo = first_seen(u.hi, a.window);
     u.first = max(u.lo / ATTN_BLOCK, u.item.chunk * BLOCKS);
     u.last = min(u.hi / ATTN_BLOCK, (u.item.chunk + u.item.n) * BLOCKS - 1);

@@ -142,7 +142,7 @@ template <int HD> static __device__ void merge_parts(const struct kattn &a, cons
                 x = merge_value(x, f, x2[j], f2);
             }
         }
-        a.out[(int64_t)u.row * a.out_stride + (u.head0 + r) * HD + d] = f_bf16(x * (1.0f / l));
+        a.out[(int64_t)u.item.row * a.out_stride + (u.head0 + r) * HD + d] = f_bf16(x * (1.0f / l));
     }
 }
 
@@ -175,7 +175,7 @@ static __device__ __forceinline__ void finish(const struct kattn &a, const struc
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         float scale = sm.inverse[g + 8 * r];
-        uint16_t *out = a.out + (int64_t)u.row * a.out_stride + (u.head0 + g + 8 * r) * HD +
+        uint16_t *out = a.out + (int64_t)u.item.row * a.out_stride + (u.head0 + g + 8 * r) * HD +
                         lay.first_tile * 8 + 2 * t;
 #pragma unroll
         for (int n = 0; n < values<HD>::N; n++) {

@@ -85,9 +85,28 @@ static __device__ __forceinline__ uint32_t wgmma_operand(uint32_t at)
     return (at & 0x3ffff) >> 4 | 1u << 16;
 }
 #define WGMMA_HIGH_WORD "0x40000040" /* 1024 bytes from 8 rows to the next, 128-byte swizzle */
-#define WGMMA_OPERANDS(a, b, adds)                                                                 \
-    "{\n.reg .pred p;\n.reg .b64 a, b;\nmov.b64 a, {%" #a ", " WGMMA_HIGH_WORD "};\n"              \
-    "mov.b64 b, {%" #b ", " WGMMA_HIGH_WORD "};\nsetp.ne.b32 p, %" #adds ", 0;\n"
+
+/* Lists of 16 sums: the instruction's text and its operands. */
+#define SUMS_0 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
+#define SUMS_1 "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#define SUMS_2 "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
+#define SUMS_3 "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#define SUMS_4 "%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79"
+#define SUMS_5 "%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"
+#define SUMS_6 "%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111"
+#define SUMS_7                                                                                     \
+    "%112,%113,%114,%115,%116,%117,%118,%119,"                                                     \
+    "%120,%121,%122,%123,%124,%125,%126,%127"
+#define OF_8(d, i)                                                                                 \
+    "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]),    \
+        "+f"(d[i + 6]), "+f"(d[i + 7])
+#define OF_16(d, i)  OF_8(d, i), OF_8(d, i + 8)
+#define OF_24(d, i)  OF_16(d, i), OF_8(d, i + 16)
+#define OF_32(d, i)  OF_16(d, i), OF_16(d, i + 16)
+#define OF_40(d, i)  OF_32(d, i), OF_8(d, i + 32)
+#define OF_48(d, i)  OF_32(d, i), OF_16(d, i + 32)
+#define OF_64(d, i)  OF_32(d, i), OF_32(d, i + 32)
+#define OF_128(d, i) OF_64(d, i), OF_64(d, i + 64)
 
 static __device__ __forceinline__ void wgmma_fence()
 {
@@ -103,44 +122,22 @@ template <int N> static __device__ __forceinline__ void wgmma_wait()
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
 
-/* c (+)= a . b^T: 64 rows of a, 16, 32 or 48 of b, 16 columns; `adds` 0: c is set. */
-static __device__ __forceinline__ void wgmma(float (&c)[8], uint32_t a, uint32_t b, int adds)
-{
-    asm volatile(
-        WGMMA_OPERANDS(
-            8, 9,
-            10) "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {%0,%1,%2,%3,%4,%5,%6,%7}, "
-                "a, b, p, 1, 1, 0, 0;\n}"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]),
-          "+f"(c[7])
-        : "r"(a), "r"(b), "r"(adds));
-}
-static __device__ __forceinline__ void wgmma(float (&c)[16], uint32_t a, uint32_t b, int adds)
-{
-    asm volatile(
-        WGMMA_OPERANDS(
-            16, 17,
-            18) "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,"
-                "%9,%10,%11,%12,%13,%14,%15}, a, b, p, 1, 1, 0, 0;\n}"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]),
-          "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]),
-          "+f"(c[14]), "+f"(c[15])
-        : "r"(a), "r"(b), "r"(adds));
-}
-
-static __device__ __forceinline__ void wgmma(float (&c)[24], uint32_t a, uint32_t b, int adds)
-{
-    asm volatile(
-        WGMMA_OPERANDS(
-            24, 25,
-            26) "wgmma.mma_async.sync.aligned.m64n48k16.f32.bf16.bf16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,"
-                "%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23}, a, b, p, 1, 1, 0, "
-                "0;\n}"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]),
-          "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]),
-          "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]),
-          "+f"(c[21]), "+f"(c[22]), "+f"(c[23])
-        : "r"(a), "r"(b), "r"(adds));
-}
+/* c (+)= a . b^T: 64 rows of a, n of b, 16 columns; `adds` 0: c is set. The operands a, b and adds stand
+ * behind the sums. */
+#define WGMMA_OF_OPERANDS(n, n_sums, sums, operand_a, operand_b, operand_adds)                     \
+    static __device__ __forceinline__ void wgmma(float(&c)[n_sums], uint32_t a, uint32_t b,        \
+                                                 int adds)                                         \
+    {                                                                                              \
+        asm volatile("{\n.reg .pred p;\n.reg .b64 a, b;\nmov.b64 a, {" operand_a                   \
+                     ", " WGMMA_HIGH_WORD "};\nmov.b64 b, {" operand_b ", " WGMMA_HIGH_WORD        \
+                     "};\nsetp.ne.b32 p, " operand_adds                                            \
+                     ", 0;\nwgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" sums       \
+                     "}, a, b, p, 1, 1, 0, 0;\n}"                                                  \
+                     : OF_##n_sums(c, 0)                                                           \
+                     : "r"(a), "r"(b), "r"(adds));                                                 \
+    }
+WGMMA_OF_OPERANDS(16, 8, "%0,%1,%2,%3,%4,%5,%6,%7", "%8", "%9", "%10")
+WGMMA_OF_OPERANDS(32, 16, SUMS_0, "%16", "%17", "%18")
+WGMMA_OF_OPERANDS(48, 24, SUMS_0 ",%16,%17,%18,%19,%20,%21,%22,%23", "%24", "%25", "%26")
 
 #endif

@@ -20,7 +20,6 @@
 #include "tensor_map.h"
 
 enum {
-    SMS = 132, /* of an H100 or H200 */
     COLS = 64, /* of a tile: 128 bytes */
     ROWS =
         64, /* of A: rows of x past the staged ones multiply what lies there, and are not stored */

@@ -105,8 +105,7 @@ static __global__ void __launch_bounds__(WARPS * 32) rope_kernel(struct krope r)
 /* About a block an SM: beside a product's ring two find room, and a second wave would be waited for. */
 extern "C" int k_rope_kv(cudaStream_t stream, const struct krope *r, int32_t n_rows)
 {
-    enum { BLOCKS = 132 };
     int heads = r->n_heads + 2 * r->n_kv_heads, most = (heads + WARPS - 1) / WARPS,
-        n = BLOCKS / n_rows < 1 ? 1 : BLOCKS / n_rows;
+        n = SMS / n_rows < 1 ? 1 : SMS / n_rows;
     return launch(rope_kernel, dim3(n_rows, n < most ? n : most), WARPS * 32, 0, stream, *r);
 }

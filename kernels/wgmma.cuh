@@ -55,27 +55,6 @@ template <int N> static __device__ __forceinline__ void pin(float (&x)[N])
     for (int i = 0; i < N; i++) asm volatile("" : "+f"(x[i])::"memory");
 }
 
-/* Lists of 16 sums: the instruction's text and its operands. */
-#define SUMS_0 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
-#define SUMS_1 "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
-#define SUMS_2 "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
-#define SUMS_3 "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
-#define SUMS_4 "%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79"
-#define SUMS_5 "%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"
-#define SUMS_6 "%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111"
-#define SUMS_7                                                                                     \
-    "%112,%113,%114,%115,%116,%117,%118,%119,"                                                     \
-    "%120,%121,%122,%123,%124,%125,%126,%127"
-#define OF_8(d, i)                                                                                 \
-    "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]),    \
-        "+f"(d[i + 6]), "+f"(d[i + 7])
-#define OF_16(d, i)  OF_8(d, i), OF_8(d, i + 8)
-#define OF_32(d, i)  OF_16(d, i), OF_16(d, i + 16)
-#define OF_40(d, i)  OF_32(d, i), OF_8(d, i + 32)
-#define OF_48(d, i)  OF_32(d, i), OF_16(d, i + 32)
-#define OF_64(d, i)  OF_32(d, i), OF_32(d, i + 32)
-#define OF_128(d, i) OF_64(d, i), OF_64(d, i + 64)
-
 #define WGMMA_TEXT(n, sums, a, b, p, negations)                                                    \
     "{.reg .pred p; setp.ne.b32 p, " p ", 0; wgmma.mma_async.sync.aligned.m64n" n                  \
     "k16.f32.bf16.bf16 {" sums "}, " a ", " b ", p, 1, 1, " negations ";}"

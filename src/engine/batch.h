@@ -15,6 +15,11 @@ struct job_assign {
     struct slot_init init; /* borrowed from the request; it outlives the step */
 };
 
+struct job_held {   /* what a row has from the last time */
+    uint64_t table; /* whose pages: seq.table */
+    int32_t n;      /* how many of them */
+};
+
 struct job {
     struct batch b; /* its pointers lead to the arrays below */
     int32_t n_assigns;
@@ -22,13 +27,10 @@ struct job {
     int32_t *req;              /* owned [max_seqs]; which request each sequence of the batch is */
     int32_t *token, *pos, *kv_slot;           /* owned [max_tokens] */
     int32_t *q_start, *kv_len, *slot, *pages; /* owned */
-    struct job_held { /* whose table a row of `pages` has from the last time, and how much of it */
-        uint64_t table;
-        int32_t n;
-    } * held;                /* owned [max_seqs] */
-    struct want *want;       /* owned [max_wants] */
-    struct pooling *pooling; /* owned [max_seqs] */
-    uint32_t *masks;         /* owned [max_seqs, mask_words] */
+    struct job_held *held;                    /* owned [max_seqs]; of each row of pages */
+    struct want *want;                        /* owned [max_wants] */
+    struct pooling *pooling;                  /* owned [max_seqs] */
+    uint32_t *masks;                          /* owned [max_seqs, mask_words] */
 };
 
 struct job_limits {

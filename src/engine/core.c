@@ -39,13 +39,9 @@ void core_open(struct core *c, const struct core_config *cfg, const struct core_
     ASSERT(cfg->depth >= 1 && cfg->depth <= CORE_DEPTH_MAX && cfg->n_reqs > 0);
     *c = (struct core){
         .cfg = *cfg, .env = *env, .blocked_req = -1, .events_step_max = step_events(cfg)};
-    /* Rows of block tables lie an odd number of cache lines apart. At a power of two all would share a
-     * few sets of the cache, and a step of many sequences spend its time on misses. */
-    enum { LINE = 64 / sizeof *c->table };
     kv_open(&c->kv, cfg->n_pages, cfg->page_size, cfg->seed);
     c->stride = kv_pages_for(&c->kv, cfg->max_model_len);
     if (c->stride > cfg->n_pages) c->stride = cfg->n_pages;
-    c->stride = ((c->stride + LINE - 1) / LINE | 1) * LINE;
     c->seq = xcalloc((size_t)cfg->n_reqs, sizeof *c->seq);
     c->heap = xcalloc((size_t)cfg->n_reqs, sizeof *c->heap);
     c->running = xcalloc((size_t)cfg->max_seqs, sizeof *c->running);

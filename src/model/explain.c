@@ -14,7 +14,7 @@
 enum { TEXT_MAX = 1 << 20 };
 
 /* Device copy bandwidth and dense bf16 matrix peak, as measured on these GPUs; of the link between two
- * of them the rate of a copy, and the time of a sum too small to count. */
+ * of them the rate of a copy, and the time of a sum too small to count (both rows: of two H100). */
 static const struct machine {
     const char *name;
     double bytes_per_s, flops_per_s, link_bytes_per_s, meeting_s;

@@ -104,12 +104,11 @@ uint64_t weights_bytes(const struct plan *p)
 /* A weight's parts lie side by side, so that a device may take them as one matrix. */
 static int alloc_parts(struct plan *p, struct weight *w, struct dev *dev, struct sl_error *e)
 {
-    enum { ALIGNMENT = 64 };
+    enum { ALIGNMENT = 64 }; /* alloc's */
     size_t at[WEIGHT_PARTS_MAX], bytes = 0;
-    for (int i = 0; i < w->n_parts; i++) {
+    for (int i = 0; i < w->n_parts; i++)
         if (ckd_align(&at[i], bytes, ALIGNMENT) || ckd_add(&bytes, at[i], part_bytes(p, w, i)))
-            return SL_ENOMEM;
-    }
+            return sl_fail(e, SL_ENOMEM, "%s is too large", w->name);
     char *all = p->device->alloc(dev, bytes, w->name, e);
     for (int i = 0; i < w->n_parts && all; i++) w->part[i].data = all + at[i];
     return all ? 0 : SL_ENOMEM;
